@@ -1,0 +1,1 @@
+//! Where do sealed memory units live?

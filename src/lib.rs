@@ -1,0 +1,9 @@
+//! mneme gives a language model a memory far longer than its context window, without training.
+//!
+//! The floors, lowest first (see ARCHITECTURE.md; imports go down only):
+//! `ids`, `tensor`, `backend`, `attention`, then `model`, `memory`, `tokenizer` and `hub`
+//! side by side, then `engine`, then `cli`.
+
+pub mod ids;
+pub mod model;
+pub mod tensor;

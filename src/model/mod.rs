@@ -1,0 +1,10 @@
+//! What is a model here? Its shape, its weights, and how files become both.
+//! Knows nothing of memory: the forward pass hands queries, keys and values to the attention seam.
+
+mod arch;
+mod config;
+mod weights;
+
+pub use arch::Architecture;
+pub use config::{ModelConfig, RopeConfig, RopeLayout};
+pub use weights::{LayerWeights, Weights};

@@ -1,0 +1,1 @@
+//! How is a GGUF file read?

@@ -1,0 +1,1 @@
+//! How is a folder of safetensors files read?
