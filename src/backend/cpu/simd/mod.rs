@@ -1,0 +1,200 @@
+//! Which instructions does this machine have, and how is a loop written once for all of them?
+//!
+//! [`Simd`] is the small vocabulary the inner loops are written in; one file an instruction set
+//! implements it. A loop is a [`Kernel`]: a struct of its arguments with a generic `run`, which
+//! [`Isa::run`] compiles once per instruction set and picks at run time, so that one binary is
+//! fast everywhere. Only this folder (and the thread pool) of the CPU backend has `unsafe`.
+//!
+//! Every method of [`Simd`] and every generic function that calls one is `inline(always)`: it must
+//! end up inside the one function that carries the `target_feature` attribute.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+pub mod attend;
+pub mod dot;
+pub mod panel;
+pub mod rows;
+pub mod segments;
+pub mod tile;
+pub mod unpack;
+
+/// Query rows or token rows that one register tile covers.
+pub const TILE_ROWS: usize = 6;
+
+/// Vectors of [`Simd::LANES`] floats, and as many 32-bit integers (or four times as many bytes).
+///
+/// # Safety
+/// All methods: the instruction set is present, and every pointer is valid for what is read or
+/// written there, without demands on alignment.
+pub trait Simd: Copy + 'static {
+    /// Floats in a vector: 8 or 16, so a vector of bytes holds `BLOCKS` blocks of 32.
+    const LANES: usize;
+    /// Blocks of 32 bytes in a vector: `LANES / 8`.
+    const BLOCKS: usize = Self::LANES / 8;
+    /// Vectors side by side in a register tile of [`TILE_ROWS`] rows.
+    const TILE_VECTORS: usize;
+    /// `LANES` floats.
+    type F: Copy;
+    /// `LANES` integers of 32 bits, or `4 * LANES` bytes.
+    type I: Copy;
+
+    unsafe fn splat(x: f32) -> Self::F;
+    unsafe fn load(p: *const f32) -> Self::F;
+    unsafe fn store(p: *mut f32, x: Self::F);
+    /// Reads f16.
+    unsafe fn load_f16(p: *const u16) -> Self::F;
+    /// Writes f16, rounded to nearest even.
+    unsafe fn store_f16(p: *mut u16, x: Self::F);
+    unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
+    unsafe fn abs(a: Self::F) -> Self::F;
+    /// `a * b + c`
+    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// Nearest integer, as float.
+    unsafe fn round(a: Self::F) -> Self::F;
+    /// `a * 2^n` for integral `n` in `-126..=127`.
+    unsafe fn scale_by_power(a: Self::F, n: Self::F) -> Self::F;
+    unsafe fn reduce_add(a: Self::F) -> f32;
+    unsafe fn reduce_max(a: Self::F) -> f32;
+    /// Rounds to the nearest integers and writes them as `LANES` signed bytes (they must fit).
+    unsafe fn store_i8(p: *mut i8, a: Self::F);
+
+    unsafe fn zero_i() -> Self::I;
+    /// Reads `4 * LANES` bytes.
+    unsafe fn load_i(p: *const u8) -> Self::I;
+    /// The same four bytes in each integer.
+    unsafe fn splat_4(p: *const i8) -> Self::I;
+    unsafe fn to_float(a: Self::I) -> Self::F;
+    /// To each integer of `acc` adds the four products of unsigned bytes of `a` and signed bytes
+    /// of `b` that lie in it. `WIDE`: `a` may exceed 127.
+    unsafe fn dot4<const WIDE: bool>(acc: Self::I, a: Self::I, b: Self::I) -> Self::I;
+
+    /// `BLOCKS` blocks, `stride` bytes apart, of 16 bytes: low nibbles, then high nibbles.
+    unsafe fn load_nibbles(p: *const u8, stride: usize) -> Self::I;
+    /// `BLOCKS` blocks, `stride` bytes apart, of 32 signed bytes; 128 is added to each.
+    unsafe fn load_bytes_plus_128(p: *const u8, stride: usize) -> Self::I;
+    /// Reads `(scale, offset)` as two f16 from each of `BLOCKS` blocks `stride` bytes apart and
+    /// multiplies by the two floats a block at `x`. Lanes `2b` and `2b + 1` are block `b`'s.
+    unsafe fn scaled_pairs(p: *const u8, stride: usize, x: *const f32) -> Self::F;
+    /// The same with one f16 a block serving as both.
+    unsafe fn scaled_singles(p: *const u8, stride: usize, x: *const f32) -> Self::F;
+    /// From lanes `0, 2, ...` (one a block): the block's value in each of its eight lanes.
+    unsafe fn spread_pairs(pairs: Self::F) -> Self::F;
+    /// The sum of lanes `1, 3, ..` up to `2 * BLOCKS`.
+    unsafe fn sum_offsets(pairs: Self::F) -> f32;
+}
+
+/// A loop, ready to run: its arguments, and a body generic over the instruction set.
+pub trait Kernel {
+    /// What the loop returns.
+    type Output;
+    /// The body. Implementations must be `#[inline(always)]`.
+    ///
+    /// # Safety
+    /// The instruction set `S` is present on this machine.
+    unsafe fn run<S: Simd>(self) -> Self::Output;
+}
+
+/// An instruction set that is present on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Isa(Set);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Set {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    Portable,
+}
+
+impl Isa {
+    /// The best set present.
+    pub fn detect() -> Self {
+        Self::present()[0]
+    }
+
+    /// All sets present, best first; the last is the portable twin.
+    pub fn present() -> Vec<Self> {
+        let mut sets = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::is_x86_feature_detected as has;
+            let avx2 = has!("avx2") && has!("fma") && has!("f16c");
+            let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512vl");
+            if avx2 && avx512 && has!("avx512dq") && has!("avx512vnni") {
+                sets.push(Self(Set::Avx512));
+            }
+            if avx2 {
+                sets.push(Self(Set::Avx2));
+            }
+        }
+        sets.push(Self(Set::Portable));
+        sets
+    }
+
+    /// Name for reports.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 => "avx512-vnni",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 => "avx2",
+            Set::Portable => "portable",
+        }
+    }
+
+    /// Floats in a vector.
+    pub fn lanes(self) -> usize {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 => avx512::Avx512::LANES,
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 => avx2::Avx2::LANES,
+            Set::Portable => portable::Portable::LANES,
+        }
+    }
+
+    /// Runs `kernel` compiled for this set.
+    #[inline]
+    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        // SAFETY: a value of `Isa` exists only for a set that `present` has detected.
+        unsafe {
+            match self.0 {
+                #[cfg(target_arch = "x86_64")]
+                Set::Avx512 => avx512::run(kernel),
+                #[cfg(target_arch = "x86_64")]
+                Set::Avx2 => avx2::run(kernel),
+                Set::Portable => kernel.run::<portable::Portable>(),
+            }
+        }
+    }
+}
+
+/// e^x with a relative error below 2e-7; 0 < result where x is below the range of f32.
+///
+/// # Safety
+/// As [`Simd`].
+#[inline(always)]
+pub(super) unsafe fn exp<S: Simd>(x: S::F) -> S::F {
+    // Range reduction to |r| <= ln(2)/2, then the Taylor polynomial of degree 7 (Cody and Waite).
+    // SAFETY: the caller vouches for the instruction set; no memory is touched.
+    unsafe {
+        let x = S::max(x, S::splat(-87.0));
+        let n = S::round(S::mul(x, S::splat(std::f32::consts::LOG2_E)));
+        let r = S::fma(n, S::splat(-0.693_359_4), x);
+        let r = S::fma(n, S::splat(2.121_944_4e-4), r);
+        let mut p = S::splat(1.0 / 5040.0);
+        for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+            p = S::fma(p, r, S::splat(c));
+        }
+        S::scale_by_power(p, n)
+    }
+}

@@ -1,0 +1,157 @@
+//! Plain Rust: for machines without the others, and the twin that the others are tested against.
+
+use half::f16;
+
+use super::Simd;
+
+/// Vectors of eight floats in an array.
+#[derive(Clone, Copy)]
+pub struct Portable;
+
+type F = [f32; 8];
+
+#[inline(always)]
+fn map(a: F, b: F, f: impl Fn(f32, f32) -> f32) -> F {
+    std::array::from_fn(|i| f(a[i], b[i]))
+}
+
+// SAFETY (all blocks of this impl): the trait's contract: pointers valid.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Simd for Portable {
+    const LANES: usize = 8;
+    const TILE_VECTORS: usize = 1;
+    type F = F;
+    type I = [i32; 8];
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> F {
+        [x; 8]
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> F {
+        unsafe { p.cast::<F>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, x: F) {
+        unsafe { p.cast::<F>().write_unaligned(x) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> F {
+        let bits = unsafe { p.cast::<[u16; 8]>().read_unaligned() };
+        bits.map(|bits| f16::from_bits(bits).to_f32())
+    }
+    #[inline(always)]
+    unsafe fn store_f16(p: *mut u16, x: F) {
+        let bits = x.map(|x| f16::from_f32(x).to_bits());
+        unsafe { p.cast::<[u16; 8]>().write_unaligned(bits) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: F, b: F) -> F {
+        map(a, b, |a, b| a + b)
+    }
+    #[inline(always)]
+    unsafe fn sub(a: F, b: F) -> F {
+        map(a, b, |a, b| a - b)
+    }
+    #[inline(always)]
+    unsafe fn mul(a: F, b: F) -> F {
+        map(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    unsafe fn div(a: F, b: F) -> F {
+        map(a, b, |a, b| a / b)
+    }
+    #[inline(always)]
+    unsafe fn max(a: F, b: F) -> F {
+        map(a, b, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn abs(a: F) -> F {
+        a.map(f32::abs)
+    }
+    #[inline(always)]
+    unsafe fn fma(a: F, b: F, c: F) -> F {
+        // Not `mul_add`: without the instruction it is a call into the C library.
+        std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+    #[inline(always)]
+    unsafe fn round(a: F) -> F {
+        a.map(f32::round_ties_even)
+    }
+    #[inline(always)]
+    unsafe fn scale_by_power(a: F, n: F) -> F {
+        map(a, n, |a, n| a * f32::from_bits(((n as i32 + 127) as u32) << 23))
+    }
+    #[inline(always)]
+    unsafe fn reduce_add(a: F) -> f32 {
+        let four: [f32; 4] = std::array::from_fn(|i| a[i] + a[i + 4]);
+        (four[0] + four[2]) + (four[1] + four[3])
+    }
+    #[inline(always)]
+    unsafe fn reduce_max(a: F) -> f32 {
+        a.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+    #[inline(always)]
+    unsafe fn store_i8(p: *mut i8, a: F) {
+        let bytes = a.map(|a| a.round_ties_even() as i8);
+        unsafe { p.cast::<[i8; 8]>().write_unaligned(bytes) }
+    }
+
+    #[inline(always)]
+    unsafe fn zero_i() -> [i32; 8] {
+        [0; 8]
+    }
+    #[inline(always)]
+    unsafe fn load_i(p: *const u8) -> [i32; 8] {
+        unsafe { p.cast::<[i32; 8]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn splat_4(p: *const i8) -> [i32; 8] {
+        [unsafe { p.cast::<i32>().read_unaligned() }; 8]
+    }
+    #[inline(always)]
+    unsafe fn to_float(a: [i32; 8]) -> F {
+        a.map(|a| a as f32)
+    }
+    #[inline(always)]
+    unsafe fn dot4<const WIDE: bool>(acc: [i32; 8], a: [i32; 8], b: [i32; 8]) -> [i32; 8] {
+        std::array::from_fn(|i| {
+            let (a, b) = (a[i].to_ne_bytes(), b[i].to_ne_bytes());
+            (0..4).fold(acc[i], |sum, j| sum + i32::from(a[j]) * i32::from(b[j] as i8))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn load_nibbles(p: *const u8, _stride: usize) -> [i32; 8] {
+        let bytes = unsafe { p.cast::<[u8; 16]>().read_unaligned() };
+        let unpacked: [u8; 32] =
+            std::array::from_fn(|i| if i < 16 { bytes[i] & 15 } else { bytes[i - 16] >> 4 });
+        bytemuck::cast(unpacked)
+    }
+    #[inline(always)]
+    unsafe fn load_bytes_plus_128(p: *const u8, _stride: usize) -> [i32; 8] {
+        let bytes = unsafe { p.cast::<[u8; 32]>().read_unaligned() };
+        bytemuck::cast(bytes.map(|byte| byte ^ 0x80))
+    }
+    #[inline(always)]
+    unsafe fn scaled_pairs(p: *const u8, _stride: usize, x: *const f32) -> F {
+        let [scale, offset] = unsafe { p.cast::<[u16; 2]>().read_unaligned() };
+        let [x, sum] = unsafe { x.cast::<[f32; 2]>().read_unaligned() };
+        let (scale, offset) = (f16::from_bits(scale).to_f32(), f16::from_bits(offset).to_f32());
+        [scale * x, offset * sum, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    }
+    #[inline(always)]
+    unsafe fn scaled_singles(p: *const u8, _stride: usize, x: *const f32) -> F {
+        let scale = f16::from_bits(unsafe { p.cast::<u16>().read_unaligned() }).to_f32();
+        let [x, sum] = unsafe { x.cast::<[f32; 2]>().read_unaligned() };
+        [scale * x, scale * sum, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    }
+    #[inline(always)]
+    unsafe fn spread_pairs(pairs: F) -> F {
+        [pairs[0]; 8]
+    }
+    #[inline(always)]
+    unsafe fn sum_offsets(pairs: F) -> f32 {
+        pairs[1]
+    }
+}

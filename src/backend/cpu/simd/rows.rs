@@ -1,0 +1,268 @@
+//! What happens to one row of activations between the products? Norm, quantisation, gate, sums.
+
+use super::{Kernel, Simd, exp};
+
+/// Elements that share one scale when activations are quantised, as in the weights' formats.
+pub const BLOCK: usize = 32;
+
+/// `out = x / rms(x) * gain` (RMSNorm, arXiv 1910.07467), with `rms` over the whole row.
+#[derive(Debug)]
+pub struct RmsNorm<'a> {
+    /// The row.
+    pub x: &'a [f32],
+    /// As long as the row.
+    pub gain: &'a [f32],
+    /// Added to the mean square.
+    pub epsilon: f32,
+    /// As long as the row.
+    pub out: &'a mut [f32],
+}
+
+impl Kernel for RmsNorm<'_> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let n = self.x.len();
+        assert!(self.gain.len() == n && self.out.len() == n, "rows of one length");
+        let whole = n / S::LANES * S::LANES;
+        // SAFETY: `whole <= n`, the length of all three rows.
+        unsafe {
+            let mut squares = S::splat(0.0);
+            for i in (0..whole).step_by(S::LANES) {
+                let x = S::load(self.x.as_ptr().add(i));
+                squares = S::fma(x, x, squares);
+            }
+            let tail: f32 = self.x[whole..].iter().map(|x| x * x).sum();
+            let mean = (S::reduce_add(squares) + tail) / n as f32;
+            let factor = 1.0 / (mean + self.epsilon).sqrt();
+            for i in (0..whole).step_by(S::LANES) {
+                let x = S::mul(S::load(self.x.as_ptr().add(i)), S::splat(factor));
+                S::store(
+                    self.out.as_mut_ptr().add(i),
+                    S::mul(x, S::load(self.gain.as_ptr().add(i))),
+                );
+            }
+            for i in whole..n {
+                self.out[i] = self.x[i] * factor * self.gain[i];
+            }
+        }
+    }
+}
+
+/// Quantises a row to signed bytes, symmetrically, with one scale for each [`BLOCK`] elements.
+#[derive(Debug)]
+pub struct Quantize<'a> {
+    /// A multiple of [`BLOCK`] long.
+    pub x: &'a [f32],
+    /// As long as `x`; `x ~ scale * q`.
+    pub q: &'a mut [i8],
+    /// `(scale, scale * sum of q)` of each block.
+    pub pairs: &'a mut [f32],
+    /// `scale * sum of q` of each half block, for weight formats with groups of 16.
+    pub half_sums: &'a mut [f32],
+}
+
+impl Kernel for Quantize<'_> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let n = self.x.len();
+        assert!(n.is_multiple_of(BLOCK) && self.q.len() == n, "whole blocks");
+        assert!(self.pairs.len() == n / 16 && self.half_sums.len() == n / 16, "a pair a block");
+        for block in 0..n / BLOCK {
+            // SAFETY: each block lies inside the slices, whose lengths are checked above.
+            unsafe {
+                let x = self.x.as_ptr().add(block * BLOCK);
+                let q = self.q.as_mut_ptr().add(block * BLOCK);
+                let mut largest = S::splat(0.0);
+                for i in (0..BLOCK).step_by(S::LANES) {
+                    largest = S::max(largest, S::abs(S::load(x.add(i))));
+                }
+                let largest = S::reduce_max(largest);
+                let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+                let scale = largest / 127.0;
+                let mut sums = [0.0; 2];
+                for (half, sum) in sums.iter_mut().enumerate() {
+                    for i in (half * 16..half * 16 + 16).step_by(S::LANES) {
+                        let rounded = S::round(S::mul(S::load(x.add(i)), S::splat(inverse)));
+                        S::store_i8(q.add(i), rounded);
+                        *sum += S::reduce_add(rounded);
+                    }
+                }
+                self.pairs[2 * block] = scale;
+                self.pairs[2 * block + 1] = scale * (sums[0] + sums[1]);
+                self.half_sums[2 * block] = scale * sums[0];
+                self.half_sums[2 * block + 1] = scale * sums[1];
+            }
+        }
+    }
+}
+
+/// `gate = silu(gate) * up` (SwiGLU, arXiv 2002.05202).
+#[derive(Debug)]
+pub struct SwiGlu<'a> {
+    /// Any length; overwritten.
+    pub gate: &'a mut [f32],
+    /// As long as `gate`.
+    pub up: &'a [f32],
+}
+
+impl Kernel for SwiGlu<'_> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let n = self.gate.len();
+        assert_eq!(self.up.len(), n, "rows of one length");
+        let whole = n / S::LANES * S::LANES;
+        // SAFETY: `whole <= n`, the length of both rows.
+        unsafe {
+            for i in (0..whole).step_by(S::LANES) {
+                let gate = S::load(self.gate.as_ptr().add(i));
+                let inner = S::max(gate, S::splat(-87.0));
+                let denominator = S::add(S::splat(1.0), exp::<S>(S::sub(S::splat(0.0), inner)));
+                let activated = S::div(gate, denominator);
+                let up = S::load(self.up.as_ptr().add(i));
+                S::store(self.gate.as_mut_ptr().add(i), S::mul(activated, up));
+            }
+        }
+        for i in whole..n {
+            let gate = self.gate[i];
+            self.gate[i] = gate / (1.0 + (-gate).exp()) * self.up[i];
+        }
+    }
+}
+
+/// `out += x`.
+#[derive(Debug)]
+pub struct Add<'a> {
+    /// As long as `x`.
+    pub out: &'a mut [f32],
+    /// The summand.
+    pub x: &'a [f32],
+}
+
+impl Kernel for Add<'_> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        assert_eq!(self.out.len(), self.x.len(), "rows of one length");
+        for (out, x) in self.out.iter_mut().zip(self.x) {
+            *out += x;
+        }
+    }
+}
+
+/// Inner product of two rows.
+#[derive(Debug)]
+pub struct Dot<'a> {
+    /// One row.
+    pub a: &'a [f32],
+    /// The other, as long.
+    pub b: &'a [f32],
+}
+
+impl Kernel for Dot<'_> {
+    type Output = f32;
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) -> f32 {
+        assert_eq!(self.a.len(), self.b.len(), "rows of one length");
+        let n = self.a.len();
+        let step = 4 * S::LANES;
+        let whole = n / step * step;
+        // SAFETY: `whole <= n`, the length of both rows.
+        let sum = unsafe {
+            let mut sums = [S::splat(0.0); 4];
+            for i in (0..whole).step_by(step) {
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    let a = S::load(self.a.as_ptr().add(i + v * S::LANES));
+                    *sum = S::fma(a, S::load(self.b.as_ptr().add(i + v * S::LANES)), *sum);
+                }
+            }
+            S::reduce_add(S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3])))
+        };
+        sum + self.a[whole..].iter().zip(&self.b[whole..]).map(|(a, b)| a * b).sum::<f32>()
+    }
+}
+
+/// `x = exp(x - max)`; returns the maximum and the sum (the two halves of a softmax).
+#[derive(Debug)]
+pub struct ExpShifted<'a> {
+    /// Overwritten; not empty.
+    pub x: &'a mut [f32],
+}
+
+impl Kernel for ExpShifted<'_> {
+    type Output = (f32, f32);
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) -> (f32, f32) {
+        let n = self.x.len();
+        let whole = n / S::LANES * S::LANES;
+        // SAFETY: `whole <= n`.
+        unsafe {
+            let mut max = S::splat(f32::NEG_INFINITY);
+            for i in (0..whole).step_by(S::LANES) {
+                max = S::max(max, S::load(self.x.as_ptr().add(i)));
+            }
+            let tail_max = self.x[whole..].iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let max = S::reduce_max(max).max(tail_max);
+            let mut sum = S::splat(0.0);
+            for i in (0..whole).step_by(S::LANES) {
+                let shifted = S::sub(S::load(self.x.as_ptr().add(i)), S::splat(max));
+                let e = exp::<S>(shifted);
+                S::store(self.x.as_mut_ptr().add(i), e);
+                sum = S::add(sum, e);
+            }
+            let mut tail_sum = 0.0;
+            for x in &mut self.x[whole..] {
+                *x = (*x - max).exp();
+                tail_sum += *x;
+            }
+            (max, S::reduce_add(sum) + tail_sum)
+        }
+    }
+}
+
+/// `out = max(out, x * factor)`, element by element.
+#[derive(Debug)]
+pub struct MaxScaled<'a> {
+    /// As long as `x`.
+    pub out: &'a mut [f32],
+    /// Compared.
+    pub x: &'a [f32],
+    /// Applied to `x` first.
+    pub factor: f32,
+}
+
+impl Kernel for MaxScaled<'_> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        assert_eq!(self.out.len(), self.x.len(), "rows of one length");
+        for (out, x) in self.out.iter_mut().zip(self.x) {
+            let x = x * self.factor;
+            *out = if x > *out { x } else { *out };
+        }
+    }
+}
+
+/// Rounds a row to f16.
+#[derive(Debug)]
+pub struct ToHalf<'a> {
+    /// A multiple of 16 long.
+    pub x: &'a [f32],
+    /// As long as `x`.
+    pub out: &'a mut [u16],
+}
+
+impl Kernel for ToHalf<'_> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let n = self.x.len();
+        assert!(n.is_multiple_of(16) && self.out.len() == n, "rows of one length, in sixteens");
+        for i in (0..n).step_by(S::LANES) {
+            // SAFETY: `i + LANES <= n`, since 16 is a multiple of LANES.
+            unsafe { S::store_f16(self.out.as_mut_ptr().add(i), S::load(self.x.as_ptr().add(i))) }
+        }
+    }
+}
