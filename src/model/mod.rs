@@ -3,8 +3,14 @@
 
 mod arch;
 mod config;
+mod error;
+mod load;
+mod rope;
 mod weights;
 
 pub use arch::Architecture;
-pub use config::{ModelConfig, RopeConfig, RopeLayout};
+pub use config::ModelConfig;
+pub use error::ModelError;
+pub use load::{Model, ModelSource};
+pub use rope::{RopeConfig, RopeLayout};
 pub use weights::{LayerWeights, Weights};
