@@ -34,3 +34,10 @@ pub struct ModelConfig {
     /// The width of the model's own sliding-window attention, if it was trained with one.
     pub sliding_window: Option<usize>,
 }
+
+impl ModelConfig {
+    /// Elements of the keys and values of one token in all layers.
+    pub fn key_value_elements_per_token(&self) -> u64 {
+        2 * self.n_layers as u64 * self.n_kv_heads as u64 * self.head_dim as u64
+    }
+}

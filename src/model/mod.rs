@@ -6,6 +6,7 @@ mod config;
 mod error;
 mod load;
 mod rope;
+mod summary;
 mod weights;
 
 pub use arch::Architecture;
@@ -13,4 +14,5 @@ pub use config::ModelConfig;
 pub use error::ModelError;
 pub use load::{Model, ModelSource};
 pub use rope::{RopeConfig, RopeLayout};
+pub use summary::{ChatTemplate, ModelSummary, TypeShare};
 pub use weights::{LayerWeights, Weights};

@@ -170,3 +170,65 @@ impl Yarn {
         Ramp { low, high }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{RopeLayout, RopeScaling, UnscaledRope, Yarn, yarn_magnitude};
+
+    /// Frequencies by the formulas of transformers; see `make_rope.py`.
+    const GOLDEN: &str = include_str!("../../tests/golden/rope.json");
+
+    fn number(json: &serde_json::Value, field: &str) -> f64 {
+        json[field].as_f64().unwrap_or_else(|| panic!("{field} in {json}"))
+    }
+
+    fn scaling(json: &serde_json::Value) -> RopeScaling {
+        match json["type"].as_str().unwrap() {
+            "default" => RopeScaling::None,
+            "linear" => RopeScaling::Linear { factor: number(json, "factor") },
+            "llama3" => RopeScaling::Llama3 {
+                factor: number(json, "factor"),
+                low_frequency_factor: number(json, "low_freq_factor"),
+                high_frequency_factor: number(json, "high_freq_factor"),
+                original_tokens: number(json, "original"),
+            },
+            "yarn" => RopeScaling::Yarn(Yarn {
+                factor: number(json, "factor"),
+                original_tokens: number(json, "original"),
+                beta_fast: number(json, "beta_fast"),
+                beta_slow: number(json, "beta_slow"),
+                rounds_borders: json["truncate"].as_bool().unwrap(),
+                magnitude: yarn_magnitude(number(json, "factor"), 1.0),
+            }),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn frequencies_and_magnitude_are_those_of_transformers() {
+        let cases: Vec<serde_json::Value> = serde_json::from_str(GOLDEN).unwrap();
+        assert!(cases.len() >= 8);
+        for case in cases {
+            let unscaled = UnscaledRope {
+                theta: number(&case, "theta"),
+                rotated: number(&case, "rotated") as usize,
+                layout: RopeLayout::Half,
+            };
+            let rope = unscaled.scaled(None, scaling(&case));
+            let expected = case["frequencies"].as_array().unwrap();
+            assert_eq!(rope.inverse_frequencies.len(), expected.len());
+            for (found, expected) in rope.inverse_frequencies.iter().zip(expected) {
+                let expected = expected.as_f64().unwrap();
+                assert!((found / expected - 1.0).abs() < 1e-12, "{found} {expected} {case}");
+            }
+            assert!((f64::from(rope.magnitude) - number(&case, "magnitude")).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn divisors_come_before_the_scaling() {
+        let unscaled = UnscaledRope { theta: 100.0, rotated: 4, layout: RopeLayout::Half };
+        let rope = unscaled.scaled(Some(&[1.0, 8.0]), RopeScaling::Linear { factor: 2.0 });
+        assert_eq!(rope.inverse_frequencies, [0.5, 0.1 / 16.0]);
+    }
+}

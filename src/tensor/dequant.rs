@@ -4,11 +4,13 @@
 
 mod k_quants;
 mod legacy;
+mod scale;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use super::dtype::DType;
+use scale::scale;
 
 /// Expands one row. `bytes.len() == dtype.row_bytes(out.len())`.
 ///
@@ -66,11 +68,6 @@ fn bf16_row(bytes: &[u8], out: &mut [f32]) {
     for (&raw, element) in bytes.as_chunks().0.iter().zip(out) {
         *element = f32::from_bits(u32::from(u16::from_le_bytes(raw)) << 16);
     }
-}
-
-/// An f16 of a block's header.
-fn scale(raw: [u8; 2]) -> f32 {
-    f16::from_le_bytes(raw).to_f32()
 }
 
 #[cfg(test)]

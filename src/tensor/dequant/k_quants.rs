@@ -2,7 +2,7 @@
 //! of their own, which one or two f16 of the block multiply. Bits of an element are spread:
 //! `q >> shift` of the same 32 bytes gives one run of 32 elements after another.
 
-use super::scale;
+use super::scale::scale;
 
 /// Elements of a block.
 const LEN: usize = 256;

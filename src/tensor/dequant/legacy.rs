@@ -2,7 +2,7 @@
 //! 5 or 8 bits an element. In the 4-bit part element `i` is the low half of byte `i`, element
 //! `i + 16` the high half.
 
-use super::scale;
+use super::scale::scale;
 
 /// `d:f16 q:[u8; 16]`, value `d * (q - 8)`.
 pub(super) fn q4_0(block: &[u8; 18], out: &mut [f32; 32]) {
