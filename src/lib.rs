@@ -4,6 +4,9 @@
 //! `ids`, `tensor`, `backend`, `attention`, then `model`, `memory`, `tokenizer` and `hub`
 //! side by side, then `engine`, then `cli`.
 
+pub mod attention;
+pub mod backend;
 pub mod ids;
+pub mod memory;
 pub mod model;
 pub mod tensor;

@@ -7,6 +7,7 @@ mod error;
 mod load;
 mod rope;
 mod summary;
+mod transformer;
 mod weights;
 
 pub use arch::Architecture;
@@ -15,4 +16,5 @@ pub use error::ModelError;
 pub use load::{Model, ModelSource};
 pub use rope::{RopeConfig, RopeLayout};
 pub use summary::{ChatTemplate, ModelSummary, TypeShare};
+pub use transformer::{LOGIT_ROWS, Transformer, Workspace};
 pub use weights::{LayerWeights, Weights};

@@ -3,6 +3,8 @@
 //! waking a sleeping thread costs as much as such a loop.
 
 use std::any::Any;
+use std::marker::PhantomData;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,9 +22,13 @@ pub struct ThreadPool {
     entry: Mutex<()>,
 }
 
+/// Which thread of a pool a task runs on: 0 is the caller. Names the scratch it may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Worker(pub usize);
+
 /// One parallel loop. Its address is published to the workers in `Shared::job`.
 struct Job<'a> {
-    body: &'a (dyn Fn(usize) + Sync),
+    body: &'a (dyn Fn(Worker, usize) + Sync),
     n_tasks: usize,
     /// The next task nobody has taken.
     next: AtomicUsize,
@@ -50,7 +56,7 @@ impl ThreadPool {
                 let shared = Arc::clone(&shared);
                 std::thread::Builder::new()
                     .name(format!("mneme-cpu-{i}"))
-                    .spawn(move || worker(&shared))
+                    .spawn(move || work_until_stopped(&shared, Worker(i)))
                     .expect("because a thread can be started at start-up")
             })
             .collect();
@@ -62,24 +68,28 @@ impl ThreadPool {
         self.workers.len() + 1
     }
 
-    /// Calls `body(task)` once for each task in `0..n_tasks`, on any thread in any order, and
-    /// returns when all are done.
+    /// Calls `body(worker, task)` once for each task in `0..n_tasks`, on any thread in any order,
+    /// and returns when all are done. No two calls at a time have the same worker.
     ///
     /// # Panics
     /// With the first panic of `body`, after all threads have left the loop.
-    pub fn run(&self, n_tasks: usize, body: &(dyn Fn(usize) + Sync)) {
+    pub fn run(&self, n_tasks: usize, body: &(dyn Fn(Worker, usize) + Sync)) {
+        let _entry = lock(&self.entry);
         if n_tasks <= 1 || self.workers.is_empty() {
-            (0..n_tasks).for_each(body);
+            (0..n_tasks).for_each(|task| body(Worker(0), task));
             return;
         }
-        let _entry = lock(&self.entry);
         let job = Job { body, n_tasks, next: AtomicUsize::new(0), panic: Mutex::new(None) };
         self.publish(&job);
-        job.work();
+        job.work(Worker(0));
         let mut spins = 0u32;
         while self.shared.running.load(Ordering::Acquire) > 0 {
             spins += 1;
-            if spins < SPINS_BEFORE_SLEEP { std::hint::spin_loop() } else { std::thread::yield_now() }
+            if spins < SPINS_BEFORE_SLEEP {
+                std::hint::spin_loop()
+            } else {
+                std::thread::yield_now()
+            }
         }
         let panic = lock(&job.panic).take();
         if let Some(panic) = panic {
@@ -109,16 +119,113 @@ impl Drop for ThreadPool {
     }
 }
 
+/// Grids that one loop may write.
+pub const MAX_GRIDS: usize = 4;
+
+/// A row-major matrix to be written by many tasks, each its own block of rows and columns.
+#[derive(Debug)]
+pub struct Grid<'a> {
+    /// `[row][cols]`
+    pub cells: &'a mut [f32],
+    /// Floats of a row.
+    pub cols: usize,
+    /// Rows of a block (the last may have fewer); at least 1.
+    pub row_step: usize,
+    /// Columns of a block (the last may have fewer); at least 1.
+    pub col_step: usize,
+}
+
+/// One block of a [`Grid`], owned by one task.
+#[derive(Debug)]
+pub struct Block<'a> {
+    /// Which of the grids.
+    pub grid: usize,
+    /// Rows of the matrix.
+    pub rows: Range<usize>,
+    /// Columns of the matrix.
+    pub cols: Range<usize>,
+    first: *mut f32,
+    stride: usize,
+    owner: PhantomData<&'a mut [f32]>,
+}
+
+impl Block<'_> {
+    /// The block's part of row `row`, a row number of the matrix.
+    ///
+    /// # Panics
+    /// When the row is not of this block.
+    pub fn row_mut(&mut self, row: usize) -> &mut [f32] {
+        assert!(self.rows.contains(&row), "row {row} is not in {:?}", self.rows);
+        // SAFETY: `run_blocks` made this block inside its matrix and disjoint from all others, and
+        // borrows the matrix mutably for as long as blocks exist.
+        unsafe {
+            let first = self.first.add(row * self.stride + self.cols.start);
+            std::slice::from_raw_parts_mut(first, self.cols.len())
+        }
+    }
+}
+
+/// The address of a grid's first cell, for the tasks.
+struct FirstCell(*mut f32);
+// SAFETY: tasks write through it only inside their own blocks.
+unsafe impl Sync for FirstCell {}
+
+impl ThreadPool {
+    /// Calls `body(worker, block)` once for each block of each grid, as [`run`](Self::run) does.
+    pub fn run_blocks(&self, grids: &mut [Grid<'_>], body: &(dyn Fn(Worker, Block<'_>) + Sync)) {
+        assert!(grids.len() <= MAX_GRIDS, "a loop has at most {MAX_GRIDS} outputs");
+        let mut ends = [0; MAX_GRIDS];
+        let mut n_tasks = 0;
+        for (grid, end) in grids.iter().zip(&mut ends) {
+            assert!(grid.cells.len().is_multiple_of(grid.cols), "whole rows");
+            n_tasks += grid.n_rows().div_ceil(grid.row_step) * grid.cols.div_ceil(grid.col_step);
+            *end = n_tasks;
+        }
+        let mut firsts = [const { FirstCell(std::ptr::null_mut()) }; MAX_GRIDS];
+        for (grid, first) in grids.iter_mut().zip(&mut firsts) {
+            first.0 = grid.cells.as_mut_ptr();
+        }
+        let (grids, firsts) = (&*grids, &firsts);
+        self.run(n_tasks, &|worker, task| {
+            let which = ends.iter().position(|end| task < *end).expect("because tasks end there");
+            let task = task - if which == 0 { 0 } else { ends[which - 1] };
+            let grid = &grids[which];
+            let across = grid.cols.div_ceil(grid.col_step);
+            let (row, col) = (task / across * grid.row_step, task % across * grid.col_step);
+            let block = Block {
+                grid: which,
+                rows: row..(row + grid.row_step).min(grid.n_rows()),
+                cols: col..(col + grid.col_step).min(grid.cols),
+                first: firsts[which].0,
+                stride: grid.cols,
+                owner: PhantomData,
+            };
+            body(worker, block);
+        });
+    }
+}
+
+impl Grid<'_> {
+    /// No cells, no tasks.
+    pub fn empty() -> Self {
+        Self { cells: &mut [], cols: 1, row_step: 1, col_step: 1 }
+    }
+
+    fn n_rows(&self) -> usize {
+        self.cells.len() / self.cols
+    }
+}
+
 impl Job<'_> {
     /// Takes tasks until none is left.
-    fn work(&self) {
+    fn work(&self, worker: Worker) {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             loop {
                 let task = self.next.fetch_add(1, Ordering::Relaxed);
                 if task >= self.n_tasks {
                     return;
                 }
-                (self.body)(task);
+                (self.body)(worker, task);
             }
         }));
         if let Err(panic) = outcome {
@@ -128,7 +235,7 @@ impl Job<'_> {
     }
 }
 
-fn worker(shared: &Shared) {
+fn work_until_stopped(shared: &Shared, worker: Worker) {
     let mut seen = 0;
     loop {
         seen = wait_for_change(shared, seen);
@@ -139,7 +246,7 @@ fn worker(shared: &Shared) {
         // SAFETY: `ThreadPool::run` published the address of a `Job` on its own stack before it
         // raised the epoch, and does not return before this thread lowers `running` below.
         let job = unsafe { &*(address as *const Job<'_>) };
-        job.work();
+        job.work(worker);
         shared.running.fetch_sub(1, Ordering::Release);
     }
 }
@@ -180,7 +287,7 @@ mod tests {
             let pool = ThreadPool::new(n_threads);
             for n_tasks in [0, 1, 2, 7, 1000] {
                 let counts: Vec<_> = (0..n_tasks).map(|_| AtomicUsize::new(0)).collect();
-                pool.run(n_tasks, &|task| {
+                pool.run(n_tasks, &|_, task| {
                     counts[task].fetch_add(1, Ordering::Relaxed);
                 });
                 assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
@@ -189,12 +296,32 @@ mod tests {
     }
 
     #[test]
+    fn every_cell_of_every_grid_belongs_to_exactly_one_block() {
+        let pool = ThreadPool::new(3);
+        let (mut a, mut b) = (vec![0.0; 7 * 10], vec![0.0; 4 * 3]);
+        let mut grids = [
+            Grid { cells: &mut a, cols: 10, row_step: 2, col_step: 4 },
+            Grid { cells: &mut b, cols: 3, row_step: 9, col_step: 1 },
+        ];
+        pool.run_blocks(&mut grids, &|_, mut block| {
+            for row in block.rows.clone() {
+                for (cell, col) in block.row_mut(row).iter_mut().zip(block.cols.clone()) {
+                    *cell += (block.grid * 1000 + row * 10 + col) as f32 + 1.0;
+                }
+            }
+        });
+        assert!(a.iter().enumerate().all(|(i, cell)| *cell == i as f32 + 1.0));
+        let expected = |i: usize| (1000 + i / 3 * 10 + i % 3) as f32 + 1.0;
+        assert!(b.iter().enumerate().all(|(i, cell)| *cell == expected(i)));
+    }
+
+    #[test]
     fn a_pool_that_fell_asleep_wakes_up() {
         let pool = ThreadPool::new(3);
         for _ in 0..3 {
             std::thread::sleep(std::time::Duration::from_millis(20));
             let sum = AtomicUsize::new(0);
-            pool.run(100, &|task| {
+            pool.run(100, &|_, task| {
                 sum.fetch_add(task, Ordering::Relaxed);
             });
             assert_eq!(sum.into_inner(), 4950);
@@ -205,11 +332,11 @@ mod tests {
     fn a_panic_in_a_task_reaches_the_caller_and_leaves_the_pool_usable() {
         let pool = ThreadPool::new(2);
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            pool.run(10, &|task| assert!(task != 5, "task five"));
+            pool.run(10, &|_, task| assert!(task != 5, "task five"));
         }));
         assert!(outcome.is_err());
         let sum = AtomicUsize::new(0);
-        pool.run(10, &|task| {
+        pool.run(10, &|_, task| {
             sum.fetch_add(task, Ordering::Relaxed);
         });
         assert_eq!(sum.into_inner(), 45);

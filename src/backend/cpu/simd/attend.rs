@@ -9,6 +9,7 @@
 
 use super::tile::{Product, Start};
 use super::{Kernel, Simd, TILE_ROWS, exp};
+use crate::backend::{PlacedPage, Placement};
 
 /// Sizes of a page and of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,18 +24,12 @@ pub struct PageShape {
 
 /// One page of one KV head.
 #[derive(Clone, Copy, Debug)]
-pub struct Page<'a> {
-    /// `[head_dim][page_len]` f16, not rotated.
-    pub keys: &'a [u16],
-    /// `[page_len][head_dim]` f16.
-    pub values: &'a [u16],
-    /// Keys that are there, from the first.
-    pub n_keys: usize,
-    /// Index of the first key in the text: a key is visible to queries of its index and after.
-    pub first_index: usize,
-    /// Cosines `[n_pairs][page_len]`, then sines, for the page's placement; without it the keys
-    /// stay as they are and the far queries are used.
-    pub rotation: Option<&'a [f32]>,
+struct Page<'a> {
+    keys: &'a [u16],   // [head_dim][page_len] f16, not rotated
+    values: &'a [u16], // [page_len][head_dim] f16
+    n_keys: usize,
+    first_index: usize,
+    rotation: Option<&'a [f32]>, // cosines [n_pairs][page_len], then sines
 }
 
 /// Widened keys and values of one page, and the scores of one tile.
@@ -55,7 +50,8 @@ impl Scratch {
 }
 
 /// Softmax state of a query row, mergeable with that of the same row over other keys.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
 pub struct RowState {
     /// The largest score so far.
     pub max: f32,
@@ -88,8 +84,10 @@ pub struct Attend<'a> {
     pub shape: PageShape,
     /// The rows.
     pub queries: Queries<'a>,
-    /// All of one KV head.
-    pub pages: &'a [Page<'a>],
+    /// The pages, of all layers and heads.
+    pub pages: &'a [PlacedPage<'a>],
+    /// Where the layer's and KV head's keys are in a page; their values follow.
+    pub keys_at: usize,
     /// Reused between calls.
     pub scratch: &'a mut Scratch,
     /// `[row][head_dim]`, not yet divided by the sums.
@@ -116,10 +114,22 @@ impl Kernel for Attend<'_> {
     }
 }
 
-impl Attend<'_> {
+impl<'a> Attend<'a> {
+    #[inline(always)]
+    fn page(&self, page_idx: usize) -> Page<'a> {
+        let PlacedPage { page, n_keys, first_index, placement } = self.pages[page_idx];
+        let part = self.shape.head_dim * self.shape.page_len;
+        let (keys, values) = page[self.keys_at..][..2 * part].split_at(part);
+        let rotation = match placement {
+            Placement::Rotated(angles) => Some(angles),
+            Placement::Far => None,
+        };
+        Page { keys, values, n_keys, first_index, rotation }
+    }
+
     #[inline(always)]
     unsafe fn attend_page<S: Simd>(&mut self, page_idx: usize) {
-        let page = self.pages[page_idx];
+        let page = self.page(page_idx);
         let n_rows = self.states.len();
         let last_visible = self.visible_keys(&page, n_rows - 1);
         if last_visible == 0 {
@@ -151,7 +161,7 @@ impl Attend<'_> {
     #[inline(always)]
     unsafe fn attend_tile<S: Simd>(&mut self, page_idx: usize, row: usize, n_tile: usize) {
         let PageShape { head_dim, page_len, .. } = self.shape;
-        let page = self.pages[page_idx];
+        let page = self.page(page_idx);
         let queries = if page.rotation.is_some() { self.queries.near } else { self.queries.far };
         let depth = self.visible_keys(&page, row + n_tile - 1);
         let mut factors = [0.0; TILE_ROWS];
@@ -197,6 +207,16 @@ impl Attend<'_> {
 }
 
 impl RowState {
+    /// Adds `other`, over other keys.
+    pub fn merge(&mut self, other: Self) {
+        if other.sum > 0.0 {
+            let max = self.max.max(other.max);
+            let ours = if self.sum > 0.0 { self.sum * (self.max - max).exp() } else { 0.0 };
+            self.sum = ours + other.sum * (other.max - max).exp();
+            self.max = max;
+        }
+    }
+
     /// Adds `other`, whose maximum is at least ours; returns the factor for what we summed so far.
     #[inline(always)]
     fn absorb(&mut self, other: Self) -> f32 {

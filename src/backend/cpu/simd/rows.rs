@@ -1,6 +1,7 @@
 //! What happens to one row of activations between the products? Norm, quantisation, gate, sums.
 
 use super::{Kernel, Simd, exp};
+use crate::tensor::{DType, Matrix, dequantize_row};
 
 /// Elements that share one scale when activations are quantised, as in the weights' formats.
 pub const BLOCK: usize = 32;
@@ -264,5 +265,100 @@ impl Kernel for ToHalf<'_> {
             // SAFETY: `i + LANES <= n`, since 16 is a multiple of LANES.
             unsafe { S::store_f16(self.out.as_mut_ptr().add(i), S::load(self.x.as_ptr().add(i))) }
         }
+    }
+}
+
+/// One row of a weight matrix as f32.
+#[derive(Debug)]
+pub struct WidenRow<'a> {
+    /// Of any type.
+    pub matrix: &'a Matrix,
+    /// Which row.
+    pub row: usize,
+    /// `[cols]`
+    pub out: &'a mut [f32],
+}
+
+impl Kernel for WidenRow<'_> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let bytes = self.matrix.row(self.row);
+        let whole = self.out.len() / S::LANES * S::LANES;
+        match self.matrix.dtype {
+            DType::F16 => {
+                for i in (0..whole).step_by(S::LANES) {
+                    // SAFETY: `i + LANES` elements lie in the row, two bytes each.
+                    unsafe {
+                        let x = S::load_f16(bytes.as_ptr().add(2 * i).cast());
+                        S::store(self.out.as_mut_ptr().add(i), x);
+                    }
+                }
+                dequantize_row(DType::F16, &bytes[2 * whole..], &mut self.out[whole..]);
+            }
+            dtype => dequantize_row(dtype, bytes, self.out),
+        }
+    }
+}
+
+/// Rotates and scales head rows: `out = scale * R(angles) x` (rotary embedding, pairs
+/// `(i, i + n_pairs)`; dimensions after the pairs are scaled only).
+#[derive(Debug)]
+pub struct RotateRows<'a> {
+    /// `[row][head_dim]`
+    pub x: &'a [f32],
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Cosines of the pairs, then their sines.
+    pub angles: &'a [f32],
+    /// Factor of all.
+    pub scale: f32,
+    /// `[row][head_dim]`
+    pub out: &'a mut [f32],
+}
+
+impl Kernel for RotateRows<'_> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let n_pairs = self.angles.len() / 2;
+        let (cos, sin) = self.angles.split_at(n_pairs);
+        let rows = self.x.chunks_exact(self.head_dim);
+        for (x, out) in rows.zip(self.out.chunks_exact_mut(self.head_dim)) {
+            let (low, high) = x[..2 * n_pairs].split_at(n_pairs);
+            let (out_low, rest) = out.split_at_mut(n_pairs);
+            let (out_high, out_rest) = rest.split_at_mut(n_pairs);
+            for i in 0..n_pairs {
+                out_low[i] = (low[i] * cos[i] - high[i] * sin[i]) * self.scale;
+                out_high[i] = (high[i] * cos[i] + low[i] * sin[i]) * self.scale;
+            }
+            for (out, x) in out_rest.iter_mut().zip(&x[2 * n_pairs..]) {
+                *out = x * self.scale;
+            }
+        }
+    }
+}
+
+/// Quantises a row to signed bytes with one scale; returns the scale and the sum of the bytes.
+#[derive(Debug)]
+pub struct QuantizeRow<'a> {
+    /// The row.
+    pub x: &'a [f32],
+    /// As long.
+    pub q: &'a mut [i8],
+}
+
+impl Kernel for QuantizeRow<'_> {
+    type Output = (f32, i32);
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) -> (f32, i32) {
+        let largest = self.x.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        let mut sum = 0;
+        for (q, x) in self.q.iter_mut().zip(self.x) {
+            *q = (x * inverse).round_ties_even() as i8;
+            sum += i32::from(*q);
+        }
+        (largest / 127.0, sum)
     }
 }

@@ -4,8 +4,6 @@
 //! [`Unpack`] writes a row in that one form; the products then need no knowledge of formats.
 //! (`tensor::dequantize_row` is the slow twin. Formats as in llama.cpp's `ggml-common.h`.)
 
-use half::f16;
-
 use super::{Kernel, Simd};
 use crate::tensor::DType;
 
@@ -93,13 +91,9 @@ fn half_at(bytes: &[u8], at: usize) -> f32 {
 /// Branch-free for the sake of the vectoriser; exact, subnormals included (scales are finite).
 #[inline(always)]
 fn f16_to_f32(bits: u16) -> f32 {
-    if cfg!(target_arch = "x86_64") {
-        let magnitude = f32::from_bits(u32::from(bits & 0x7fff) << 13);
-        let scaled = magnitude * f32::from_bits(0x7780_0000); // 2^112
-        f32::from_bits(scaled.to_bits() | u32::from(bits & 0x8000) << 16)
-    } else {
-        f16::from_bits(bits).to_f32()
-    }
+    let magnitude = f32::from_bits(u32::from(bits & 0x7fff) << 13);
+    let scaled = magnitude * f32::from_bits(0x7780_0000); // 2^112
+    f32::from_bits(scaled.to_bits() | u32::from(bits & 0x8000) << 16)
 }
 
 #[inline(always)]

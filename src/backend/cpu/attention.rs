@@ -1,0 +1,295 @@
+//! How is attention shared out over threads? By KV head, by blocks of query tokens and, when the
+//! tokens are few, by runs of pages whose partial results are merged by log-sum-exp. The split
+//! depends on sizes alone, so the result is the same whatever the number of threads.
+
+use super::pool::Grid;
+use super::project::Crew;
+use super::simd::attend::{Attend, PageShape, Queries, RowState, Scratch};
+use super::simd::rows::{RotateRows, ToHalf};
+use super::worker_scratch;
+use crate::backend::{AttendStep, HeadShape, PageTarget, Placement};
+
+/// Query rows of a task: some 100 KB of queries and outputs, and the widening of a page amortised.
+const ROWS_A_TASK: usize = 192;
+
+/// Up to so many query tokens the pages are shared out as well.
+const MAX_SPLIT_TOKENS: usize = 16;
+
+/// Pages of a task when they are shared out.
+const PAGES_A_SPLIT: usize = 4;
+
+/// What a worker needs for attention.
+#[derive(Debug, Default)]
+pub struct AttentionScratch {
+    page: Option<(PageShape, Scratch)>,
+    near: Vec<f32>,        // [row][head_dim]
+    far: Vec<f32>,         // [row][head_dim]
+    out: Vec<f32>,         // [row][head_dim]
+    states: Vec<RowState>, // [row]
+}
+
+/// Partial results of attention that was shared out by pages: `[split][kv_head]` of outputs
+/// `[row][head_dim]`, states `[row]` and states of the pages alone `[page][row]`.
+pub type Partials = Vec<f32>;
+
+impl AttentionScratch {
+    /// The page scratch for `shape`, made anew only when the shape changes.
+    pub fn page_scratch(page: &mut Option<(PageShape, Scratch)>, shape: PageShape) -> &mut Scratch {
+        if page.as_ref().is_none_or(|(made_for, _)| *made_for != shape) {
+            *page = Some((shape, Scratch::new(shape)));
+        }
+        &mut page.as_mut().expect("because it was made above").1
+    }
+}
+
+/// The page shape of `heads` and `page_len`.
+pub fn page_shape(heads: HeadShape, page_len: usize) -> PageShape {
+    PageShape { head_dim: heads.head_dim, page_len, n_pairs: heads.n_pairs }
+}
+
+/// Attention of one layer. `queries` and `out` are `[token][head][head_dim]`.
+pub fn attend(
+    crew: &Crew<'_>,
+    partials: &mut Partials,
+    mut step: AttendStep<'_>,
+    queries: &[f32],
+    out: &mut [f32],
+) {
+    let masses = step.page_masses.take();
+    if step.n_tokens <= MAX_SPLIT_TOKENS || masses.is_some() {
+        attend_split(crew, partials, &step, queries);
+        merge(&step, partials, out);
+        if let Some(masses) = masses {
+            sum_masses(&step, partials, masses);
+        }
+    } else {
+        attend_blocks(crew, &step, queries, out);
+    }
+}
+
+/// Many tokens: a task is a block of tokens of one KV head and sees all pages.
+fn attend_blocks(crew: &Crew<'_>, step: &AttendStep<'_>, queries: &[f32], out: &mut [f32]) {
+    let heads = step.layout.heads;
+    let width = heads.group() * heads.head_dim;
+    let row_step = (ROWS_A_TASK / heads.group()).max(1);
+    let cols = heads.n_heads * heads.head_dim;
+    let cells = &mut out[..step.n_tokens * cols];
+    let mut grids = [Grid { cells, cols, row_step, col_step: width }];
+    crew.pool.run_blocks(&mut grids, &|worker, mut block| {
+        let mut scratch = worker_scratch(crew.scratch, worker);
+        let AttentionScratch { page, near, far, out, states } = &mut scratch.attention;
+        let kv_head = block.cols.start / width;
+        let tokens = block.rows.clone();
+        let n_rows = tokens.len() * heads.group();
+        rotate_queries(crew, step, queries, (kv_head, tokens.clone()), (near, far));
+        out.resize(n_rows * heads.head_dim, 0.0);
+        states.resize(n_rows, RowState::EMPTY);
+        crew.isa.run(Attend {
+            shape: page_shape(heads, step.layout.page_len),
+            queries: Queries {
+                near,
+                far,
+                group: heads.group(),
+                first_index: step.first_index + tokens.start,
+            },
+            pages: step.pages,
+            keys_at: step.layout.keys(step.layer, kv_head).start,
+            scratch: AttentionScratch::page_scratch(page, page_shape(heads, step.layout.page_len)),
+            out,
+            states,
+            page_states: None,
+        });
+        let rows = out.chunks_exact(width).zip(states.chunks_exact(heads.group()));
+        for (token, (values, states)) in tokens.zip(rows) {
+            let target = block.row_mut(token).chunks_exact_mut(heads.head_dim);
+            for ((target, values), state) in
+                target.zip(values.chunks_exact(heads.head_dim)).zip(states)
+            {
+                let factor = 1.0 / state.sum;
+                target.iter_mut().zip(values).for_each(|(target, value)| *target = value * factor);
+            }
+        }
+    });
+}
+
+/// Offsets into the partial result of one split and KV head.
+#[derive(Clone, Copy)]
+struct PartialShape {
+    n_rows: usize,
+    head_dim: usize,
+}
+
+impl PartialShape {
+    fn of(step: &AttendStep<'_>) -> Self {
+        let heads = step.layout.heads;
+        Self { n_rows: step.n_tokens * heads.group(), head_dim: heads.head_dim }
+    }
+
+    fn len(self) -> usize {
+        self.n_rows * (self.head_dim + 2 + 2 * PAGES_A_SPLIT)
+    }
+
+    /// Outputs, states, and states of pages.
+    fn split(self, cells: &[f32]) -> (&[f32], &[RowState], &[RowState]) {
+        let (out, states) = cells.split_at(self.n_rows * self.head_dim);
+        let (states, page_states) = bytemuck::cast_slice(states).split_at(self.n_rows);
+        (out, states, page_states)
+    }
+
+    fn split_mut(self, cells: &mut [f32]) -> (&mut [f32], &mut [RowState], &mut [RowState]) {
+        let (out, states) = cells.split_at_mut(self.n_rows * self.head_dim);
+        let (states, page_states) = bytemuck::cast_slice_mut(states).split_at_mut(self.n_rows);
+        (out, states, page_states)
+    }
+}
+
+/// Few tokens: a task is a run of pages of one KV head and sees all tokens.
+fn attend_split(crew: &Crew<'_>, partials: &mut Partials, step: &AttendStep<'_>, queries: &[f32]) {
+    let heads = step.layout.heads;
+    let shape = PartialShape::of(step);
+    let n_splits = step.pages.len().div_ceil(PAGES_A_SPLIT);
+    partials.resize(n_splits * heads.n_kv_heads * shape.len(), 0.0);
+    let mut grids =
+        [Grid { cells: partials, cols: shape.len(), row_step: 1, col_step: shape.len() }];
+    crew.pool.run_blocks(&mut grids, &|worker, mut block| {
+        let mut scratch = worker_scratch(crew.scratch, worker);
+        let AttentionScratch { page, near, far, .. } = &mut scratch.attention;
+        let row = block.rows.start;
+        let (split, kv_head) = (row / heads.n_kv_heads, row % heads.n_kv_heads);
+        rotate_queries(crew, step, queries, (kv_head, 0..step.n_tokens), (near, far));
+        let last = ((split + 1) * PAGES_A_SPLIT).min(step.pages.len());
+        let pages = &step.pages[split * PAGES_A_SPLIT..last];
+        let (out, states, page_states) = shape.split_mut(block.row_mut(row));
+        crew.isa.run(Attend {
+            shape: page_shape(heads, step.layout.page_len),
+            queries: Queries { near, far, group: heads.group(), first_index: step.first_index },
+            pages,
+            keys_at: step.layout.keys(step.layer, kv_head).start,
+            scratch: AttentionScratch::page_scratch(page, page_shape(heads, step.layout.page_len)),
+            out,
+            states,
+            page_states: Some(page_states),
+        });
+    });
+}
+
+/// Merges the splits of each row by their maxima and sums.
+fn merge(step: &AttendStep<'_>, partials: &Partials, out: &mut [f32]) {
+    let heads = step.layout.heads;
+    let shape = PartialShape::of(step);
+    out[..step.n_tokens * heads.n_heads * heads.head_dim].fill(0.0);
+    for kv_head in 0..heads.n_kv_heads {
+        for row in 0..shape.n_rows {
+            let total = total_of_row(step, partials, kv_head, row);
+            let (token, head) = (row / heads.group(), row % heads.group());
+            let at = (token * heads.n_heads + kv_head * heads.group() + head) * heads.head_dim;
+            let target = &mut out[at..][..heads.head_dim];
+            for cells in splits_of(heads, shape, partials, kv_head) {
+                let (values, states, _) = shape.split(cells);
+                let factor = (states[row].max - total.max).exp() / total.sum;
+                let values = &values[row * heads.head_dim..][..heads.head_dim];
+                target.iter_mut().zip(values).for_each(|(target, x)| *target += factor * x);
+            }
+        }
+    }
+}
+
+fn splits_of(
+    heads: HeadShape,
+    shape: PartialShape,
+    partials: &Partials,
+    kv_head: usize,
+) -> impl Iterator<Item = &[f32]> {
+    partials.chunks_exact(shape.len()).skip(kv_head).step_by(heads.n_kv_heads)
+}
+
+fn total_of_row(
+    step: &AttendStep<'_>,
+    partials: &Partials,
+    kv_head: usize,
+    row: usize,
+) -> RowState {
+    let shape = PartialShape::of(step);
+    let mut total = RowState::EMPTY;
+    for cells in splits_of(step.layout.heads, shape, partials, kv_head) {
+        total.merge(shape.split(cells).1[row]);
+    }
+    total
+}
+
+/// `masses[page]`: the share of softmax that each page received, summed over rows.
+fn sum_masses(step: &AttendStep<'_>, partials: &Partials, masses: &mut [f32]) {
+    let heads = step.layout.heads;
+    let shape = PartialShape::of(step);
+    masses[..step.pages.len()].fill(0.0);
+    for kv_head in 0..heads.n_kv_heads {
+        for row in 0..shape.n_rows {
+            let total = total_of_row(step, partials, kv_head, row);
+            for (split, cells) in splits_of(heads, shape, partials, kv_head).enumerate() {
+                let (_, _, page_states) = shape.split(cells);
+                let masses = masses[split * PAGES_A_SPLIT..].iter_mut();
+                for (mass, states) in masses.zip(page_states.chunks_exact(shape.n_rows)) {
+                    let state = states[row];
+                    if state.sum > 0.0 {
+                        *mass += state.sum * (state.max - total.max).exp() / total.sum;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The rows `[token][head of the group]` of one KV head, rotated to their places and, when some
+/// page is far, to the far distance; scaled by `1 / sqrt(head_dim)`.
+fn rotate_queries(
+    crew: &Crew<'_>,
+    step: &AttendStep<'_>,
+    queries: &[f32],
+    (kv_head, tokens): (usize, std::ops::Range<usize>),
+    (near, far): (&mut Vec<f32>, &mut Vec<f32>),
+) {
+    let heads = step.layout.heads;
+    let width = heads.group() * heads.head_dim;
+    let scale = 1.0 / (heads.head_dim as f32).sqrt();
+    let any_far = step.pages.iter().any(|page| matches!(page.placement, Placement::Far));
+    near.resize(tokens.len() * width, 0.0);
+    far.resize(if any_far { tokens.len() * width } else { 0 }, 0.0);
+    for (row, token) in tokens.enumerate() {
+        let at = token * heads.n_heads * heads.head_dim + kv_head * width;
+        let x = &queries[at..][..width];
+        let angles = &step.near_angles[token * 2 * heads.n_pairs..][..2 * heads.n_pairs];
+        let out = &mut near[row * width..][..width];
+        crew.isa.run(RotateRows { x, head_dim: heads.head_dim, angles, scale, out });
+        if any_far {
+            let (angles, out) = (step.far_angles, &mut far[row * width..][..width]);
+            crew.isa.run(RotateRows { x, head_dim: heads.head_dim, angles, scale, out });
+        }
+    }
+}
+
+/// Writes keys (dimension-major) and values of some tokens into a page.
+pub fn write_page(
+    crew: &Crew<'_>,
+    target: PageTarget<'_>,
+    (keys, values): (&[f32], &[f32]),
+    tokens: std::ops::Range<usize>,
+) {
+    let PageTarget { layout, layer, page, first_slot } = target;
+    let (heads, page_len) = (layout.heads, layout.page_len);
+    let mut halves = [0u16; MAX_HEAD_DIM];
+    let halves = &mut halves[..heads.head_dim];
+    for kv_head in 0..heads.n_kv_heads {
+        for (slot, token) in (first_slot..).zip(tokens.clone()) {
+            let at = (token * heads.n_kv_heads + kv_head) * heads.head_dim;
+            crew.isa.run(ToHalf { x: &keys[at..][..heads.head_dim], out: halves });
+            let columns = page[layout.keys(layer, kv_head)].chunks_exact_mut(page_len);
+            columns.zip(&*halves).for_each(|(column, half)| column[slot] = *half);
+            let row = &mut page[layout.values(layer, kv_head)][slot * heads.head_dim..];
+            let (x, out) = (&values[at..][..heads.head_dim], &mut row[..heads.head_dim]);
+            crew.isa.run(ToHalf { x, out });
+        }
+    }
+}
+
+/// Widest head supported.
+pub const MAX_HEAD_DIM: usize = 512;

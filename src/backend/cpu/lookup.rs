@@ -1,0 +1,195 @@
+//! Which units matter to some queries? The vote of a lookup, shared out over threads.
+//!
+//! Each query row (a token or the mean of a few, of one head) gives every unit a score; a softmax
+//! over units turns scores into shares; a unit's vote is, for each head, its best share over the
+//! rows, and these are summed over heads (DESIGN.md, section 2). Softmax within a head first keeps
+//! heads with large logits from drowning the others (as in TokenSelect, arXiv 2411.02886).
+
+use super::attention::{AttentionScratch, page_shape};
+use super::pool::Grid;
+use super::project::Crew;
+use super::simd::attend::{BestKey, PageShape, Scratch};
+use super::simd::rows::{ExpShifted, MaxScaled, QuantizeRow, RotateRows};
+use super::simd::segments::{ScoreSegments, UNITS};
+use super::worker_scratch;
+use crate::backend::{HeadShape, LookupQueries, LookupStep, PageLayout, SegmentsView};
+
+/// Units of a coarse task: some 130 KB of means at eight segments of 64 dimensions.
+const UNITS_A_TASK: usize = 256;
+
+/// What a worker needs for lookup.
+#[derive(Debug, Default)]
+pub struct LookupScratch {
+    page: Option<(PageShape, Scratch)>,
+    scores: Vec<f32>, // [row][unit of the task], or [unit]
+}
+
+/// Scores and votes of one lookup.
+#[derive(Debug, Default)]
+pub struct VoteBuffers {
+    scores: Vec<f32>, // coarse: [kv_head][row][unit]; fine: [kv_head][candidate][row]
+    head_votes: Vec<f32>, // [head][unit]
+}
+
+/// See [`crate::backend::Backend::prepare_lookup`].
+pub fn prepare(crew: &Crew<'_>, step: LookupStep<'_>, queries: &[f32], out: &mut LookupQueries) {
+    let HeadShape { n_heads, n_kv_heads, head_dim, .. } = step.heads;
+    let width = step.heads.group() * head_dim;
+    out.n_token_groups = step.n_tokens.div_ceil(step.group_len);
+    out.n_rows = out.n_token_groups * step.heads.group();
+    let n_rows = n_kv_heads * out.n_rows;
+    out.rows.resize(n_rows * head_dim, 0.0);
+    out.bytes.resize(n_rows * head_dim, 0);
+    out.scales.resize(n_rows, 0.0);
+    out.sums.resize(n_rows, 0);
+    out.mean.resize(width, 0.0);
+    for kv_head in 0..n_kv_heads {
+        for group in 0..out.n_token_groups {
+            let first = group * step.group_len;
+            let tokens = first..(first + step.group_len).min(step.n_tokens);
+            out.mean.fill(0.0);
+            for token in tokens.clone() {
+                let x = &queries[token * n_heads * head_dim + kv_head * width..][..width];
+                out.mean.iter_mut().zip(x).for_each(|(mean, x)| *mean += x);
+            }
+            // The far rotation is the same for all tokens: mean first, then one rotation.
+            let scale = 1.0 / (tokens.len() as f32 * (head_dim as f32).sqrt());
+            let rows = &mut out.rows[(kv_head * out.n_token_groups + group) * width..][..width];
+            let angles = step.far_angles;
+            crew.isa.run(RotateRows { x: &out.mean, head_dim, angles, scale, out: rows });
+        }
+    }
+    for row in 0..n_rows {
+        let (x, q) = (&out.rows[row * head_dim..], &mut out.bytes[row * head_dim..]);
+        let (scale, sum) = crew.isa.run(QuantizeRow { x: &x[..head_dim], q: &mut q[..head_dim] });
+        out.scales[row] = scale;
+        out.sums[row] = sum;
+    }
+}
+
+/// See [`crate::backend::Backend::vote_by_segments`].
+pub fn vote_by_segments(
+    crew: &Crew<'_>,
+    buffers: &mut VoteBuffers,
+    queries: &LookupQueries,
+    index: &[SegmentsView<'_>],
+    votes: &mut [f32],
+) {
+    let n_rows = queries.n_rows;
+    let head_dim = queries.rows.len() / (index.len() * n_rows);
+    let padded = votes.len().next_multiple_of(UNITS);
+    let needed = index.len() * n_rows * padded;
+    if buffers.scores.len() < needed {
+        buffers.scores.resize(needed, 0.0);
+    }
+    let cells = &mut buffers.scores[..needed];
+    let mut grids = [Grid { cells, cols: padded, row_step: n_rows, col_step: UNITS_A_TASK }];
+    crew.pool.run_blocks(&mut grids, &|worker, mut block| {
+        let mut scratch = worker_scratch(crew.scratch, worker);
+        let kv_head = block.rows.start / n_rows;
+        let view = index[kv_head];
+        let blocks = block.cols.start / UNITS..block.cols.end / UNITS;
+        let block_segments = view.n_segments * UNITS;
+        let segments = blocks.start * block_segments..blocks.end * block_segments;
+        let rows = kv_head * n_rows..(kv_head + 1) * n_rows;
+        let n_units = block.cols.len();
+        let best = &mut scratch.lookup.scores;
+        if best.len() < n_rows * n_units {
+            best.resize(n_rows * n_units, 0.0);
+        }
+        crew.isa.run(ScoreSegments {
+            head_dim,
+            n_segments: view.n_segments,
+            means: &view.means[segments.start * head_dim..segments.end * head_dim],
+            scales: &view.scales[segments],
+            queries: &queries.bytes[rows.start * head_dim..rows.end * head_dim],
+            query_scales: &queries.scales[rows.clone()],
+            query_sums: &queries.sums[rows],
+            best: &mut best[..n_rows * n_units],
+            best_stride: n_units,
+        });
+        for (row, scores) in block.rows.clone().zip(best.chunks_exact(n_units)) {
+            block.row_mut(row).copy_from_slice(scores);
+        }
+    });
+    let scores = &buffers.scores[..needed];
+    soft_vote(crew, queries, &mut buffers.head_votes, votes, &|kv_head, row, out| {
+        out.copy_from_slice(&scores[(kv_head * n_rows + row) * padded..][..out.len()]);
+    });
+}
+
+/// See [`crate::backend::Backend::vote_by_keys`].
+pub fn vote_by_keys(
+    crew: &Crew<'_>,
+    buffers: &mut VoteBuffers,
+    queries: &LookupQueries,
+    (layout, layer): (PageLayout, usize),
+    candidates: &[&[u16]],
+    votes: &mut [f32],
+) {
+    let (n_rows, n_kv_heads) = (queries.n_rows, layout.heads.n_kv_heads);
+    let n_candidates = candidates.len();
+    let needed = n_kv_heads * n_candidates * n_rows;
+    if buffers.scores.len() < needed {
+        buffers.scores.resize(needed, 0.0);
+    }
+    let cells = &mut buffers.scores[..needed];
+    let shape = page_shape(layout.heads, layout.page_len);
+    let mut grids = [Grid { cells, cols: n_rows, row_step: 4, col_step: n_rows }];
+    crew.pool.run_blocks(&mut grids, &|worker, mut block| {
+        let mut scratch = worker_scratch(crew.scratch, worker);
+        for row in block.rows.clone() {
+            let (kv_head, candidate) = (row / n_candidates, row % n_candidates);
+            let width = n_rows * layout.heads.head_dim;
+            crew.isa.run(BestKey {
+                shape,
+                keys: &candidates[candidate][layout.keys(layer, kv_head)],
+                queries: &queries.rows[kv_head * width..][..width],
+                scratch: AttentionScratch::page_scratch(&mut scratch.lookup.page, shape),
+                best: block.row_mut(row),
+            });
+        }
+    });
+    let scores = &buffers.scores[..needed];
+    soft_vote(crew, queries, &mut buffers.head_votes, votes, &|kv_head, row, out| {
+        for (candidate, score) in out.iter_mut().enumerate() {
+            *score = scores[(kv_head * n_candidates + candidate) * n_rows + row];
+        }
+    });
+}
+
+/// `votes[unit]` from the rows that `scores_of(kv_head, row, out)` writes.
+fn soft_vote(
+    crew: &Crew<'_>,
+    queries: &LookupQueries,
+    head_votes: &mut Vec<f32>,
+    votes: &mut [f32],
+    scores_of: &(dyn Fn(usize, usize, &mut [f32]) + Sync),
+) {
+    let n_units = votes.len();
+    let group = queries.n_rows / queries.n_token_groups;
+    let n_kv_heads = queries.scales.len() / queries.n_rows;
+    let n_heads = n_kv_heads * group;
+    head_votes.resize(n_heads * n_units, 0.0);
+    let mut grids = [Grid { cells: head_votes, cols: n_units, row_step: 1, col_step: n_units }];
+    crew.pool.run_blocks(&mut grids, &|worker, mut block| {
+        let mut scratch = worker_scratch(crew.scratch, worker);
+        let scores = &mut scratch.lookup.scores;
+        if scores.len() < n_units {
+            scores.resize(n_units, 0.0);
+        }
+        let scores = &mut scores[..n_units];
+        let head = block.rows.start;
+        let votes = block.row_mut(head);
+        votes.fill(0.0);
+        for token_group in 0..queries.n_token_groups {
+            scores_of(head / group, token_group * group + head % group, scores);
+            let (_, sum) = crew.isa.run(ExpShifted { x: scores });
+            crew.isa.run(MaxScaled { out: votes, x: scores, factor: 1.0 / sum });
+        }
+    });
+    votes.fill(0.0);
+    for head in head_votes.chunks_exact(n_units) {
+        votes.iter_mut().zip(head).for_each(|(vote, share)| *vote += share);
+    }
+}

@@ -1,0 +1,240 @@
+//! How does this processor run a transformer? Weights stay in the mapped model file, inner loops
+//! are chosen for the instruction set found at run time, and a pool of threads shares each loop.
+
+mod attention;
+mod lookup;
+mod pool;
+mod project;
+pub mod simd;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use self::attention::{AttentionScratch, Partials};
+use self::lookup::{LookupScratch, VoteBuffers};
+use self::pool::{Grid, ThreadPool, Worker};
+use self::project::{Crew, Inputs, ProjectScratch, QuantizedBuffer, takes_bytes};
+use self::simd::Isa;
+use self::simd::rows::{Add, RmsNorm, SwiGlu, WidenRow};
+use super::{
+    AttendStep, Backend, HeadShape, LookupQueries, LookupStep, Norm, PageLayout, PageTarget,
+    Precision, Projection, SegmentsView, Write,
+};
+use crate::ids::TokenId;
+use crate::tensor::Matrix;
+
+/// The processor.
+pub struct CpuBackend {
+    isa: Isa,
+    precision: Precision,
+    pool: ThreadPool,
+    scratch: Vec<Mutex<WorkerScratch>>, // one a worker
+    shared: Mutex<SharedScratch>,
+}
+
+/// What one thread needs while it works on a task.
+#[derive(Debug, Default)]
+struct WorkerScratch {
+    project: ProjectScratch,
+    attention: AttentionScratch,
+    lookup: LookupScratch,
+}
+
+/// What all threads work on together in one operation.
+#[derive(Debug, Default)]
+struct SharedScratch {
+    quantized: QuantizedBuffer,
+    partials: Partials,
+    votes: VoteBuffers,
+}
+
+/// The scratch of `worker`; uncontended, since no two tasks at a time have the same worker.
+fn worker_scratch(
+    scratch: &[Mutex<WorkerScratch>],
+    worker: Worker,
+) -> MutexGuard<'_, WorkerScratch> {
+    scratch[worker.0].lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl CpuBackend {
+    /// The best instruction set found, with `n_threads` threads.
+    pub fn new(n_threads: usize, precision: Precision) -> Self {
+        Self::with_isa(Isa::detect(), n_threads, precision)
+    }
+
+    /// A given instruction set, for comparing them.
+    pub fn with_isa(isa: Isa, n_threads: usize, precision: Precision) -> Self {
+        let pool = ThreadPool::new(n_threads);
+        let scratch = (0..pool.n_threads()).map(|_| Mutex::default()).collect();
+        Self { isa, precision, pool, scratch, shared: Mutex::default() }
+    }
+
+    fn crew(&self) -> Crew<'_> {
+        Crew { isa: self.isa, pool: &self.pool, scratch: &self.scratch }
+    }
+
+    fn shared(&self) -> MutexGuard<'_, SharedScratch> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `body` on each of the first `n_rows` rows of `x`, shared out when they are many.
+    fn for_rows(
+        &self,
+        x: &mut [f32],
+        cols: usize,
+        n_rows: usize,
+        body: &(dyn Fn(usize, &mut [f32]) + Sync),
+    ) {
+        /// Floats below which a loop is not worth sharing out.
+        const SERIAL: usize = 8 * 1024;
+        let cells = &mut x[..n_rows * cols];
+        let row_step = if n_rows * cols <= SERIAL { n_rows.max(1) } else { (SERIAL / cols).max(1) };
+        let mut grids = [Grid { cells, cols, row_step, col_step: cols }];
+        self.pool.run_blocks(&mut grids, &|_, mut block| {
+            for row in block.rows.clone() {
+                body(row, block.row_mut(row));
+            }
+        });
+    }
+}
+
+impl fmt::Debug for CpuBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CpuBackend({})", self.description())
+    }
+}
+
+impl Backend for CpuBackend {
+    type Buffer = Vec<f32>;
+    type Weight = Matrix;
+
+    fn description(&self) -> String {
+        format!("cpu, {}, {} threads", self.isa.name(), self.pool.n_threads())
+    }
+
+    fn prepare(&self, matrix: &Matrix) -> Matrix {
+        matrix.clone()
+    }
+
+    fn buffer(&self, len: usize) -> Vec<f32> {
+        vec![0.0; len]
+    }
+
+    fn upload(&self, values: &[f32]) -> Vec<f32> {
+        values.to_vec()
+    }
+
+    fn download(&self, buffer: &Vec<f32>, out: &mut [f32]) {
+        out.copy_from_slice(&buffer[..out.len()]);
+    }
+
+    fn embed(&self, table: &Matrix, tokens: &[TokenId], out: &mut Vec<f32>) {
+        self.for_rows(out, table.cols, tokens.len(), &|row, out| {
+            self.isa.run(WidenRow { matrix: table, row: tokens[row].0 as usize, out });
+        });
+    }
+
+    fn rms_norm(&self, x: &Vec<f32>, norm: Norm<'_, Self>, out: &mut Vec<f32>) {
+        let Norm { gain, epsilon, rows } = norm;
+        self.for_rows(out, gain.len(), rows.len(), &|row, out| {
+            let x = &x[(rows.start + row) * gain.len()..][..gain.len()];
+            self.isa.run(RmsNorm { x, gain, epsilon, out });
+        });
+    }
+
+    fn project(
+        &self,
+        input: &Vec<f32>,
+        n_tokens: usize,
+        outputs: &mut [Projection<'_, Self>],
+        write: Write,
+    ) {
+        let Some(cols) = outputs.first().map(|output| output.weight.cols) else { return };
+        let mut shared = self.shared();
+        let x = &input[..n_tokens * cols];
+        if outputs.iter().any(|output| takes_bytes(output.weight, self.precision)) {
+            shared.quantized.fill(&self.crew(), x, cols);
+        }
+        let inputs = Inputs { x, quantized: &shared.quantized, n_tokens };
+        project::project(&self.crew(), &inputs, self.precision, outputs, write);
+    }
+
+    fn add_bias(&self, x: &mut Vec<f32>, bias: &Vec<f32>, n_rows: usize) {
+        self.for_rows(x, bias.len(), n_rows, &|_, out| self.isa.run(Add { out, x: bias }));
+    }
+
+    fn norm_heads(&self, x: &mut Vec<f32>, norm: Norm<'_, Self>) {
+        let Norm { gain, epsilon, rows } = norm;
+        self.for_rows(x, gain.len(), rows.end, &|_, head| {
+            let mut copy = [0.0; attention::MAX_HEAD_DIM];
+            let copy = &mut copy[..head.len()];
+            copy.copy_from_slice(head);
+            self.isa.run(RmsNorm { x: copy, gain, epsilon, out: head });
+        });
+    }
+
+    fn split_pairs(&self, x: &mut Vec<f32>, n_rows: usize, heads: HeadShape) {
+        self.for_rows(x, heads.head_dim, n_rows, &|_, head| {
+            let mut copy = [0.0; attention::MAX_HEAD_DIM];
+            let copy = &mut copy[..2 * heads.n_pairs];
+            copy.copy_from_slice(&head[..2 * heads.n_pairs]);
+            for (i, pair) in copy.chunks_exact(2).enumerate() {
+                head[i] = pair[0];
+                head[i + heads.n_pairs] = pair[1];
+            }
+        });
+    }
+
+    fn swiglu(&self, gate: &mut Vec<f32>, up: &Vec<f32>, len: usize) {
+        const PIECE: usize = 1024;
+        let (pieces, tail) = (len / PIECE, len % PIECE);
+        self.for_rows(gate, PIECE, pieces, &|piece, gate| {
+            let up = &up[piece * PIECE..][..PIECE];
+            self.isa.run(SwiGlu { gate, up });
+        });
+        let (gate, up) = (&mut gate[len - tail..len], &up[len - tail..len]);
+        self.isa.run(SwiGlu { gate, up });
+    }
+
+    fn write_page(
+        &self,
+        target: PageTarget<'_>,
+        keys: &Vec<f32>,
+        values: &Vec<f32>,
+        tokens: Range<usize>,
+    ) {
+        attention::write_page(&self.crew(), target, (keys, values), tokens);
+    }
+
+    fn attend(&self, step: AttendStep<'_>, queries: &Vec<f32>, out: &mut Vec<f32>) {
+        attention::attend(&self.crew(), &mut self.shared().partials, step, queries, out);
+    }
+
+    fn prepare_lookup(&self, step: LookupStep<'_>, queries: &Vec<f32>, out: &mut LookupQueries) {
+        lookup::prepare(&self.crew(), step, queries, out);
+    }
+
+    fn vote_by_segments(
+        &self,
+        queries: &LookupQueries,
+        index: &[SegmentsView<'_>],
+        votes: &mut [f32],
+    ) {
+        let buffers = &mut self.shared().votes;
+        lookup::vote_by_segments(&self.crew(), buffers, queries, index, votes);
+    }
+
+    fn vote_by_keys(
+        &self,
+        queries: &LookupQueries,
+        layout: PageLayout,
+        layer: usize,
+        candidates: &[&[u16]],
+        votes: &mut [f32],
+    ) {
+        let buffers = &mut self.shared().votes;
+        let part = (layout, layer);
+        lookup::vote_by_keys(&self.crew(), buffers, queries, part, candidates, votes);
+    }
+}

@@ -1,0 +1,254 @@
+//! How is a product with a weight matrix shared out? By weight rows: each task takes some rows and
+//! runs all tokens past them, so that a weight is read from memory once and every sum is computed
+//! the same way whatever the number of threads.
+
+use std::ops::Range;
+use std::sync::Mutex;
+
+use super::pool::{Block, Grid, MAX_GRIDS, ThreadPool};
+use super::simd::Isa;
+use super::simd::dot::{DotRows, MAX_TOKENS, QuantizedRows};
+use super::simd::panel::{FillPanel, PANEL_ROWS, Panel, PanelProduct};
+use super::simd::rows::{Dot, Quantize, WidenRow};
+use super::simd::tile::{Product, Start};
+use super::simd::unpack::{UnpackedRow, group_of};
+use super::{CpuBackend, WorkerScratch, worker_scratch};
+use crate::backend::{Precision, Projection, Write};
+use crate::tensor::Matrix;
+
+/// Up to so many tokens weights are multiplied straight from the file, four tokens a pass; above,
+/// unpacking them into panels pays (measured on the default model's shapes; benches/kernels.rs).
+const MAX_DIRECT_TOKENS: usize = 12;
+
+/// Weight rows of a task on the direct path: few enough to balance, enough to amortise the task.
+const DIRECT_ROWS: usize = 32;
+
+/// Weight rows in an f32 panel.
+const WIDE_PANEL_ROWS: usize = 64;
+
+/// What a worker needs beside inputs and outputs.
+#[derive(Debug, Default)]
+pub struct ProjectScratch {
+    panel: Panel,
+    unpacked: UnpackedRow,
+    row: Vec<f32>,        // [cols]
+    wide_panel: Vec<f32>, // [cols][WIDE_PANEL_ROWS]
+    out: Vec<f32>,        // [token][rows of the task]
+}
+
+/// Activations as bytes, made once for all products of a layer's inputs.
+#[derive(Debug, Default)]
+pub struct QuantizedBuffer {
+    cols: usize,
+    n_tokens: usize,
+    q: Vec<i8>,
+    pairs: Vec<f32>,
+    half_sums: Vec<f32>,
+}
+
+impl QuantizedBuffer {
+    /// Quantises `[n_tokens][cols]` floats.
+    pub fn fill(&mut self, crew: &Crew<'_>, x: &[f32], cols: usize) {
+        (self.cols, self.n_tokens) = (cols, x.len() / cols);
+        let sixteenths = x.len() / 16;
+        if self.q.len() < x.len() {
+            self.q.resize(x.len(), 0);
+            self.pairs.resize(sixteenths, 0.0);
+            self.half_sums.resize(sixteenths, 0.0);
+        }
+        crew.isa.run(Quantize {
+            x,
+            q: &mut self.q[..x.len()],
+            pairs: &mut self.pairs[..sixteenths],
+            half_sums: &mut self.half_sums[..sixteenths],
+        });
+    }
+
+    fn rows(&self) -> QuantizedRows<'_> {
+        let elements = self.n_tokens * self.cols;
+        QuantizedRows {
+            cols: self.cols,
+            q: &self.q[..elements],
+            pairs: &self.pairs[..elements / 16],
+            half_sums: &self.half_sums[..elements / 16],
+        }
+    }
+}
+
+/// The threads and what they work with.
+pub struct Crew<'a> {
+    /// Instruction set.
+    pub isa: Isa,
+    /// Threads.
+    pub pool: &'a ThreadPool,
+    /// One a worker.
+    pub scratch: &'a [Mutex<WorkerScratch>],
+}
+
+/// The inputs of a product, in both forms.
+pub struct Inputs<'a> {
+    /// `[token][cols]`
+    pub x: &'a [f32],
+    /// The same as bytes, where any weight wants them.
+    pub quantized: &'a QuantizedBuffer,
+    /// Tokens.
+    pub n_tokens: usize,
+}
+
+/// Whether products with `matrix` take quantised activations.
+pub fn takes_bytes(matrix: &Matrix, precision: Precision) -> bool {
+    precision == Precision::Int8 && group_of(matrix.dtype).is_some()
+}
+
+/// `out[token][row] (+)= weight[row] . x[token]` for each weight and its output.
+pub fn project(
+    crew: &Crew<'_>,
+    inputs: &Inputs<'_>,
+    precision: Precision,
+    outputs: &mut [Projection<'_, CpuBackend>],
+    write: Write,
+) {
+    let n_tokens = inputs.n_tokens;
+    let mut weights = [None; MAX_GRIDS];
+    let mut grids = std::array::from_fn::<_, MAX_GRIDS, _>(|_| Grid::empty());
+    for (i, Projection { weight, out }) in outputs.iter_mut().enumerate() {
+        weights[i] = Some(*weight);
+        grids[i] = Grid {
+            cells: &mut out[..n_tokens * weight.rows],
+            cols: weight.rows,
+            row_step: n_tokens.max(1),
+            col_step: rows_of_a_task(weight, n_tokens, precision),
+        };
+    }
+    crew.pool.run_blocks(&mut grids, &|worker, mut block| {
+        let matrix = weights[block.grid].expect("because each grid has its weight");
+        let mut scratch = worker_scratch(crew.scratch, worker);
+        let scratch = &mut scratch.project;
+        let stride = multiply(crew.isa, inputs, matrix, precision, &block.cols, scratch);
+        deliver(&scratch.out, stride, &mut block, write);
+    });
+}
+
+fn rows_of_a_task(matrix: &Matrix, n_tokens: usize, precision: Precision) -> usize {
+    match (takes_bytes(matrix, precision), n_tokens <= MAX_DIRECT_TOKENS) {
+        (_, true) => DIRECT_ROWS,
+        (true, false) => PANEL_ROWS,
+        (false, false) => WIDE_PANEL_ROWS,
+    }
+}
+
+/// Computes a task's rows into `scratch.out`, `[token][stride]`, and returns the stride.
+fn multiply(
+    isa: Isa,
+    inputs: &Inputs<'_>,
+    matrix: &Matrix,
+    precision: Precision,
+    rows: &Range<usize>,
+    scratch: &mut ProjectScratch,
+) -> usize {
+    let direct = inputs.n_tokens <= MAX_DIRECT_TOKENS;
+    let stride = match (takes_bytes(matrix, precision), direct) {
+        (true, false) => PANEL_ROWS,
+        (false, false) => rows.len().next_multiple_of(16),
+        (_, true) => rows.len(),
+    };
+    let needed = inputs.n_tokens * stride;
+    if scratch.out.len() < needed {
+        scratch.out.resize(needed, 0.0);
+    }
+    match (takes_bytes(matrix, precision), direct) {
+        (true, true) => dot_bytes(isa, inputs, matrix, rows, scratch),
+        (true, false) => {
+            let ProjectScratch { panel, out, .. } = scratch;
+            isa.run(FillPanel { matrix, first_row: rows.start, panel });
+            isa.run(PanelProduct { panel, x: inputs.quantized.rows(), out: &mut out[..needed] });
+        }
+        (false, true) => dot_floats(isa, inputs, matrix, rows, scratch),
+        (false, false) => multiply_floats(isa, inputs, matrix, rows, scratch),
+    }
+    stride
+}
+
+fn dot_bytes(
+    isa: Isa,
+    inputs: &Inputs<'_>,
+    matrix: &Matrix,
+    rows: &Range<usize>,
+    scratch: &mut ProjectScratch,
+) {
+    let row_bytes = matrix.dtype.row_bytes(matrix.cols);
+    let weights = &matrix.bytes[rows.start * row_bytes..rows.end * row_bytes];
+    scratch.unpacked.resize(matrix.cols);
+    let mut token = 0;
+    while token < inputs.n_tokens {
+        let n = MAX_TOKENS.min(inputs.n_tokens - token);
+        isa.run(DotRows {
+            dtype: matrix.dtype,
+            weights,
+            x: inputs.quantized.rows().tokens(token, n),
+            out: &mut scratch.out[token * rows.len()..][..n * rows.len()],
+            unpacked: &mut scratch.unpacked,
+        });
+        token += n;
+    }
+}
+
+fn dot_floats(
+    isa: Isa,
+    inputs: &Inputs<'_>,
+    matrix: &Matrix,
+    rows: &Range<usize>,
+    scratch: &mut ProjectScratch,
+) {
+    scratch.row.resize(matrix.cols, 0.0);
+    for (i, row) in rows.clone().enumerate() {
+        isa.run(WidenRow { matrix, row, out: &mut scratch.row });
+        for (token, x) in inputs.x.chunks_exact(matrix.cols).enumerate() {
+            scratch.out[token * rows.len() + i] = isa.run(Dot { a: &scratch.row, b: x });
+        }
+    }
+}
+
+fn multiply_floats(
+    isa: Isa,
+    inputs: &Inputs<'_>,
+    matrix: &Matrix,
+    rows: &Range<usize>,
+    scratch: &mut ProjectScratch,
+) {
+    let cols = matrix.cols;
+    scratch.row.resize(cols, 0.0);
+    scratch.wide_panel.resize(cols * WIDE_PANEL_ROWS, 0.0);
+    for (i, row) in rows.clone().enumerate() {
+        isa.run(WidenRow { matrix, row, out: &mut scratch.row });
+        let places = scratch.wide_panel.chunks_exact_mut(WIDE_PANEL_ROWS);
+        for (places, weight) in places.zip(&scratch.row) {
+            places[i] = *weight;
+        }
+    }
+    let n_cols = rows.len().next_multiple_of(16);
+    isa.run(Product {
+        n_rows: inputs.n_tokens,
+        depth: cols,
+        n_cols,
+        a: inputs.x,
+        a_stride: cols,
+        b: &scratch.wide_panel,
+        b_stride: WIDE_PANEL_ROWS,
+        c: &mut scratch.out,
+        c_stride: n_cols,
+        start: Start::Zero,
+    });
+}
+
+/// Hands a task's sums over.
+fn deliver(sums: &[f32], stride: usize, block: &mut Block<'_>, write: Write) {
+    for row in block.rows.clone() {
+        let out = block.row_mut(row);
+        let sums = &sums[row * stride..][..out.len()];
+        match write {
+            Write::Set => out.copy_from_slice(sums),
+            Write::Add => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Where do the numbers get crunched? One trait, one implementation a kind of device. What is
+//! above this floor names operations; what is below it is loops.
+//!
+//! A backend has its own buffer type, so that a buffer of one device handed to another is a type
+//! error. Everything here is f32 on the outside; how weights are multiplied is the backend's
+//! affair (see [`Precision`]).
+
+pub mod cpu;
+mod pages;
+
+use std::ops::Range;
+
+use crate::ids::TokenId;
+use crate::tensor::Matrix;
+
+pub use pages::{HeadShape, PageLayout, PlacedPage, Placement};
+
+/// How products with quantised weights are computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// Activations are rounded to bytes with a scale for each 32; sums of products are integers
+    /// within a block. The fast way.
+    #[default]
+    Int8,
+    /// Weights are widened, everything is f32. The reference.
+    F32,
+}
+
+/// One product of a layer's inputs with a weight matrix.
+#[derive(Debug)]
+pub struct Projection<'a, B: Backend + ?Sized> {
+    /// `[rows][cols]`
+    pub weight: &'a B::Weight,
+    /// `[token][rows]`
+    pub out: &'a mut B::Buffer,
+}
+
+/// What a product does with what its output held before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Overwrites it.
+    Set,
+    /// Adds to it (the residual stream).
+    Add,
+}
+
+/// Attention of one layer's queries to placed pages.
+#[derive(Debug)]
+pub struct AttendStep<'a> {
+    /// Sizes.
+    pub layout: PageLayout,
+    /// Which layer's part of the pages.
+    pub layer: usize,
+    /// What is attended to, in the order of the text.
+    pub pages: &'a [PlacedPage<'a>],
+    /// Query tokens.
+    pub n_tokens: usize,
+    /// Index in the text of the first query token.
+    pub first_index: usize,
+    /// `[token]`: cosines of the pairs, then their sines, for the queries' places.
+    pub near_angles: &'a [f32],
+    /// Cosines, then sines, of the fixed distance, for pages that have no place.
+    pub far_angles: &'a [f32],
+    /// `[page]`: softmax mass that each page received, summed over tokens and heads, where asked.
+    pub page_masses: Option<&'a mut [f32]>,
+}
+
+/// Queries prepared for a lookup; see [`Backend::prepare_lookup`].
+#[derive(Debug, Default)]
+pub struct LookupQueries {
+    /// `[head of the group][head_dim]`: scratch.
+    pub mean: Vec<f32>,
+    /// Rows of a KV head: groups of tokens times query heads of the group.
+    pub n_rows: usize,
+    /// Groups of consecutive tokens; each is represented by its mean query.
+    pub n_token_groups: usize,
+    /// `[kv_head][token group][head of the group][head_dim]`, rotated to the far distance, scaled.
+    pub rows: Vec<f32>,
+    /// The same, as bytes.
+    pub bytes: Vec<i8>,
+    /// `[kv_head][row]`: what a byte's step is worth.
+    pub scales: Vec<f32>,
+    /// `[kv_head][row]`: sum of the row's bytes.
+    pub sums: Vec<i32>,
+}
+
+/// The segment means of one layer and KV head, sixteen units side by side.
+#[derive(Clone, Copy, Debug)]
+pub struct SegmentsView<'a> {
+    /// Segments of a unit.
+    pub n_segments: usize,
+    /// `[block][segment][head_dim / 4][16][4]`, each byte a value in units of its scale + 128.
+    pub means: &'a [u8],
+    /// `[block][segment][16]`
+    pub scales: &'a [f32],
+}
+
+/// A device that can run a transformer and its memory.
+pub trait Backend: Send + Sync {
+    /// Activations: `len` floats on the device.
+    type Buffer: Send;
+    /// A weight matrix, ready to be multiplied with.
+    type Weight: Send + Sync;
+
+    /// Device and instruction set, for reports.
+    fn description(&self) -> String;
+    /// Makes a matrix of a model file ready.
+    fn prepare(&self, matrix: &Matrix) -> Self::Weight;
+    /// A buffer of zeros.
+    fn buffer(&self, len: usize) -> Self::Buffer;
+    /// Copies `values` to the device.
+    fn upload(&self, values: &[f32]) -> Self::Buffer;
+    /// Copies the first `out.len()` floats of `buffer` to the host.
+    fn download(&self, buffer: &Self::Buffer, out: &mut [f32]);
+
+    /// `out[i] = table[tokens[i]]`. Tokens must be in the table.
+    fn embed(&self, table: &Self::Weight, tokens: &[TokenId], out: &mut Self::Buffer);
+    /// RMSNorm of each of some rows as long as `gain`.
+    fn rms_norm(&self, x: &Self::Buffer, norm: Norm<'_, Self>, out: &mut Self::Buffer);
+    /// Products of the first `n_tokens` rows of `input` with each weight.
+    fn project(
+        &self,
+        input: &Self::Buffer,
+        n_tokens: usize,
+        outputs: &mut [Projection<'_, Self>],
+        write: Write,
+    );
+    /// Adds `bias` to each of `n_rows` rows.
+    fn add_bias(&self, x: &mut Self::Buffer, bias: &Self::Buffer, n_rows: usize);
+    /// Normalises each head of each row in place (query and key norms of Qwen 3).
+    fn norm_heads(&self, x: &mut Self::Buffer, norm: Norm<'_, Self>);
+    /// Reorders the rotated part of each of `n_rows` heads from pairs `(2i, 2i + 1)` to pairs `(i, i + n_pairs)`.
+    fn split_pairs(&self, x: &mut Self::Buffer, n_rows: usize, heads: HeadShape);
+    /// `gate = silu(gate) * up` over the first `len` elements.
+    fn swiglu(&self, gate: &mut Self::Buffer, up: &Self::Buffer, len: usize);
+
+    /// Writes keys and values of consecutive tokens into a page, from slot `first_slot` on.
+    /// `keys` and `values` are `[token][kv_head][head_dim]`; tokens `tokens` of them are written.
+    fn write_page(
+        &self,
+        target: PageTarget<'_>,
+        keys: &Self::Buffer,
+        values: &Self::Buffer,
+        tokens: Range<usize>,
+    );
+    /// Attention of `queries` (`[token][head][head_dim]`, not rotated) into `out` (same shape).
+    fn attend(&self, step: AttendStep<'_>, queries: &Self::Buffer, out: &mut Self::Buffer);
+    /// Rotates the queries to the far distance and averages groups of `group_len` tokens.
+    fn prepare_lookup(&self, step: LookupStep<'_>, queries: &Self::Buffer, out: &mut LookupQueries);
+    /// The coarse vote: `votes[unit]`, from the best segment of each unit. `index` has one view a
+    /// KV head; `votes` is as long as there are units.
+    fn vote_by_segments(
+        &self,
+        queries: &LookupQueries,
+        index: &[SegmentsView<'_>],
+        votes: &mut [f32],
+    );
+    /// The fine vote: `votes[i]`, from the best key of each candidate page.
+    fn vote_by_keys(
+        &self,
+        queries: &LookupQueries,
+        layout: PageLayout,
+        layer: usize,
+        candidates: &[&[u16]],
+        votes: &mut [f32],
+    );
+}
+
+/// A gain and an epsilon, and which rows to normalise.
+#[derive(Debug)]
+pub struct Norm<'a, B: Backend + ?Sized> {
+    /// As long as a row.
+    pub gain: &'a B::Buffer,
+    /// Added to the mean square.
+    pub epsilon: f32,
+    /// Rows to normalise; the first of them is the first of the output.
+    pub rows: Range<usize>,
+}
+
+/// Where [`Backend::write_page`] writes.
+#[derive(Debug)]
+pub struct PageTarget<'a> {
+    /// Sizes.
+    pub layout: PageLayout,
+    /// Which layer's part.
+    pub layer: usize,
+    /// The page of all layers.
+    pub page: &'a mut [u16],
+    /// The first key's slot in the page.
+    pub first_slot: usize,
+}
+
+/// What [`Backend::prepare_lookup`] rotates.
+#[derive(Clone, Copy, Debug)]
+pub struct LookupStep<'a> {
+    /// Sizes.
+    pub heads: HeadShape,
+    /// Query tokens.
+    pub n_tokens: usize,
+    /// Tokens whose queries are averaged: 1 for a vote of each.
+    pub group_len: usize,
+    /// Cosines of the pairs at the far distance, then their sines.
+    pub far_angles: &'a [f32],
+}

@@ -1,0 +1,251 @@
+//! How large is each part of the memory, and does that fit the model?
+
+use serde::{Deserialize, Serialize};
+
+/// What distant context becomes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttentionMode {
+    /// Units, of which each layer retrieves those that matter to the query.
+    #[default]
+    Retrieval,
+    /// Nothing: sinks and window only (StreamingLLM, arXiv 2309.17453).
+    Window,
+    /// It stays in the window: every key is attended at its true position. The oracle.
+    Full,
+}
+
+/// At which positions retrieved units are read (DESIGN.md, section 3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Positions {
+    /// Sinks, units in document order and window follow one another, as if one short text.
+    #[default]
+    Contiguous,
+    /// Every unit just beyond the far edge of the window.
+    Edge,
+    /// Every distant key at one fixed distance (InfLLM, arXiv 2402.04617).
+    Fixed,
+}
+
+/// Most units whose keys one lookup reads.
+pub const MAX_CANDIDATES: usize = 1024;
+
+/// Sizes of the memory, in tokens unless the name says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct MemoryConfig {
+    /// What distant context becomes.
+    pub attention: AttentionMode,
+    /// First tokens, always attended.
+    pub sink_tokens: usize,
+    /// Recent tokens, always attended: between this and this plus a unit.
+    pub window_tokens: usize,
+    /// Tokens of a unit; a multiple of 16.
+    pub unit_tokens: usize,
+    /// Tokens whose mean key is one representative; divides `unit_tokens`.
+    pub segment_tokens: usize,
+    /// Units retrieved per layer and chunk.
+    pub retrieved_units: usize,
+    /// Candidates of the coarse stage, for each unit retrieved.
+    pub candidates_per_unit: usize,
+    /// Tokens of a chunk while a document is read; a multiple of `unit_tokens`.
+    pub chunk_tokens: usize,
+    /// Tokens of a chunk while a question is read and while it is answered.
+    pub answer_chunk_tokens: usize,
+    /// While a document is read: tokens whose mean query looks up units; 0 looks up nothing.
+    pub read_query_tokens: usize,
+    /// Placement of retrieved units.
+    pub positions: Positions,
+}
+
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        Self {
+            attention: AttentionMode::Retrieval,
+            sink_tokens: 64,
+            window_tokens: 512,
+            unit_tokens: 64,
+            segment_tokens: 8,
+            retrieved_units: 8,
+            candidates_per_unit: 4,
+            chunk_tokens: 512,
+            answer_chunk_tokens: 4,
+            read_query_tokens: 16,
+            positions: Positions::Contiguous,
+        }
+    }
+}
+
+/// Sizes that cannot work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// One size alone is out of its range.
+    #[error("{name} = {value}: {demand}")]
+    Size {
+        /// The setting, as it is written in flags and files.
+        name: &'static str,
+        /// Its value.
+        value: usize,
+        /// What it has to be.
+        demand: String,
+    },
+    /// The sizes add up to more than the model can tell apart.
+    #[error(
+        "the memory does not fit the model's trained length: {sum} = {needed} positions, and the \
+         model was trained for {trained_tokens}; lower one of them"
+    )]
+    TrainedLength {
+        /// The sum, spelled out.
+        sum: String,
+        /// What it comes to.
+        needed: usize,
+        /// What there is.
+        trained_tokens: usize,
+    },
+}
+
+impl MemoryConfig {
+    /// Checks each size and their sum against the model's trained length.
+    ///
+    /// # Errors
+    /// When a size cannot work, with what it has to be.
+    pub fn validate(&self, trained_tokens: usize) -> Result<(), ConfigError> {
+        let unit = self.unit_tokens;
+        let demand = |holds: bool, name, value, demand: &str| {
+            if holds {
+                return Ok(());
+            }
+            Err(ConfigError::Size { name, value, demand: demand.to_owned() })
+        };
+        demand(
+            (16..=1024).contains(&unit) && unit.is_multiple_of(16),
+            "unit-tokens",
+            unit,
+            "must be a multiple of 16 between 16 and 1024",
+        )?;
+        let segment = self.segment_tokens;
+        demand(
+            segment > 0 && unit.is_multiple_of(segment),
+            "segment-tokens",
+            segment,
+            &format!("must divide unit-tokens ({unit})"),
+        )?;
+        demand(self.window_tokens > 0, "window-tokens", self.window_tokens, "must be at least 1")?;
+        let chunk = self.chunk_tokens;
+        demand(
+            chunk > 0 && chunk.is_multiple_of(unit),
+            "chunk-tokens",
+            chunk,
+            &format!("must be a multiple of unit-tokens ({unit})"),
+        )?;
+        demand(
+            (1..=chunk).contains(&self.answer_chunk_tokens),
+            "answer-chunk-tokens",
+            self.answer_chunk_tokens,
+            &format!("must be between 1 and chunk-tokens ({chunk})"),
+        )?;
+        demand(
+            (1..=64).contains(&self.candidates_per_unit),
+            "candidates-per-unit",
+            self.candidates_per_unit,
+            "must be between 1 and 64",
+        )?;
+        let candidates = self.retrieved_units.saturating_mul(self.candidates_per_unit);
+        demand(
+            candidates <= MAX_CANDIDATES,
+            "retrieved-units",
+            self.retrieved_units,
+            &format!("times candidates-per-unit must be at most {MAX_CANDIDATES}"),
+        )?;
+        self.validate_sum(trained_tokens)
+    }
+
+    fn validate_sum(&self, trained_tokens: usize) -> Result<(), ConfigError> {
+        if self.attention == AttentionMode::Full {
+            return Ok(());
+        }
+        let Self { sink_tokens, window_tokens, unit_tokens, chunk_tokens, .. } = *self;
+        let units = self.placed_units() * unit_tokens; // bounded by MAX_CANDIDATES units
+        let needed = [sink_tokens, units, window_tokens, unit_tokens, chunk_tokens]
+            .into_iter()
+            .fold(0usize, usize::saturating_add);
+        if needed <= trained_tokens {
+            return Ok(());
+        }
+        let sum = format!(
+            "sink-tokens {sink_tokens} + retrieved units {units} ({} x {unit_tokens}) + \
+             window-tokens {window_tokens} + one unit {unit_tokens} + chunk-tokens {chunk_tokens}",
+            self.placed_units(),
+        );
+        Err(ConfigError::TrainedLength { sum, needed, trained_tokens })
+    }
+
+    /// Units' worth of positions between sinks and window when all units are retrieved.
+    pub fn placed_units(&self) -> usize {
+        match (self.attention, self.positions) {
+            (AttentionMode::Retrieval, Positions::Contiguous) => self.retrieved_units,
+            (AttentionMode::Retrieval, Positions::Edge) => self.retrieved_units.min(1),
+            _ => 0,
+        }
+    }
+
+    /// The most keys that one token can attend to; `None` when it grows with the text.
+    pub fn max_attended_tokens(&self) -> Option<usize> {
+        let retrieved = match self.attention {
+            AttentionMode::Retrieval => self.retrieved_units * self.unit_tokens,
+            AttentionMode::Window => 0,
+            AttentionMode::Full => return None,
+        };
+        Some(
+            self.sink_tokens
+                + retrieved
+                + self.window_tokens
+                + self.unit_tokens
+                + self.chunk_tokens,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(change: impl FnOnce(&mut MemoryConfig)) -> String {
+        let mut config = MemoryConfig::default();
+        change(&mut config);
+        config.validate(8192).expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn the_defaults_fit_the_default_model() {
+        assert_eq!(MemoryConfig::default().validate(8192), Ok(()));
+    }
+
+    #[test]
+    fn a_sum_beyond_the_trained_length_is_refused_and_spelled_out() {
+        let message = refusal(|config| config.window_tokens = 8000);
+        assert!(message.contains("window-tokens 8000 + one unit 64"), "{message}");
+        assert!(message.contains("= 9152 positions"), "{message}");
+        assert!(message.contains("trained for 8192"), "{message}");
+    }
+
+    #[test]
+    fn sizes_that_cannot_work_are_refused_by_name() {
+        let refused = [
+            (refusal(|config| config.unit_tokens = 24), "unit-tokens = 24"),
+            (refusal(|config| config.unit_tokens = 0), "unit-tokens = 0"),
+            (refusal(|config| config.segment_tokens = 5), "segment-tokens = 5"),
+            (refusal(|config| config.segment_tokens = 0), "segment-tokens = 0"),
+            (refusal(|config| config.window_tokens = 0), "window-tokens = 0"),
+            (refusal(|config| config.chunk_tokens = 100), "chunk-tokens = 100"),
+            (refusal(|config| config.answer_chunk_tokens = 0), "answer-chunk-tokens = 0"),
+            (refusal(|config| config.candidates_per_unit = 0), "candidates-per-unit = 0"),
+            (refusal(|config| config.retrieved_units = usize::MAX), "retrieved-units"),
+            (refusal(|config| config.sink_tokens = usize::MAX), "trained length"),
+        ];
+        for (message, expected) in refused {
+            assert!(message.contains(expected), "{message} lacks {expected}");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! What did the answer rest on? The softmax mass that answer tokens gave to retrieved units, summed
+//! over tokens, heads and layers.
+
+/// A unit and the attention mass it received.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct UnitMass {
+    /// The unit.
+    pub unit: u32,
+    /// Softmax mass, summed over answer tokens, heads and layers.
+    pub mass: f32,
+}
+
+/// Masses of units since the last [`take`](Self::take).
+#[derive(Debug, Default)]
+pub(super) struct EvidenceTally {
+    masses: Vec<f32>,      // [unit]
+    page_masses: Vec<f32>, // [page of the step at hand]
+}
+
+impl EvidenceTally {
+    /// Room for the masses of a step's pages.
+    pub fn page_masses(&mut self, n_pages: usize) -> &mut [f32] {
+        self.page_masses.clear();
+        self.page_masses.resize(n_pages, 0.0);
+        &mut self.page_masses
+    }
+
+    /// Adds the masses of pages `first_page ..`, which are those of `units`.
+    pub fn add(&mut self, first_page: usize, units: &[u32]) {
+        for (unit, mass) in units.iter().zip(&self.page_masses[first_page..]) {
+            let unit = *unit as usize;
+            if self.masses.len() <= unit {
+                self.masses.resize(unit + 1, 0.0);
+            }
+            self.masses[unit] += mass;
+        }
+    }
+
+    /// All masses, heaviest first; forgets them.
+    pub fn take(&mut self) -> Vec<UnitMass> {
+        let mut masses: Vec<UnitMass> = (0..)
+            .zip(self.masses.drain(..))
+            .filter(|(_, mass)| *mass > 0.0)
+            .map(|(unit, mass)| UnitMass { unit, mass })
+            .collect();
+        masses.sort_by(|a, b| b.mass.total_cmp(&a.mass).then(a.unit.cmp(&b.unit)));
+        masses
+    }
+}

@@ -1,0 +1,381 @@
+//! What becomes of a token's keys and values? Sinks and window stay and are always attended; what
+//! leaves the window is sealed into units, indexed by its segments' mean keys and kept in a store,
+//! and each layer retrieves the units that matter to its queries (InfLLM's idea, arXiv 2402.04617,
+//! with the lookup of DESIGN.md section 2).
+//!
+//! ```text
+//! text     0        S                                    window_start              n
+//!          | sinks  | unit 0 | unit 1 | ... | unit u-1 | window (pages of U keys)  | chunk
+//! position 0        S        (K retrieved units, in order)  then the window ...
+//! ```
+//!
+//! Invariant: every past token is in exactly one of sinks, units and window, and is attended at
+//! most once. While nothing was sealed the result equals full attention.
+//!
+//! Not here: what a model is, and what tokens mean.
+
+mod config;
+mod evidence;
+mod index;
+mod lookup;
+mod pages;
+
+use std::sync::Arc;
+
+use memory_store::{RecordId, StoreError, UnitStore};
+
+use self::evidence::EvidenceTally;
+use self::index::SegmentIndex;
+use self::lookup::Lookup;
+use self::pages::{FastPages, PageKind};
+use crate::attention::{Attention, AttentionError, Qkv, Rotary};
+use crate::backend::{
+    AttendStep, Backend, LookupStep, PageLayout, PageTarget, PlacedPage, Placement,
+};
+use crate::ids::LayerIdx;
+
+pub use config::{AttentionMode, ConfigError, MemoryConfig, Positions};
+pub use evidence::UnitMass;
+
+/// What a chunk of tokens is for, which decides how it looks up units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Taking in a document: queries vote in groups, or nothing is looked up.
+    Reading,
+    /// A question: each token votes.
+    Asking,
+    /// An answer: each token votes, and what it attends to is tallied as evidence.
+    Answering,
+}
+
+/// The memory of one session, over all layers.
+pub struct Memory<B: Backend> {
+    backend: Arc<B>,
+    config: MemoryConfig,
+    layout: PageLayout,
+    rotary: Rotary,
+    /// Tokens remembered.
+    n_tokens: usize,
+    pages: FastPages,
+    store: Box<dyn UnitStore>,
+    index: Vec<SegmentIndex>,   // [layer][kv_head]
+    sink_angles: Vec<Vec<f32>>, // [sink page]: angles of its positions
+    slot_angles: Vec<Vec<f32>>, // [slot]: angles of positions S + slot * U ...
+    far_angles: Vec<f32>,       // cosines, sines of the fixed far distance
+    chunk: Chunk,
+    lookup: Lookup,
+    evidence: EvidenceTally,
+    placed: Vec<PlacedPage<'static>>, // empty between layers: an allocation to use again
+}
+
+/// The chunk at hand.
+#[derive(Debug)]
+struct Chunk {
+    n_tokens: usize,
+    phase: Phase,
+    /// Units each layer retrieves.
+    n_retrieved: usize,
+    near_angles: Vec<f32>, // [token]: cosines, sines of its position
+    max_attended: usize,
+}
+
+impl<B: Backend> Memory<B> {
+    /// An empty memory that keeps its units in `store`, whose records must be
+    /// [`record_bytes`](Self::record_bytes) long.
+    ///
+    /// # Errors
+    /// When the sizes cannot work or do not fit the model.
+    pub fn new(
+        backend: Arc<B>,
+        config: MemoryConfig,
+        layout: PageLayout,
+        (rotary, trained_tokens): (Rotary, usize),
+        store: Box<dyn UnitStore>,
+    ) -> Result<Self, ConfigError> {
+        config.validate(trained_tokens)?;
+        let mut far_angles = vec![0.0; 2 * rotary.n_pairs()];
+        rotary.write_angles(config.window_tokens, &mut far_angles);
+        let n_segments = config.unit_tokens / config.segment_tokens;
+        let (sinks, unit) = (config.sink_tokens, config.unit_tokens);
+        Ok(Self {
+            backend,
+            layout,
+            n_tokens: 0,
+            pages: FastPages::new(sinks, unit, layout.page_elements()),
+            store,
+            index: index::indexes(layout, n_segments),
+            sink_angles: Vec::new(),
+            slot_angles: Vec::new(),
+            far_angles,
+            chunk: Chunk {
+                n_tokens: 0,
+                phase: Phase::Reading,
+                n_retrieved: 0,
+                near_angles: Vec::new(),
+                max_attended: 0,
+            },
+            lookup: Lookup::new(layout.n_layers),
+            evidence: EvidenceTally::default(),
+            placed: Vec::new(),
+            rotary,
+            config,
+        })
+    }
+
+    /// Bytes of a unit's record: its page.
+    pub fn record_bytes(layout: PageLayout) -> usize {
+        layout.page_elements() * size_of::<u16>()
+    }
+
+    /// The sizes in use.
+    pub fn config(&self) -> &MemoryConfig {
+        &self.config
+    }
+
+    /// Tokens remembered.
+    pub fn n_tokens(&self) -> usize {
+        self.n_tokens
+    }
+
+    /// Units sealed.
+    pub fn n_units(&self) -> usize {
+        self.store.len()
+    }
+
+    /// Tokens of the text that unit `unit` holds.
+    pub fn unit_tokens(&self, unit: usize) -> std::ops::Range<usize> {
+        let first = self.config.sink_tokens + unit * self.config.unit_tokens;
+        first..first + self.config.unit_tokens
+    }
+
+    /// The most keys that any token so far has attended to.
+    pub fn max_attended_tokens(&self) -> usize {
+        self.chunk.max_attended
+    }
+
+    /// Bytes that the index of segments takes.
+    pub fn index_bytes(&self) -> usize {
+        self.index.iter().map(SegmentIndex::bytes).sum()
+    }
+
+    /// The units that layer `layer` retrieved for the last chunk, in document order.
+    pub fn retrieved(&self, layer: LayerIdx) -> &[u32] {
+        self.lookup.retrieved(layer.0)
+    }
+
+    /// The attention mass that answer tokens gave each unit since the last call, heaviest first.
+    pub fn take_evidence(&mut self) -> Vec<UnitMass> {
+        self.evidence.take()
+    }
+
+    /// Prepares for `n_tokens` more tokens, which then pass through all layers by
+    /// [`Attention::attend`].
+    ///
+    /// # Panics
+    /// When the chunk is longer than the configuration's.
+    pub fn begin_chunk(&mut self, n_tokens: usize, phase: Phase) {
+        assert!(n_tokens <= self.config.chunk_tokens, "a chunk longer than configured");
+        self.chunk.n_tokens = n_tokens;
+        self.chunk.phase = phase;
+        let looks_up = phase != Phase::Reading || self.config.read_query_tokens > 0;
+        self.chunk.n_retrieved =
+            if looks_up { self.config.retrieved_units.min(self.n_units()) } else { 0 };
+        self.pages.reserve(self.n_tokens + n_tokens);
+        self.prepare_angles();
+        self.note_attended();
+    }
+
+    /// Accepts the chunk: its tokens are remembered, and what leaves the window is sealed.
+    ///
+    /// # Errors
+    /// When the store refuses a unit; the memory must then be dropped.
+    pub fn end_chunk(&mut self) -> Result<(), StoreError> {
+        self.n_tokens += self.chunk.n_tokens;
+        self.chunk.n_tokens = 0;
+        if self.config.attention == AttentionMode::Full {
+            return Ok(());
+        }
+        let keep = self.config.window_tokens + self.config.unit_tokens;
+        while self.n_tokens >= self.pages.window_start() + keep {
+            if self.config.attention == AttentionMode::Retrieval {
+                self.seal_oldest()?;
+            }
+            self.pages.drop_oldest();
+        }
+        Ok(())
+    }
+
+    fn seal_oldest(&mut self) -> Result<(), StoreError> {
+        let page = self.pages.oldest().expect("because the window holds more than a unit");
+        self.store.append(bytemuck::cast_slice(page.elements()))?;
+        let n_kv_heads = self.layout.heads.n_kv_heads;
+        for (i, index) in self.index.iter_mut().enumerate() {
+            let keys = self.layout.keys(i / n_kv_heads, i % n_kv_heads);
+            index.push(&page.elements()[keys]);
+        }
+        Ok(())
+    }
+
+    /// Slots of one unit's length between the sinks and the window.
+    fn unit_slots(&self) -> usize {
+        match self.config.positions {
+            Positions::Contiguous => self.chunk.n_retrieved,
+            Positions::Edge => self.chunk.n_retrieved.min(1),
+            Positions::Fixed => 0,
+        }
+    }
+
+    fn prepare_angles(&mut self) {
+        let (sinks, unit) = (self.config.sink_tokens, self.config.unit_tokens);
+        for page in self.sink_angles.len()..sinks.div_ceil(unit) {
+            self.sink_angles.push(self.rotary.page_angles(page * unit, unit));
+        }
+        let n_slots = self.unit_slots() + self.pages.n_window_pages();
+        for slot in self.slot_angles.len()..n_slots {
+            self.slot_angles.push(self.rotary.page_angles(sinks + slot * unit, unit));
+        }
+        let width = 2 * self.rotary.n_pairs();
+        let window_position = sinks + self.unit_slots() * unit;
+        self.chunk.near_angles.resize(self.chunk.n_tokens * width, 0.0);
+        for (i, angles) in self.chunk.near_angles.chunks_exact_mut(width).enumerate() {
+            let index = self.n_tokens + i;
+            let position = match index.checked_sub(self.pages.window_start()) {
+                Some(past) => window_position + past,
+                None => index, // a sink itself
+            };
+            self.rotary.write_angles(position, angles);
+        }
+    }
+
+    fn note_attended(&mut self) {
+        let end = self.n_tokens + self.chunk.n_tokens;
+        let sinks = end.min(self.config.sink_tokens);
+        let window = end.saturating_sub(self.pages.window_start());
+        let attended = sinks + self.chunk.n_retrieved * self.config.unit_tokens + window;
+        self.chunk.max_attended = self.chunk.max_attended.max(attended);
+    }
+
+    fn write_chunk(&mut self, layer: usize, chunk: &Qkv<'_, B>) {
+        let mut token = 0;
+        while token < chunk.n_tokens {
+            let index = self.n_tokens + token;
+            let (page, first_slot, end) = self.pages.page_of(index);
+            let last = (end - self.n_tokens).min(chunk.n_tokens);
+            let target = PageTarget { layout: self.layout, layer, page, first_slot };
+            self.backend.write_page(target, chunk.keys, chunk.values, token..last);
+            token = last;
+        }
+    }
+
+    fn look_up(&mut self, layer: usize, queries: &B::Buffer) -> Result<(), StoreError> {
+        let step = LookupStep {
+            heads: self.layout.heads,
+            n_tokens: self.chunk.n_tokens,
+            group_len: match self.chunk.phase {
+                Phase::Reading => self.config.read_query_tokens.max(1),
+                Phase::Asking | Phase::Answering => 1,
+            },
+            far_angles: &self.far_angles,
+        };
+        let n_kv_heads = self.layout.heads.n_kv_heads;
+        let task = lookup::Task {
+            layout: self.layout,
+            layer,
+            n_retrieved: self.chunk.n_retrieved,
+            n_candidates: self.chunk.n_retrieved * self.config.candidates_per_unit,
+            index: &self.index[layer * n_kv_heads..][..n_kv_heads],
+            store: &*self.store,
+        };
+        self.lookup.run(&*self.backend, step, queries, task)
+    }
+
+    /// Sinks, retrieved units in document order, window: each with its place.
+    fn place<'a>(
+        &'a self,
+        layer: usize,
+        placed: &mut Vec<PlacedPage<'a>>,
+    ) -> Result<(), StoreError> {
+        let end = self.n_tokens + self.chunk.n_tokens;
+        let unit_slots = self.unit_slots();
+        let mut push_fast = |kind: PageKind, placed: &mut Vec<PlacedPage<'a>>| {
+            for page in self.pages.iter().filter(|page| page.kind == kind) {
+                let tokens = self.pages.tokens_of(&page, end);
+                let angles = match kind {
+                    PageKind::Sink => &self.sink_angles[page.slot],
+                    PageKind::Window => &self.slot_angles[unit_slots + page.slot],
+                };
+                placed.push(PlacedPage {
+                    page: page.buffer.elements(),
+                    n_keys: tokens.len(),
+                    first_index: page.first_index,
+                    placement: Placement::Rotated(angles),
+                });
+            }
+        };
+        push_fast(PageKind::Sink, placed);
+        let units = if self.chunk.n_retrieved > 0 { self.lookup.retrieved(layer) } else { &[] };
+        for (i, unit) in units.iter().enumerate() {
+            let placement = match self.config.positions {
+                Positions::Contiguous => Placement::Rotated(&self.slot_angles[i]),
+                Positions::Edge => Placement::Rotated(&self.slot_angles[0]),
+                Positions::Fixed => Placement::Far,
+            };
+            placed.push(PlacedPage {
+                page: bytemuck::cast_slice(self.store.read(RecordId(*unit))?.bytes()),
+                n_keys: self.config.unit_tokens,
+                first_index: self.unit_tokens(*unit as usize).start,
+                placement,
+            });
+        }
+        push_fast(PageKind::Window, placed);
+        Ok(())
+    }
+}
+
+impl<B: Backend> Attention<B> for Memory<B> {
+    fn attend(
+        &mut self,
+        layer: LayerIdx,
+        chunk: Qkv<'_, B>,
+        out: &mut B::Buffer,
+    ) -> Result<(), AttentionError> {
+        let refused = |error: StoreError| AttentionError(Box::new(error));
+        self.write_chunk(layer.0, &chunk);
+        if self.chunk.n_retrieved > 0 {
+            self.look_up(layer.0, chunk.queries).map_err(refused)?;
+        }
+        let mut placed = emptied(std::mem::take(&mut self.placed));
+        let mut evidence = std::mem::take(&mut self.evidence);
+        self.place(layer.0, &mut placed).map_err(refused)?;
+        let n_sink_pages = self.pages.iter().filter(|page| page.kind == PageKind::Sink).count();
+        let is_answer = self.chunk.phase == Phase::Answering && self.chunk.n_retrieved > 0;
+        self.backend.attend(
+            AttendStep {
+                layout: self.layout,
+                layer: layer.0,
+                pages: &placed,
+                n_tokens: chunk.n_tokens,
+                first_index: self.n_tokens,
+                near_angles: &self.chunk.near_angles,
+                far_angles: &self.far_angles,
+                page_masses: is_answer.then(|| evidence.page_masses(placed.len())),
+            },
+            chunk.queries,
+            out,
+        );
+        if is_answer {
+            evidence.add(n_sink_pages, self.lookup.retrieved(layer.0));
+        }
+        let placed = emptied(placed);
+        self.evidence = evidence;
+        self.placed = placed;
+        Ok(())
+    }
+}
+
+/// The allocation of a list of borrowed pages, for the next layer: collecting an emptied vector
+/// into one of the same layout keeps its memory.
+fn emptied<'b>(mut placed: Vec<PlacedPage<'_>>) -> Vec<PlacedPage<'b>> {
+    placed.clear();
+    placed.into_iter().map(|_| unreachable!("emptied above")).collect()
+}

@@ -1,0 +1,162 @@
+//! Where are the keys that are always attended? In pages of one unit's length, each of all layers,
+//! so that the oldest page of the window is, byte for byte, the unit it becomes.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+/// 64 bytes at an address divisible by 64.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Line([u16; 32]);
+
+/// Memory of one page, aligned for vectors.
+#[derive(Debug)]
+pub struct PageBuffer {
+    lines: Vec<Line>,
+    n_elements: usize,
+}
+
+impl PageBuffer {
+    fn new(n_elements: usize) -> Self {
+        let lines = vec![bytemuck::Zeroable::zeroed(); n_elements.div_ceil(32)];
+        Self { lines, n_elements }
+    }
+
+    /// The f16 elements, as bits.
+    pub fn elements(&self) -> &[u16] {
+        &bytemuck::cast_slice(&self.lines)[..self.n_elements]
+    }
+
+    /// The f16 elements, as bits.
+    pub fn elements_mut(&mut self) -> &mut [u16] {
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.n_elements]
+    }
+}
+
+/// Sinks and window. Tokens are counted from the start of the text.
+#[derive(Debug)]
+pub struct FastPages {
+    sink_tokens: usize,
+    page_len: usize,
+    page_elements: usize,
+    sinks: Vec<PageBuffer>,
+    window: VecDeque<PageBuffer>,
+    /// Pages that have left the window and wait to be used again.
+    spare: Vec<PageBuffer>,
+    /// Pages that have left the window for good, so where the window begins.
+    n_gone: usize,
+}
+
+/// A page of sinks or window, and which tokens it holds.
+#[derive(Debug)]
+pub struct FastPage<'a> {
+    /// Which page of its kind, counted from the oldest that is still there.
+    pub slot: usize,
+    /// Whether it is one of the sinks.
+    pub kind: PageKind,
+    /// Index in the text of the first token.
+    pub first_index: usize,
+    /// Memory of all layers.
+    pub buffer: &'a PageBuffer,
+}
+
+/// Which part of the memory a page belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageKind {
+    /// The text's first tokens.
+    Sink,
+    /// Recent tokens.
+    Window,
+}
+
+impl FastPages {
+    /// No tokens yet.
+    pub fn new(sink_tokens: usize, page_len: usize, page_elements: usize) -> Self {
+        Self {
+            sink_tokens,
+            page_len,
+            page_elements,
+            sinks: Vec::new(),
+            window: VecDeque::new(),
+            spare: Vec::new(),
+            n_gone: 0,
+        }
+    }
+
+    /// Index in the text of the window's first token.
+    pub fn window_start(&self) -> usize {
+        self.sink_tokens + self.n_gone * self.page_len
+    }
+
+    /// Pages of the window.
+    pub fn n_window_pages(&self) -> usize {
+        self.window.len()
+    }
+
+    /// Makes pages for all tokens before `end`.
+    pub fn reserve(&mut self, end: usize) {
+        let n_sinks = self.sink_tokens.min(end).div_ceil(self.page_len);
+        while self.sinks.len() < n_sinks {
+            self.sinks.push(PageBuffer::new(self.page_elements));
+        }
+        let n_window = end.saturating_sub(self.window_start()).div_ceil(self.page_len);
+        while self.window.len() < n_window {
+            let page = self.spare.pop().unwrap_or_else(|| PageBuffer::new(self.page_elements));
+            self.window.push_back(page);
+        }
+    }
+
+    /// The page and slot of token `index`, and the end of the run of tokens that share the page.
+    pub fn page_of(&mut self, index: usize) -> (&mut [u16], usize, usize) {
+        if index < self.sink_tokens {
+            let page = index / self.page_len;
+            let end = ((page + 1) * self.page_len).min(self.sink_tokens);
+            return (self.sinks[page].elements_mut(), index % self.page_len, end);
+        }
+        let past = index - self.window_start();
+        let page = past / self.page_len;
+        let end = self.window_start() + (page + 1) * self.page_len;
+        (self.window[page].elements_mut(), past % self.page_len, end)
+    }
+
+    /// Sinks, then window, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = FastPage<'_>> {
+        let page_len = self.page_len;
+        let sinks = self.sinks.iter().enumerate().map(move |(slot, buffer)| FastPage {
+            slot,
+            kind: PageKind::Sink,
+            first_index: slot * page_len,
+            buffer,
+        });
+        let start = self.window_start();
+        let window = self.window.iter().enumerate().map(move |(slot, buffer)| FastPage {
+            slot,
+            kind: PageKind::Window,
+            first_index: start + slot * page_len,
+            buffer,
+        });
+        sinks.chain(window)
+    }
+
+    /// Tokens of the page that begins at `first_index`, of those before `end`.
+    pub fn tokens_of(&self, page: &FastPage<'_>, end: usize) -> Range<usize> {
+        let limit = match page.kind {
+            PageKind::Sink => end.min(self.sink_tokens),
+            PageKind::Window => end,
+        };
+        page.first_index..(page.first_index + self.page_len).min(limit).max(page.first_index)
+    }
+
+    /// The oldest page of the window.
+    pub fn oldest(&self) -> Option<&PageBuffer> {
+        self.window.front()
+    }
+
+    /// Takes the oldest page out of the window; its memory is used again.
+    pub fn drop_oldest(&mut self) {
+        if let Some(page) = self.window.pop_front() {
+            self.spare.push(page);
+            self.n_gone += 1;
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! How do tokens become logits? One forward pass, read from top to bottom: a decoder-only
+//! transformer with pre-norm attention and SwiGLU. Attention itself is behind the seam.
+
+use std::sync::Arc;
+
+use super::{LayerWeights, Model, ModelConfig, RopeLayout};
+use crate::attention::{Attention, AttentionError, Qkv, Rotary};
+use crate::backend::{Backend, HeadShape, Norm, Projection, Write};
+use crate::ids::{LayerIdx, TokenId};
+
+/// A model, ready to run on a device.
+pub struct Transformer<B: Backend> {
+    backend: Arc<B>,
+    config: ModelConfig,
+    embedding: B::Weight, // [vocab][hidden]
+    layers: Vec<Layer<B>>,
+    output_norm: B::Buffer, // [hidden]
+    output: B::Weight,      // [vocab][hidden]
+}
+
+struct Layer<B: Backend> {
+    attention_norm: B::Buffer, // [hidden]
+    query: Head<B>,
+    key: Head<B>,
+    value: Head<B>,
+    attention_output: B::Weight,  // [hidden][n_heads * head_dim]
+    feed_forward_norm: B::Buffer, // [hidden]
+    gate: B::Weight,              // [intermediate][hidden]
+    up: B::Weight,                // [intermediate][hidden]
+    down: B::Weight,              // [hidden][intermediate]
+}
+
+/// The projection to queries, keys or values, with what some families add to it.
+struct Head<B: Backend> {
+    weight: B::Weight,       // [heads * head_dim][hidden]
+    bias: Option<B::Buffer>, // [heads * head_dim]
+    norm: Option<B::Buffer>, // [head_dim]
+}
+
+/// The buffers of a forward pass of up to `max_tokens` tokens, made once.
+pub struct Workspace<B: Backend> {
+    max_tokens: usize,
+    hidden: B::Buffer,   // [token][hidden]: the residual stream
+    normed: B::Buffer,   // [token][hidden]
+    queries: B::Buffer,  // [token][n_heads * head_dim]
+    keys: B::Buffer,     // [token][n_kv_heads * head_dim]
+    values: B::Buffer,   // [token][n_kv_heads * head_dim]
+    attended: B::Buffer, // [token][n_heads * head_dim]
+    gate: B::Buffer,     // [token][intermediate]
+    up: B::Buffer,       // [token][intermediate]
+    logits: B::Buffer,   // [up to LOGIT_ROWS][vocab]
+}
+
+/// Rows of logits computed at once: they are wide (49,152 floats for the default model).
+pub const LOGIT_ROWS: usize = 32;
+
+impl<B: Backend> Transformer<B> {
+    /// Makes a model's weights ready on `backend`.
+    pub fn new(backend: Arc<B>, model: &Model) -> Self {
+        let weights = &model.weights;
+        let layers = weights.layers.iter().map(|layer| Layer::new(&*backend, layer)).collect();
+        Self {
+            config: model.config.clone(),
+            embedding: backend.prepare(&weights.embedding),
+            layers,
+            output_norm: backend.upload(&weights.output_norm),
+            output: backend.prepare(&weights.output),
+            backend,
+        }
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The device it runs on.
+    pub fn backend(&self) -> &Arc<B> {
+        &self.backend
+    }
+
+    /// Sizes of the attention heads.
+    pub fn heads(&self) -> HeadShape {
+        HeadShape {
+            n_heads: self.config.n_heads,
+            n_kv_heads: self.config.n_kv_heads,
+            head_dim: self.config.head_dim,
+            n_pairs: self.config.rope.inverse_frequencies.len(),
+        }
+    }
+
+    /// The rotation of the heads.
+    pub fn rotary(&self) -> Rotary {
+        Rotary::new(&self.config.rope.inverse_frequencies, self.config.rope.magnitude)
+    }
+
+    /// Buffers for chunks of up to `max_tokens` tokens.
+    pub fn workspace(&self, max_tokens: usize) -> Workspace<B> {
+        let config = &self.config;
+        let buffer = |width: usize| self.backend.buffer(max_tokens * width);
+        Workspace {
+            max_tokens,
+            hidden: buffer(config.hidden_size),
+            normed: buffer(config.hidden_size),
+            queries: buffer(config.n_heads * config.head_dim),
+            keys: buffer(config.n_kv_heads * config.head_dim),
+            values: buffer(config.n_kv_heads * config.head_dim),
+            attended: buffer(config.n_heads * config.head_dim),
+            gate: buffer(config.intermediate_size),
+            up: buffer(config.intermediate_size),
+            logits: self.backend.buffer(LOGIT_ROWS.min(max_tokens) * config.vocab_size),
+        }
+    }
+
+    /// Runs a chunk of consecutive tokens through all layers; the residual stream stays in
+    /// `workspace` for [`logits`](Self::logits).
+    ///
+    /// # Errors
+    /// When attention cannot read what it remembers.
+    ///
+    /// # Panics
+    /// When the chunk is longer than the workspace, or a token is not of the vocabulary.
+    pub fn forward(
+        &self,
+        tokens: &[TokenId],
+        attention: &mut dyn Attention<B>,
+        workspace: &mut Workspace<B>,
+    ) -> Result<(), AttentionError> {
+        assert!(tokens.len() <= workspace.max_tokens, "a chunk longer than its workspace");
+        let vocab = self.config.vocab_size;
+        assert!(tokens.iter().all(|token| (token.0 as usize) < vocab), "a token out of range");
+        self.backend.embed(&self.embedding, tokens, &mut workspace.hidden);
+        for (i, layer) in self.layers.iter().enumerate() {
+            self.project_heads(layer, tokens.len(), workspace);
+            let chunk = Qkv {
+                queries: &workspace.queries,
+                keys: &workspace.keys,
+                values: &workspace.values,
+                n_tokens: tokens.len(),
+            };
+            attention.attend(LayerIdx(i), chunk, &mut workspace.attended)?;
+            self.add_projection(
+                &layer.attention_output,
+                &workspace.attended,
+                tokens.len(),
+                &mut workspace.hidden,
+            );
+            self.feed_forward(layer, tokens.len(), workspace);
+        }
+        Ok(())
+    }
+
+    /// Logits of tokens `rows` of the last chunk (at most [`LOGIT_ROWS`]), `[row][vocab]`.
+    ///
+    /// # Panics
+    /// When `out` is not `rows * vocab` long or the rows are too many.
+    pub fn logits(
+        &self,
+        rows: std::ops::Range<usize>,
+        workspace: &mut Workspace<B>,
+        out: &mut [f32],
+    ) {
+        let n_rows = rows.len();
+        assert_eq!(out.len(), n_rows * self.config.vocab_size, "a logit a token of the vocabulary");
+        let norm = self.norm(&self.output_norm, rows);
+        self.backend.rms_norm(&workspace.hidden, norm, &mut workspace.normed);
+        self.backend.project(
+            &workspace.normed,
+            n_rows,
+            &mut [Projection { weight: &self.output, out: &mut workspace.logits }],
+            Write::Set,
+        );
+        self.backend.download(&workspace.logits, out);
+    }
+
+    /// `queries, keys, values = heads(norm(hidden))`
+    fn project_heads(&self, layer: &Layer<B>, n_tokens: usize, workspace: &mut Workspace<B>) {
+        let norm = self.norm(&layer.attention_norm, 0..n_tokens);
+        self.backend.rms_norm(&workspace.hidden, norm, &mut workspace.normed);
+        self.backend.project(
+            &workspace.normed,
+            n_tokens,
+            &mut [
+                Projection { weight: &layer.query.weight, out: &mut workspace.queries },
+                Projection { weight: &layer.key.weight, out: &mut workspace.keys },
+                Projection { weight: &layer.value.weight, out: &mut workspace.values },
+            ],
+            Write::Set,
+        );
+        let (n_heads, n_kv_heads) = (self.config.n_heads, self.config.n_kv_heads);
+        self.finish_heads(&layer.query, &mut workspace.queries, n_tokens * n_heads, n_tokens);
+        self.finish_heads(&layer.key, &mut workspace.keys, n_tokens * n_kv_heads, n_tokens);
+        if let Some(bias) = &layer.value.bias {
+            self.backend.add_bias(&mut workspace.values, bias, n_tokens);
+        }
+    }
+
+    /// Bias, norm and order of pairs, where the family has them.
+    fn finish_heads(&self, head: &Head<B>, x: &mut B::Buffer, n_heads: usize, n_tokens: usize) {
+        if let Some(bias) = &head.bias {
+            self.backend.add_bias(x, bias, n_tokens);
+        }
+        if let Some(gain) = &head.norm {
+            self.backend.norm_heads(x, self.norm(gain, 0..n_heads));
+        }
+        if self.config.rope.layout == RopeLayout::Interleaved {
+            self.backend.split_pairs(x, n_heads, self.heads());
+        }
+    }
+
+    /// `hidden += down(silu(gate(norm(hidden))) * up(norm(hidden)))`
+    fn feed_forward(&self, layer: &Layer<B>, n_tokens: usize, workspace: &mut Workspace<B>) {
+        let norm = self.norm(&layer.feed_forward_norm, 0..n_tokens);
+        self.backend.rms_norm(&workspace.hidden, norm, &mut workspace.normed);
+        self.backend.project(
+            &workspace.normed,
+            n_tokens,
+            &mut [
+                Projection { weight: &layer.gate, out: &mut workspace.gate },
+                Projection { weight: &layer.up, out: &mut workspace.up },
+            ],
+            Write::Set,
+        );
+        let len = n_tokens * self.config.intermediate_size;
+        self.backend.swiglu(&mut workspace.gate, &workspace.up, len);
+        self.add_projection(&layer.down, &workspace.gate, n_tokens, &mut workspace.hidden);
+    }
+
+    fn add_projection(
+        &self,
+        weight: &B::Weight,
+        input: &B::Buffer,
+        n_tokens: usize,
+        out: &mut B::Buffer,
+    ) {
+        self.backend.project(input, n_tokens, &mut [Projection { weight, out }], Write::Add);
+    }
+
+    fn norm<'a>(&self, gain: &'a B::Buffer, rows: std::ops::Range<usize>) -> Norm<'a, B> {
+        Norm { gain, epsilon: self.config.rms_epsilon, rows }
+    }
+}
+
+impl<B: Backend> Layer<B> {
+    fn new(backend: &B, weights: &LayerWeights) -> Self {
+        let vector = |x: &Option<Vec<f32>>| x.as_deref().map(|x| backend.upload(x));
+        Self {
+            attention_norm: backend.upload(&weights.attention_norm),
+            query: Head {
+                weight: backend.prepare(&weights.query),
+                bias: vector(&weights.query_bias),
+                norm: vector(&weights.query_norm),
+            },
+            key: Head {
+                weight: backend.prepare(&weights.key),
+                bias: vector(&weights.key_bias),
+                norm: vector(&weights.key_norm),
+            },
+            value: Head {
+                weight: backend.prepare(&weights.value),
+                bias: vector(&weights.value_bias),
+                norm: None,
+            },
+            attention_output: backend.prepare(&weights.attention_output),
+            feed_forward_norm: backend.upload(&weights.feed_forward_norm),
+            gate: backend.prepare(&weights.gate),
+            up: backend.prepare(&weights.up),
+            down: backend.prepare(&weights.down),
+        }
+    }
+}
