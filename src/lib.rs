@@ -7,3 +7,4 @@
 pub mod ids;
 pub mod model;
 pub mod tensor;
+pub mod tokenizer;
