@@ -10,3 +10,4 @@ pub mod ids;
 pub mod memory;
 pub mod model;
 pub mod tensor;
+pub mod tokenizer;
