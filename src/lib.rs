@@ -6,8 +6,11 @@
 
 pub mod attention;
 pub mod backend;
+pub mod engine;
 pub mod ids;
 pub mod memory;
 pub mod model;
 pub mod tensor;
 pub mod tokenizer;
+
+pub use engine::{Engine, Session};

@@ -1,0 +1,65 @@
+//! What can go wrong above the model?
+
+use memory_store::StoreError;
+
+use crate::attention::AttentionError;
+use crate::memory::ConfigError;
+use crate::model::ModelError;
+use crate::tokenizer::{ChatError, TokenizerError};
+
+/// An engine or a session could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The model's files.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The tokenizer's files.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The chat template.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
+    /// The memory's sizes.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Units that cannot be read back.
+    #[error(transparent)]
+    Attention(#[from] AttentionError),
+    /// Units that cannot be kept.
+    #[error("a memory unit could not be kept: {0}")]
+    Store(#[from] StoreError),
+    /// A model whose shape the kernels do not cover.
+    #[error("this model has {what}")]
+    Unsupported {
+        /// What it has, and what would be supported.
+        what: String,
+    },
+    /// A question that pushes itself out of the window.
+    #[error(
+        "the question is {question_tokens} tokens long and the window holds {window_tokens}: \
+         shorten the question, put what it quotes into the document, or raise window-tokens"
+    )]
+    QuestionTooLong {
+        /// Its length.
+        question_tokens: usize,
+        /// What there is.
+        window_tokens: usize,
+    },
+    /// Nothing to continue from.
+    #[error("there is nothing to continue: read a text or ask a question first")]
+    NothingRead,
+    /// A text too short to say anything about.
+    #[error("the text has {n_tokens} tokens; scoring needs at least 2")]
+    TooShort {
+        /// Its length.
+        n_tokens: usize,
+    },
+    /// The caller's progress function said to stop.
+    #[error("stopped after {done_tokens} of {total_tokens} tokens")]
+    Stopped {
+        /// Tokens taken in.
+        done_tokens: usize,
+        /// Tokens there were.
+        total_tokens: usize,
+    },
+}

@@ -1,0 +1,138 @@
+//! How does an answer come out? Token by token, as an iterator of pieces of text.
+
+use super::sampler::Sampler;
+use super::{EngineError, Session};
+use crate::ids::TokenId;
+use crate::memory::Phase;
+use crate::tokenizer::StreamDecoder;
+
+/// How to draw an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct GenerateOptions {
+    /// Tokens at most.
+    pub max_tokens: usize,
+    /// 0 takes the likeliest token each time.
+    pub temperature: f32,
+    /// Draw from the likeliest tokens that together have this share; 1 for all.
+    pub top_p: f32,
+    /// Same seed, same answer.
+    pub seed: u64,
+}
+
+impl Default for GenerateOptions {
+    fn default() -> Self {
+        Self { max_tokens: 256, temperature: 0.0, top_p: 1.0, seed: 0 }
+    }
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model ended it.
+    Stop,
+    /// It reached the tokens allowed.
+    Length,
+}
+
+impl FinishReason {
+    /// As OpenAI's API writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
+/// A piece of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Piece {
+    /// The token.
+    pub token: TokenId,
+    /// Whole characters only, so sometimes nothing and sometimes the end of an earlier token.
+    pub text: String,
+}
+
+/// An answer as it comes. Dropping it stops; the session keeps the tokens that came.
+pub struct Generation<'s> {
+    session: &'s mut Session,
+    sampler: Sampler,
+    decoder: StreamDecoder,
+    /// Drawn and given out, but not yet run through the model.
+    pending: Option<TokenId>,
+    left: usize,
+    n_tokens: usize,
+    finish: Option<FinishReason>,
+}
+
+impl Session {
+    /// Continues the text. The iterator must be driven; each item is one token's piece.
+    pub fn generate(&mut self, options: GenerateOptions) -> Generation<'_> {
+        let decoder = self.engine.tokenizer().stream_decoder();
+        Generation {
+            sampler: Sampler::new(options.temperature, options.top_p, options.seed),
+            decoder,
+            pending: None,
+            left: options.max_tokens,
+            n_tokens: 0,
+            finish: None,
+            session: self,
+        }
+    }
+}
+
+impl Generation<'_> {
+    /// Why the answer ended, once it has.
+    pub fn finish_reason(&self) -> Option<FinishReason> {
+        self.finish
+    }
+
+    /// Tokens given out so far.
+    pub fn n_tokens(&self) -> usize {
+        self.n_tokens
+    }
+
+    fn step(&mut self) -> Result<Option<Piece>, EngineError> {
+        if let Some(token) = self.pending.take() {
+            self.session.feed(&[token], None, Phase::Answering, &mut super::no_progress)?;
+        }
+        if !self.session.has_logits {
+            return Err(EngineError::NothingRead);
+        }
+        if self.left == 0 {
+            return Ok(self.end(FinishReason::Length));
+        }
+        let token = self.sampler.pick(&self.session.logits);
+        let tokenizer = self.session.engine.loaded.clone();
+        if tokenizer.tokenizer.is_end(token) {
+            return Ok(self.end(FinishReason::Stop));
+        }
+        self.left -= 1;
+        self.n_tokens += 1;
+        self.pending = Some(token);
+        let text = self.decoder.push(tokenizer.tokenizer.piece(token));
+        Ok(Some(Piece { token, text }))
+    }
+
+    fn end(&mut self, reason: FinishReason) -> Option<Piece> {
+        self.finish = Some(reason);
+        None
+    }
+}
+
+impl Iterator for Generation<'_> {
+    type Item = Result<Piece, EngineError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.finish.is_some() {
+            return None;
+        }
+        match self.step() {
+            Ok(piece) => piece.map(Ok),
+            Err(error) => {
+                self.finish = Some(FinishReason::Stop);
+                Some(Err(error))
+            }
+        }
+    }
+}

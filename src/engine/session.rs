@@ -1,0 +1,171 @@
+//! How does a text that never ends pass through a model? Chunk by chunk: a document in large ones,
+//! a question in small ones, an answer token by token, each with the memory's lookups.
+
+use std::ops::ControlFlow;
+
+use memory_store::InMemoryStore;
+
+use super::{Engine, EngineError};
+use crate::backend::PageLayout;
+use crate::backend::cpu::CpuBackend;
+use crate::ids::{ByteSpan, TokenId};
+use crate::memory::{Memory, MemoryConfig, Phase};
+use crate::model::Workspace;
+
+/// How far a longer task has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Tokens done.
+    pub done_tokens: usize,
+    /// Tokens there are.
+    pub total_tokens: usize,
+}
+
+/// Is told of progress after each chunk; `Break` stops the task there.
+pub type ProgressFn<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
+
+/// A [`ProgressFn`] that lets everything pass.
+pub fn no_progress(_: Progress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+/// One text, its memory, and the model's state at its end.
+pub struct Session {
+    pub(super) engine: Engine,
+    pub(super) memory: Memory<CpuBackend>,
+    pub(super) workspace: Workspace<CpuBackend>,
+    /// Logits after the last token, `[vocab]`.
+    pub(super) logits: Vec<f32>,
+    /// Whether `logits` belong to the last token.
+    pub(super) has_logits: bool,
+    /// `[token]`: the bytes of the read text that each token stands for; empty for tokens of
+    /// templates, questions and answers.
+    pub(super) sources: Vec<ByteSpan>,
+    /// Bytes of text read so far.
+    pub(super) read_bytes: usize,
+}
+
+impl Session {
+    pub(super) fn new(engine: Engine, config: &MemoryConfig) -> Result<Self, EngineError> {
+        let transformer = engine.transformer();
+        let layout = PageLayout {
+            heads: transformer.heads(),
+            n_layers: transformer.config().n_layers,
+            page_len: config.unit_tokens,
+        };
+        config.validate(engine.trained_tokens())?;
+        let store = InMemoryStore::new(Memory::<CpuBackend>::record_bytes(layout))?;
+        let memory = Memory::new(
+            transformer.backend().clone(),
+            config.clone(),
+            layout,
+            (transformer.rotary(), engine.trained_tokens()),
+            Box::new(store),
+        )?;
+        Ok(Self {
+            workspace: transformer.workspace(config.chunk_tokens),
+            logits: vec![0.0; transformer.config().vocab_size],
+            has_logits: false,
+            sources: Vec::new(),
+            read_bytes: 0,
+            memory,
+            engine,
+        })
+    }
+
+    /// Reads a piece of text. Byte offsets of evidence count from the first piece read.
+    ///
+    /// # Errors
+    /// When the memory refuses, or `progress` says to stop; what was read until then stays.
+    pub fn read(&mut self, text: &str, progress: &mut ProgressFn<'_>) -> Result<(), EngineError> {
+        let encoded = self.engine.tokenizer().encode_document(text);
+        let sources = encoded.spans.iter().map(|span| ByteSpan {
+            start: self.read_bytes + span.start,
+            end: self.read_bytes + span.end,
+        });
+        let sources: Vec<ByteSpan> = sources.collect();
+        self.read_bytes += text.len();
+        self.feed(&encoded.ids, Some(&sources), Phase::Reading, progress)
+    }
+
+    /// Takes in a short text as a question is: in small chunks, each of which looks up units.
+    ///
+    /// # Errors
+    /// When the text is longer than the window, or the memory refuses.
+    pub fn prompt(&mut self, text: &str) -> Result<(), EngineError> {
+        let ids = self.engine.tokenizer().encode_document(text).ids;
+        self.feed_question(&ids)
+    }
+
+    /// Tokens taken in so far, answers included.
+    pub fn n_tokens(&self) -> usize {
+        self.memory.n_tokens()
+    }
+
+    /// The memory, for what it can report.
+    pub fn memory(&self) -> &Memory<CpuBackend> {
+        &self.memory
+    }
+
+    /// The engine this session runs on.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(super) fn feed_question(&mut self, ids: &[TokenId]) -> Result<(), EngineError> {
+        let window_tokens = self.memory.config().window_tokens;
+        if ids.len() > window_tokens {
+            return Err(EngineError::QuestionTooLong { question_tokens: ids.len(), window_tokens });
+        }
+        self.feed(ids, None, Phase::Asking, &mut no_progress)
+    }
+
+    /// Runs tokens through the model in the phase's chunks.
+    pub(super) fn feed(
+        &mut self,
+        ids: &[TokenId],
+        sources: Option<&[ByteSpan]>,
+        phase: Phase,
+        progress: &mut ProgressFn<'_>,
+    ) -> Result<(), EngineError> {
+        let config = self.memory.config();
+        let chunk_tokens = match phase {
+            Phase::Reading => config.chunk_tokens,
+            Phase::Asking | Phase::Answering => config.answer_chunk_tokens,
+        };
+        for (i, chunk) in ids.chunks(chunk_tokens).enumerate() {
+            let first = i * chunk_tokens;
+            self.run_chunk(chunk, phase)?;
+            match sources {
+                Some(sources) => self.sources.extend(&sources[first..first + chunk.len()]),
+                None => self.sources.resize(self.memory.n_tokens(), ByteSpan { start: 0, end: 0 }),
+            }
+            let done = Progress { done_tokens: first + chunk.len(), total_tokens: ids.len() };
+            if progress(done).is_break() {
+                let Progress { done_tokens, total_tokens } = done;
+                return Err(EngineError::Stopped { done_tokens, total_tokens });
+            }
+        }
+        if !ids.is_empty() && phase != Phase::Reading {
+            let last = (ids.len() - 1) % chunk_tokens;
+            self.read_logits(last);
+        }
+        Ok(())
+    }
+
+    /// One chunk through all layers and into memory.
+    pub(super) fn run_chunk(&mut self, ids: &[TokenId], phase: Phase) -> Result<(), EngineError> {
+        self.has_logits = false;
+        self.memory.begin_chunk(ids.len(), phase);
+        let transformer = self.engine.transformer();
+        transformer.forward(ids, &mut self.memory, &mut self.workspace)?;
+        self.memory.end_chunk()?;
+        Ok(())
+    }
+
+    fn read_logits(&mut self, row: usize) {
+        let transformer = self.engine.transformer();
+        transformer.logits(row..row + 1, &mut self.workspace, &mut self.logits);
+        self.has_logits = true;
+    }
+}
