@@ -104,7 +104,7 @@ pub enum ModelError {
          (outermost axis first)", path.display()
     )]
     WrongShape {
-        /// The file or folder.
+        /// The file that holds it.
         path: PathBuf,
         /// The tensor.
         tensor: String,
@@ -127,11 +127,11 @@ pub enum ModelError {
     },
     /// Tensors that would be left out of the computation.
     #[error(
-        "{}: {n_tensors} tensors have no place in the architecture {architecture}, for example \
-         {example:?}; without them the numbers would be wrong", path.display()
+        "{}: tensors without a place in the architecture {architecture}: {n_tensors}, for example \
+         {example:?}; leaving them out would make the numbers wrong", path.display()
     )]
     UnusedTensors {
-        /// The file or folder.
+        /// The file that holds the example.
         path: PathBuf,
         /// Whose table does not know them.
         architecture: Architecture,

@@ -186,6 +186,7 @@ fn parse_header(bytes: &[u8]) -> Result<Vec<TensorPlace>, SafetensorsFault> {
         let shape = tensor.shape.clone();
         places.push(TensorPlace { name, dtype, shape, start: start + from, end: start + to });
     }
+    places.sort_unstable_by(|a, b| a.name.cmp(&b.name)); // the crate's order is random
     Ok(places)
 }
 

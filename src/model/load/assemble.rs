@@ -119,13 +119,13 @@ impl<'a> TensorShelf<'a> {
         tensor
             .matrix()
             .filter(|matrix| [matrix.rows, matrix.cols] == expected)
-            .ok_or_else(|| self.wrong_shape(tensor, &expected))
+            .ok_or_else(|| Self::wrong_shape(tensor, &expected))
     }
 
     fn vector(&mut self, name: &str, expected: usize) -> Result<Vec<f32>, ModelError> {
         let tensor = self.require(name)?;
         if tensor.shape != [expected] {
-            return Err(self.wrong_shape(tensor, &[expected]));
+            return Err(Self::wrong_shape(tensor, &[expected]));
         }
         Ok(tensor.to_f32())
     }
@@ -143,9 +143,9 @@ impl<'a> TensorShelf<'a> {
         }
     }
 
-    fn wrong_shape(&self, tensor: &Tensor, expected: &[usize]) -> ModelError {
+    fn wrong_shape(tensor: &Tensor, expected: &[usize]) -> ModelError {
         ModelError::WrongShape {
-            path: self.path.to_owned(),
+            path: tensor.bytes.path().to_owned(),
             tensor: tensor.name.clone(),
             found: tensor.shape.clone(),
             expected: expected.to_vec(),
@@ -160,7 +160,7 @@ impl<'a> TensorShelf<'a> {
         match unused.min() {
             None => Ok(()),
             Some(&example) => Err(ModelError::UnusedTensors {
-                path: self.path.to_owned(),
+                path: self.tensors[example].bytes.path().to_owned(),
                 architecture: config.architecture,
                 n_tensors,
                 example: example.to_owned(),
