@@ -16,6 +16,7 @@ use self::lookup::{LookupScratch, VoteBuffers};
 use self::pool::{Grid, ThreadPool, Worker};
 use self::project::{Crew, Inputs, ProjectScratch, QuantizedBuffer, takes_bytes};
 use self::simd::Isa;
+use self::simd::quantize::RowLayout;
 use self::simd::rows::{Add, RmsNorm, SwiGlu, WidenRow};
 use super::{
     AttendStep, Backend, HeadShape, LookupQueries, LookupStep, Norm, PageLayout, PageTarget,
@@ -154,7 +155,8 @@ impl Backend for CpuBackend {
         let mut shared = self.shared();
         let x = &input[..n_tokens * cols];
         if outputs.iter().any(|output| takes_bytes(output.weight, self.precision)) {
-            shared.quantized.fill(&self.crew(), x, cols);
+            let n_terms = if self.precision == Precision::Int8 { 1 } else { 2 };
+            shared.quantized.fill(&self.crew(), x, RowLayout { cols, n_terms });
         }
         let inputs = Inputs { x, quantized: &shared.quantized, n_tokens };
         project::project(&self.crew(), &inputs, self.precision, outputs, write);

@@ -7,9 +7,10 @@ use std::sync::Mutex;
 
 use super::pool::{Block, Grid, MAX_GRIDS, ThreadPool};
 use super::simd::Isa;
-use super::simd::dot::{DotRows, MAX_TOKENS, QuantizedRows};
+use super::simd::dot::{DotRows, MAX_TOKENS};
 use super::simd::panel::{FillPanel, PANEL_ROWS, Panel, PanelProduct};
-use super::simd::rows::{Dot, Quantize, WidenRow};
+use super::simd::quantize::{Quantize, QuantizedRows, RowLayout};
+use super::simd::rows::{Dot, WidenRow};
 use super::simd::tile::{Product, Start};
 use super::simd::unpack::{UnpackedRow, group_of};
 use super::{CpuBackend, WorkerScratch, worker_scratch};
@@ -20,8 +21,9 @@ use crate::tensor::Matrix;
 /// unpacking them into panels pays (measured on the default model's shapes; benches/kernels.rs).
 const MAX_DIRECT_TOKENS: usize = 12;
 
-/// Weight rows of a task on the direct path: few enough to balance, enough to amortise the task.
-const DIRECT_ROWS: usize = 32;
+/// Most weight rows of a task on the direct path. A task is a long run of memory, since short runs
+/// keep the prefetchers from getting up to speed: where the matrix is small, one a thread.
+const MAX_DIRECT_ROWS: usize = 512;
 
 /// Weight rows in an f32 panel.
 const WIDE_PANEL_ROWS: usize = 64;
@@ -39,39 +41,34 @@ pub struct ProjectScratch {
 /// Activations as bytes, made once for all products of a layer's inputs.
 #[derive(Debug, Default)]
 pub struct QuantizedBuffer {
-    cols: usize,
+    layout: RowLayout,
     n_tokens: usize,
-    q: Vec<i8>,
-    pairs: Vec<f32>,
-    half_sums: Vec<f32>,
+    words: Vec<f32>, // [token][layout.words()]
 }
 
 impl QuantizedBuffer {
-    /// Quantises `[n_tokens][cols]` floats.
-    pub fn fill(&mut self, crew: &Crew<'_>, x: &[f32], cols: usize) {
-        (self.cols, self.n_tokens) = (cols, x.len() / cols);
-        let sixteenths = x.len() / 16;
-        if self.q.len() < x.len() {
-            self.q.resize(x.len(), 0);
-            self.pairs.resize(sixteenths, 0.0);
-            self.half_sums.resize(sixteenths, 0.0);
+    /// Quantises `[token][layout.cols]` floats.
+    pub fn fill(&mut self, crew: &Crew<'_>, x: &[f32], layout: RowLayout) {
+        /// Tokens of a task, and up to how many the loop is not shared out.
+        const TOKENS: usize = 16;
+        (self.layout, self.n_tokens) = (layout, x.len() / layout.cols);
+        let needed = self.n_tokens * layout.words();
+        if self.words.len() < needed {
+            self.words.resize(needed, 0.0);
         }
-        crew.isa.run(Quantize {
-            x,
-            q: &mut self.q[..x.len()],
-            pairs: &mut self.pairs[..sixteenths],
-            half_sums: &mut self.half_sums[..sixteenths],
+        let (cells, cols) = (&mut self.words[..needed], layout.words());
+        let mut grids = [Grid { cells, cols, row_step: TOKENS, col_step: cols }];
+        crew.pool.run_blocks(&mut grids, &|_, mut block| {
+            for token in block.rows.clone() {
+                let x = &x[token * layout.cols..][..layout.cols];
+                crew.isa.run(Quantize { x, layout, out: block.row_mut(token) });
+            }
         });
     }
 
     fn rows(&self) -> QuantizedRows<'_> {
-        let elements = self.n_tokens * self.cols;
-        QuantizedRows {
-            cols: self.cols,
-            q: &self.q[..elements],
-            pairs: &self.pairs[..elements / 16],
-            half_sums: &self.half_sums[..elements / 16],
-        }
+        let words = &self.words[..self.n_tokens * self.layout.words()];
+        QuantizedRows { layout: self.layout, words }
     }
 }
 
@@ -97,7 +94,7 @@ pub struct Inputs<'a> {
 
 /// Whether products with `matrix` take quantised activations.
 pub fn takes_bytes(matrix: &Matrix, precision: Precision) -> bool {
-    precision == Precision::Int8 && group_of(matrix.dtype).is_some()
+    precision != Precision::F32 && group_of(matrix.dtype).is_some()
 }
 
 /// `out[token][row] (+)= weight[row] . x[token]` for each weight and its output.
@@ -117,7 +114,7 @@ pub fn project(
             cells: &mut out[..n_tokens * weight.rows],
             cols: weight.rows,
             row_step: n_tokens.max(1),
-            col_step: rows_of_a_task(weight, n_tokens, precision),
+            col_step: rows_of_a_task(crew, weight, n_tokens, precision),
         };
     }
     crew.pool.run_blocks(&mut grids, &|worker, mut block| {
@@ -129,9 +126,17 @@ pub fn project(
     });
 }
 
-fn rows_of_a_task(matrix: &Matrix, n_tokens: usize, precision: Precision) -> usize {
+fn rows_of_a_task(
+    crew: &Crew<'_>,
+    matrix: &Matrix,
+    n_tokens: usize,
+    precision: Precision,
+) -> usize {
     match (takes_bytes(matrix, precision), n_tokens <= MAX_DIRECT_TOKENS) {
-        (_, true) => DIRECT_ROWS,
+        (_, true) => {
+            let share = matrix.rows.div_ceil(crew.pool.n_threads());
+            share.next_multiple_of(4).min(MAX_DIRECT_ROWS)
+        }
         (true, false) => PANEL_ROWS,
         (false, false) => WIDE_PANEL_ROWS,
     }
@@ -176,15 +181,13 @@ fn dot_bytes(
     rows: &Range<usize>,
     scratch: &mut ProjectScratch,
 ) {
-    let row_bytes = matrix.dtype.row_bytes(matrix.cols);
-    let weights = &matrix.bytes[rows.start * row_bytes..rows.end * row_bytes];
     scratch.unpacked.resize(matrix.cols);
     let mut token = 0;
     while token < inputs.n_tokens {
         let n = MAX_TOKENS.min(inputs.n_tokens - token);
         isa.run(DotRows {
-            dtype: matrix.dtype,
-            weights,
+            matrix,
+            rows: rows.clone(),
             x: inputs.quantized.rows().tokens(token, n),
             out: &mut scratch.out[token * rows.len()..][..n * rows.len()],
             unpacked: &mut scratch.unpacked,

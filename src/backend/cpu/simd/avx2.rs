@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Kernel, Simd};
+use super::{Blocks, Kernel, Simd};
 
 /// Vectors of 256 bits.
 #[derive(Clone, Copy)]
@@ -23,6 +23,7 @@ impl Simd for Avx2 {
     const TILE_VECTORS: usize = 2;
     type F = __m256;
     type I = __m256i;
+    type P = __m128;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m256 {
@@ -113,6 +114,11 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn zero_i() -> __m256i {
         unsafe { _mm256_setzero_si256() }
     }
@@ -149,41 +155,84 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn load_nibbles(p: *const u8, _stride: usize) -> __m256i {
+    unsafe fn shift_left_7(a: __m256i) -> __m256i {
+        unsafe { _mm256_slli_epi32::<7>(a) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_q4_0(p: *const u8) -> Blocks<Self> {
         unsafe {
-            let bytes = _mm_loadu_si128(p.cast());
-            let high = _mm_srli_epi16::<4>(bytes);
-            let both = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(bytes), high);
-            _mm256_and_si256(both, _mm256_set1_epi8(15))
+            let (first, second) = nibbles(p.add(2), p.add(20));
+            Blocks { first, second, pairs: doubled_scales(p, p.add(18)) }
         }
     }
     #[inline(always)]
-    unsafe fn load_bytes_plus_128(p: *const u8, _stride: usize) -> __m256i {
-        unsafe { _mm256_xor_si256(_mm256_loadu_si256(p.cast()), _mm256_set1_epi8(-128)) }
-    }
-    #[inline(always)]
-    unsafe fn scaled_pairs(p: *const u8, _stride: usize, x: *const f32) -> __m256 {
+    unsafe fn load_q4_1(p: *const u8) -> Blocks<Self> {
         unsafe {
-            let halves = _mm_cvtsi32_si128(p.cast::<i32>().read_unaligned());
-            let pair = _mm_castsi128_ps(_mm_loadl_epi64(x.cast()));
-            _mm256_zextps128_ps256(_mm_mul_ps(_mm_cvtph_ps(halves), pair))
+            let (first, second) = nibbles(p.add(4), p.add(24));
+            let scales = _mm_cvtsi32_si128(p.cast::<i32>().read_unaligned());
+            let scales = _mm_insert_epi32::<1>(scales, p.add(20).cast::<i32>().read_unaligned());
+            Blocks { first, second, pairs: _mm_cvtph_ps(scales) }
         }
     }
     #[inline(always)]
-    unsafe fn scaled_singles(p: *const u8, _stride: usize, x: *const f32) -> __m256 {
+    unsafe fn load_q8_0(p: *const u8) -> Blocks<Self> {
         unsafe {
-            let half = i32::from(p.cast::<u16>().read_unaligned());
-            let halves = _mm_cvtsi32_si128(half | half << 16);
-            let pair = _mm_castsi128_ps(_mm_loadl_epi64(x.cast()));
-            _mm256_zextps128_ps256(_mm_mul_ps(_mm_cvtph_ps(halves), pair))
+            let gather = |at: usize| {
+                let low = _mm_loadu_si128(p.add(at).cast());
+                let both = _mm256_set_m128i(_mm_loadu_si128(p.add(at + 34).cast()), low);
+                _mm256_xor_si256(both, _mm256_set1_epi8(-128))
+            };
+            Blocks { first: gather(2), second: gather(18), pairs: doubled_scales(p, p.add(34)) }
         }
     }
     #[inline(always)]
-    unsafe fn spread_pairs(pairs: __m256) -> __m256 {
-        unsafe { _mm256_broadcastss_ps(_mm256_castps256_ps128(pairs)) }
+    unsafe fn zero_pairs() -> __m128 {
+        unsafe { _mm_setzero_ps() }
     }
     #[inline(always)]
-    unsafe fn sum_offsets(pairs: __m256) -> f32 {
-        unsafe { _mm_cvtss_f32(_mm_movehdup_ps(_mm256_castps256_ps128(pairs))) }
+    unsafe fn add_pairs(a: __m128, b: __m128) -> __m128 {
+        unsafe { _mm_add_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul_pairs(a: __m128, p: *const f32) -> __m128 {
+        unsafe { _mm_mul_ps(a, _mm_loadu_ps(p)) }
+    }
+    #[inline(always)]
+    unsafe fn spread_firsts(pairs: __m128) -> __m256 {
+        unsafe {
+            let lanes = _mm256_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2);
+            _mm256_permutevar8x32_ps(_mm256_castps128_ps256(pairs), lanes)
+        }
+    }
+    #[inline(always)]
+    unsafe fn sum_seconds(pairs: __m128) -> f32 {
+        unsafe {
+            let odd = _mm_movehdup_ps(pairs);
+            _mm_cvtss_f32(_mm_add_ss(odd, _mm_movehl_ps(odd, odd)))
+        }
+    }
+}
+
+/// Low and high nibbles of 16 bytes at `a` and 16 at `b`.
+#[inline(always)]
+unsafe fn nibbles(a: *const u8, b: *const u8) -> (__m256i, __m256i) {
+    // SAFETY: the caller vouches for the features and the pointers.
+    unsafe {
+        let both = _mm256_set_m128i(_mm_loadu_si128(b.cast()), _mm_loadu_si128(a.cast()));
+        let mask = _mm256_set1_epi8(15);
+        let high = _mm256_and_si256(_mm256_srli_epi16::<4>(both), mask);
+        (_mm256_and_si256(both, mask), high)
+    }
+}
+
+/// The f16 at `a` twice, the f16 at `b` twice.
+#[inline(always)]
+unsafe fn doubled_scales(a: *const u8, b: *const u8) -> __m128 {
+    // SAFETY: the caller vouches for the features and the pointers.
+    unsafe {
+        let doubled =
+            |p: *const u8| i32::from(p.cast::<u16>().read_unaligned()).wrapping_mul(0x1_0001);
+        _mm_cvtph_ps(_mm_insert_epi32::<1>(_mm_cvtsi32_si128(doubled(a)), doubled(b)))
     }
 }

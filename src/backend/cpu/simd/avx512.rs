@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Kernel, Simd};
+use super::{Blocks, Kernel, Simd};
 
 /// Vectors of 512 bits.
 #[derive(Clone, Copy)]
@@ -23,6 +23,7 @@ impl Simd for Avx512 {
     const TILE_VECTORS: usize = 4;
     type F = __m512;
     type I = __m512i;
+    type P = __m256;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
@@ -97,6 +98,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn zero_i() -> __m512i {
         unsafe { _mm512_setzero_si512() }
     }
@@ -118,59 +124,113 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn load_nibbles(p: *const u8, stride: usize) -> __m512i {
+    unsafe fn shift_left_7(a: __m512i) -> __m512i {
+        unsafe { _mm512_slli_epi32::<7>(a) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_q4_0(p: *const u8) -> Blocks<Self> {
         unsafe {
-            let first = _mm_loadu_si128(p.cast());
-            let second = _mm_loadu_si128(p.add(stride).cast());
-            let both = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(first), second);
-            let mask = _mm256_set1_epi8(15);
-            let low = _mm256_and_si256(both, mask);
-            let high = _mm256_and_si256(_mm256_srli_epi16::<4>(both), mask);
-            let mixed = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
-            _mm512_shuffle_i64x2::<0b11_01_10_00>(mixed, mixed)
+            // Four blocks are 72 bytes: 36 words, of which every ninth is a scale.
+            let (head, tail) = (_mm512_loadu_si512(p.cast()), _mm512_loadu_si512(p.add(8).cast()));
+            let quants = _mm512_loadu_si512(Q4_0_QUANTS.as_ptr().cast());
+            let packed = _mm512_permutex2var_epi16(head, quants, tail);
+            let scales = _mm512_loadu_si512(Q4_0_SCALES.as_ptr().cast());
+            let scales = _mm512_castsi512_si128(_mm512_permutexvar_epi16(scales, head));
+            let (first, second) = nibbles(packed);
+            Blocks { first, second, pairs: _mm256_cvtph_ps(scales) }
         }
     }
     #[inline(always)]
-    unsafe fn load_bytes_plus_128(p: *const u8, stride: usize) -> __m512i {
+    unsafe fn load_q4_1(p: *const u8) -> Blocks<Self> {
         unsafe {
-            let first = _mm256_loadu_si256(p.cast());
-            let second = _mm256_loadu_si256(p.add(stride).cast());
-            let both = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(first), second);
-            _mm512_xor_si512(both, _mm512_set1_epi8(-128))
+            // Four blocks are 80 bytes: 20 double words, of which every fifth is scale and offset.
+            let (head, tail) = (_mm512_loadu_si512(p.cast()), _mm512_loadu_si512(p.add(16).cast()));
+            let quants = _mm512_setr_epi32(1, 2, 3, 4, 6, 7, 8, 9, 11, 12, 13, 14, 28, 29, 30, 31);
+            let packed = _mm512_permutex2var_epi32(head, quants, tail);
+            let scales = _mm512_setr_epi32(0, 5, 10, 15, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+            let scales = _mm512_castsi512_si128(_mm512_permutexvar_epi32(scales, head));
+            let (first, second) = nibbles(packed);
+            Blocks { first, second, pairs: _mm256_cvtph_ps(scales) }
         }
     }
     #[inline(always)]
-    unsafe fn scaled_pairs(p: *const u8, stride: usize, x: *const f32) -> __m512 {
+    unsafe fn load_q8_0(p: *const u8) -> Blocks<Self> {
         unsafe {
-            let first = p.cast::<i32>().read_unaligned();
-            let second = p.add(stride).cast::<i32>().read_unaligned();
-            let halves = _mm_insert_epi32::<1>(_mm_cvtsi32_si128(first), second);
-            _mm512_zextps128_ps512(_mm_mul_ps(_mm_cvtph_ps(halves), _mm_loadu_ps(x)))
+            let quarter = |at: usize| _mm_loadu_si128(p.add(at).cast());
+            let gather = |at: usize| {
+                let low = _mm256_set_m128i(quarter(at + 34), quarter(at));
+                let high = _mm256_set_m128i(quarter(at + 102), quarter(at + 68));
+                let all = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+                _mm512_xor_si512(all, _mm512_set1_epi8(-128))
+            };
+            let scale = |block: usize| {
+                let bits = p.add(34 * block).cast::<u16>().read_unaligned();
+                i32::from(bits).wrapping_mul(0x1_0001)
+            };
+            let scales = _mm_setr_epi32(scale(0), scale(1), scale(2), scale(3));
+            Blocks { first: gather(2), second: gather(18), pairs: _mm256_cvtph_ps(scales) }
         }
     }
     #[inline(always)]
-    unsafe fn scaled_singles(p: *const u8, stride: usize, x: *const f32) -> __m512 {
+    unsafe fn zero_pairs() -> __m256 {
+        unsafe { _mm256_setzero_ps() }
+    }
+    #[inline(always)]
+    unsafe fn add_pairs(a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_add_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul_pairs(a: __m256, p: *const f32) -> __m256 {
+        unsafe { _mm256_mul_ps(a, _mm256_loadu_ps(p)) }
+    }
+    #[inline(always)]
+    unsafe fn spread_firsts(pairs: __m256) -> __m512 {
         unsafe {
-            let first = i32::from(p.cast::<u16>().read_unaligned());
-            let second = i32::from(p.add(stride).cast::<u16>().read_unaligned());
-            let halves = _mm_insert_epi16::<2>(_mm_cvtsi32_si128(first), second);
-            let halves = _mm_or_si128(halves, _mm_slli_epi32::<16>(halves));
-            _mm512_zextps128_ps512(_mm_mul_ps(_mm_cvtph_ps(halves), _mm_loadu_ps(x)))
+            let lanes = _mm512_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2, 4, 4, 4, 4, 6, 6, 6, 6);
+            _mm512_permutexvar_ps(lanes, _mm512_castps256_ps512(pairs))
         }
     }
     #[inline(always)]
-    unsafe fn spread_pairs(pairs: __m512) -> __m512 {
+    unsafe fn sum_seconds(pairs: __m256) -> f32 {
         unsafe {
-            let lanes = _mm512_set_epi32(2, 2, 2, 2, 2, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0);
-            _mm512_permutexvar_ps(lanes, pairs)
-        }
-    }
-    #[inline(always)]
-    unsafe fn sum_offsets(pairs: __m512) -> f32 {
-        unsafe {
-            let low = _mm512_castps512_ps128(pairs);
-            let odd = _mm_movehdup_ps(low);
-            _mm_cvtss_f32(_mm_add_ss(odd, _mm_movehl_ps(odd, odd)))
+            let odd = _mm256_movehdup_ps(pairs);
+            let two = _mm_add_ps(_mm256_castps256_ps128(odd), _mm256_extractf128_ps::<1>(odd));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehl_ps(two, two)))
         }
     }
 }
+
+/// Low and high nibbles of each byte.
+#[inline(always)]
+unsafe fn nibbles(packed: __m512i) -> (__m512i, __m512i) {
+    // SAFETY: the caller vouches for the features; no memory is touched.
+    unsafe {
+        let mask = _mm512_set1_epi8(15);
+        let high = _mm512_and_si512(_mm512_srli_epi16::<4>(packed), mask);
+        (_mm512_and_si512(packed, mask), high)
+    }
+}
+
+/// Words of four Q4_0 blocks that are quants; from 32 on those of the second load, 4 words later.
+static Q4_0_QUANTS: [u16; 32] = {
+    let mut words = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        let word = i / 8 * 9 + 1 + i % 8;
+        words[i] = (if word < 32 { word } else { 32 + word - 4 }) as u16;
+        i += 1;
+    }
+    words
+};
+
+/// Words of four Q4_0 blocks that are scales, each twice.
+static Q4_0_SCALES: [u16; 32] = {
+    let mut words = [0; 32];
+    let mut i = 0;
+    while i < 8 {
+        words[i] = (i / 2 * 9) as u16;
+        i += 1;
+    }
+    words
+};

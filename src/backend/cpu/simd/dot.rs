@@ -1,59 +1,34 @@
 //! How are a few activation rows multiplied with weight rows straight from the mapped file?
 //!
 //! The decode path: each weight is read once and used for up to four tokens. Activations are
-//! bytes with a scale a block, products are summed in integers within a block and in f32 across
-//! blocks. Q4_0, Q4_1 and Q8_0 are unpacked in registers; the other formats row by row in L1.
+//! bytes with a scale a block (`quantize.rs`), products are summed in integers within a block and
+//! in f32 across blocks. Q4_0, Q4_1 and Q8_0 are unpacked in registers, several blocks at once;
+//! the other formats row by row in L1.
 
+use super::quantize::QuantizedRows;
 use super::unpack::{Unpack, UnpackedRow, group_of};
-use super::{Kernel, Simd};
-use crate::tensor::DType;
+use super::{Blocks, Kernel, Simd};
+use crate::tensor::{DType, Matrix};
 
 /// Tokens that one pass over the weights serves.
 pub const MAX_TOKENS: usize = 4;
 
-/// Quantised activations of some tokens (see `rows::Quantize`).
-#[derive(Clone, Copy, Debug)]
-pub struct QuantizedRows<'a> {
-    /// Elements of a row; a multiple of 32.
-    pub cols: usize,
-    /// `[token][cols]`
-    pub q: &'a [i8],
-    /// `[token][cols / 32][scale, scale * sum]`
-    pub pairs: &'a [f32],
-    /// `[token][cols / 16]`
-    pub half_sums: &'a [f32],
-}
-
-impl<'a> QuantizedRows<'a> {
-    /// Tokens there are.
-    pub fn n_tokens(&self) -> usize {
-        self.q.len() / self.cols
-    }
-
-    /// Some of the tokens.
-    pub fn tokens(&self, first: usize, n: usize) -> QuantizedRows<'a> {
-        let sixteenths = self.cols / 16;
-        QuantizedRows {
-            cols: self.cols,
-            q: &self.q[first * self.cols..][..n * self.cols],
-            pairs: &self.pairs[first * sixteenths..][..n * sixteenths],
-            half_sums: &self.half_sums[first * sixteenths..][..n * sixteenths],
-        }
-    }
-}
+/// How far ahead weights are asked for: several rows are read at once, which the hardware's own
+/// prefetcher does not follow well.
+const PREFETCH_BYTES: usize = 4096;
 
 /// `out[token][row] = weights[row] . x[token]`, quantised weights.
 #[derive(Debug)]
 pub struct DotRows<'a> {
-    /// A quantised type.
-    pub dtype: DType,
-    /// `[row]` of `cols` weights.
-    pub weights: &'a [u8],
+    /// Of a quantised type.
+    pub matrix: &'a Matrix,
+    /// Which rows.
+    pub rows: std::ops::Range<usize>,
     /// 1 to [`MAX_TOKENS`] tokens.
     pub x: QuantizedRows<'a>,
     /// `[token][row]`
     pub out: &'a mut [f32],
-    /// Reused between calls; resized for `cols`.
+    /// Reused between calls; resized for the columns.
     pub unpacked: &'a mut UnpackedRow,
 }
 
@@ -61,6 +36,8 @@ impl Kernel for DotRows<'_> {
     type Output = ();
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
+        assert_eq!(self.x.layout.cols, self.matrix.cols, "inputs as wide as the weights");
+        assert_eq!(self.out.len(), self.rows.len() * self.x.n_tokens(), "a sum a row and token");
         // SAFETY: the caller vouches for the instruction set.
         unsafe {
             match self.x.n_tokens() {
@@ -77,69 +54,59 @@ impl Kernel for DotRows<'_> {
 impl DotRows<'_> {
     #[inline(always)]
     unsafe fn run_tokens<S: Simd, const TOKENS: usize, const ROWS: usize>(self) {
-        let row_bytes = self.dtype.row_bytes(self.x.cols);
-        let n_rows = self.weights.len() / row_bytes;
-        assert_eq!(self.weights.len(), n_rows * row_bytes, "whole rows");
-        assert_eq!(self.out.len(), n_rows * TOKENS, "a sum a row and token");
-        assert_eq!(self.x.q.len(), TOKENS * self.x.cols, "whole tokens");
-        assert_eq!(self.x.pairs.len(), TOKENS * self.x.cols / 16, "a pair a block");
-        // SAFETY: lengths are checked; the caller vouches for the instruction set.
+        // SAFETY: the caller vouches for the instruction set.
         unsafe {
-            match self.dtype {
-                DType::Q4_0 => self.fused::<S, Q4_0, TOKENS, ROWS>(n_rows, row_bytes),
-                DType::Q4_1 => self.fused::<S, Q4_1, TOKENS, ROWS>(n_rows, row_bytes),
-                DType::Q8_0 => self.fused::<S, Q8_0, TOKENS, ROWS>(n_rows, row_bytes),
-                dtype if group_of(dtype) == Some(16) => {
-                    self.by_unpacking::<S, 16>(n_rows, row_bytes);
-                }
-                _ => self.by_unpacking::<S, 32>(n_rows, row_bytes),
+            match self.matrix.dtype {
+                DType::Q4_0 => self.fused::<S, Q4_0, TOKENS, ROWS>(),
+                DType::Q4_1 => self.fused::<S, Q4_1, TOKENS, ROWS>(),
+                DType::Q8_0 => self.fused::<S, Q8_0, TOKENS, ROWS>(),
+                dtype if group_of(dtype) == Some(16) => self.by_unpacking::<S, 16>(),
+                _ => self.by_unpacking::<S, 32>(),
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn fused<S: Simd, B: BlockFormat, const TOKENS: usize, const ROWS: usize>(
-        self,
-        n_rows: usize,
-        row_bytes: usize,
-    ) {
-        let whole = n_rows / ROWS * ROWS;
-        for row in 0..n_rows {
-            // SAFETY: the rows lie inside the weights.
+    unsafe fn fused<S: Simd, B: BlockFormat, const TOKENS: usize, const ROWS: usize>(self) {
+        let row_bytes = self.matrix.cols / 32 * B::BYTES;
+        let n_rows = self.rows.len();
+        let mut row = 0;
+        while row < n_rows {
+            let weights = &self.matrix.bytes[(self.rows.start + row) * row_bytes..];
+            let n = if n_rows - row >= ROWS { ROWS } else { 1 };
+            let mut sums = [[0.0; TOKENS]; ROWS];
+            // SAFETY: `n` rows lie in `weights`.
             unsafe {
-                let weights = self.weights.as_ptr().add(row * row_bytes);
-                if row < whole {
-                    if row.is_multiple_of(ROWS) {
-                        let sums = dot_blocks::<S, B, TOKENS, ROWS>(weights, row_bytes, self.x);
-                        for (i, sums) in sums.into_iter().enumerate() {
-                            for (token, sum) in sums.into_iter().enumerate() {
-                                self.out[token * n_rows + row + i] = sum;
-                            }
-                        }
-                    }
+                if n == ROWS {
+                    sums = dot_blocks::<S, B, TOKENS, ROWS>(weights, row_bytes, self.x);
                 } else {
-                    let [sums] = dot_blocks::<S, B, TOKENS, 1>(weights, row_bytes, self.x);
-                    for (token, sum) in sums.into_iter().enumerate() {
-                        self.out[token * n_rows + row] = sum;
-                    }
+                    [sums[0]] = dot_blocks::<S, B, TOKENS, 1>(weights, row_bytes, self.x);
                 }
             }
+            for (i, sums) in sums.into_iter().enumerate().take(n) {
+                for (token, sum) in sums.into_iter().enumerate() {
+                    self.out[token * n_rows + row + i] = sum;
+                }
+            }
+            row += n;
         }
     }
 
     #[inline(always)]
-    unsafe fn by_unpacking<S: Simd, const GROUP: usize>(self, n_rows: usize, row_bytes: usize) {
-        let cols = self.x.cols;
-        for (row, bytes) in self.weights.chunks_exact(row_bytes).enumerate() {
+    unsafe fn by_unpacking<S: Simd, const GROUP: usize>(self) {
+        let cols = self.matrix.cols;
+        let n_rows = self.rows.len();
+        for (i, row) in self.rows.clone().enumerate() {
+            let (dtype, bytes) = (self.matrix.dtype, self.matrix.row(row));
             // SAFETY: the caller vouches for the instruction set.
             unsafe {
-                Unpack { dtype: self.dtype, bytes, out: self.unpacked }.run::<S>();
+                Unpack { dtype, bytes, out: self.unpacked }.run::<S>();
                 for token in 0..self.x.n_tokens() {
                     let x = self.x.tokens(token, 1);
                     let scales = &self.unpacked.scales[..cols / GROUP];
                     let offsets = &self.unpacked.offsets[..cols / GROUP];
                     let q = &self.unpacked.q[..cols];
-                    self.out[token * n_rows + row] = dot_groups::<S, GROUP>(q, scales, offsets, x);
+                    self.out[token * n_rows + i] = dot_groups::<S, GROUP>(q, scales, offsets, x);
                 }
             }
         }
@@ -152,12 +119,12 @@ trait BlockFormat {
     const BYTES: usize;
     /// Quants may exceed 127.
     const WIDE: bool;
-    /// What the format's second number (its own scale again where it has none) is multiplied by.
+    /// What the second number of a block's pair (its scale again where it has no offset) is
+    /// multiplied by.
     const OFFSET: f32;
-    unsafe fn quants<S: Simd>(block: *const u8) -> S::I;
-    unsafe fn scales<S: Simd>(block: *const u8, x: *const f32) -> S::F;
-    /// One quant, for the odd block at the end of a row.
-    unsafe fn quant(block: *const u8, i: usize) -> i32;
+    /// # Safety
+    /// `p` points at as many blocks as a step of `S` takes.
+    unsafe fn load<S: Simd>(p: *const u8) -> Blocks<S>;
 }
 
 #[allow(non_camel_case_types)]
@@ -167,132 +134,197 @@ struct Q4_1;
 #[allow(non_camel_case_types)]
 struct Q8_0;
 
-// SAFETY (all blocks): `block` points at whole blocks of the format, `x` at a pair for each.
-#[allow(clippy::undocumented_unsafe_blocks)]
 impl BlockFormat for Q4_0 {
     const BYTES: usize = 18;
     const WIDE: bool = false;
     const OFFSET: f32 = -8.0;
     #[inline(always)]
-    unsafe fn quants<S: Simd>(block: *const u8) -> S::I {
-        unsafe { S::load_nibbles(block.add(2), Self::BYTES) }
-    }
-    #[inline(always)]
-    unsafe fn scales<S: Simd>(block: *const u8, x: *const f32) -> S::F {
-        unsafe { S::scaled_singles(block, Self::BYTES, x) }
-    }
-    #[inline(always)]
-    unsafe fn quant(block: *const u8, i: usize) -> i32 {
-        unsafe { i32::from(*block.add(2 + i % 16) >> (i / 16 * 4) & 15) }
+    unsafe fn load<S: Simd>(p: *const u8) -> Blocks<S> {
+        // SAFETY: by the caller's word.
+        unsafe { S::load_q4_0(p) }
     }
 }
 
-// SAFETY (all blocks): as above.
-#[allow(clippy::undocumented_unsafe_blocks)]
 impl BlockFormat for Q4_1 {
     const BYTES: usize = 20;
     const WIDE: bool = false;
     const OFFSET: f32 = 1.0;
     #[inline(always)]
-    unsafe fn quants<S: Simd>(block: *const u8) -> S::I {
-        unsafe { S::load_nibbles(block.add(4), Self::BYTES) }
-    }
-    #[inline(always)]
-    unsafe fn scales<S: Simd>(block: *const u8, x: *const f32) -> S::F {
-        unsafe { S::scaled_pairs(block, Self::BYTES, x) }
-    }
-    #[inline(always)]
-    unsafe fn quant(block: *const u8, i: usize) -> i32 {
-        unsafe { i32::from(*block.add(4 + i % 16) >> (i / 16 * 4) & 15) }
+    unsafe fn load<S: Simd>(p: *const u8) -> Blocks<S> {
+        // SAFETY: by the caller's word.
+        unsafe { S::load_q4_1(p) }
     }
 }
 
-// SAFETY (all blocks): as above.
-#[allow(clippy::undocumented_unsafe_blocks)]
 impl BlockFormat for Q8_0 {
     const BYTES: usize = 34;
     const WIDE: bool = true;
     const OFFSET: f32 = -128.0;
     #[inline(always)]
-    unsafe fn quants<S: Simd>(block: *const u8) -> S::I {
-        unsafe { S::load_bytes_plus_128(block.add(2), Self::BYTES) }
-    }
-    #[inline(always)]
-    unsafe fn scales<S: Simd>(block: *const u8, x: *const f32) -> S::F {
-        unsafe { S::scaled_singles(block, Self::BYTES, x) }
-    }
-    #[inline(always)]
-    unsafe fn quant(block: *const u8, i: usize) -> i32 {
-        unsafe { i32::from(*block.add(2 + i) ^ 0x80) }
+    unsafe fn load<S: Simd>(p: *const u8) -> Blocks<S> {
+        // SAFETY: by the caller's word.
+        unsafe { S::load_q8_0(p) }
     }
 }
 
-/// Sums `[row][token]` of `ROWS` consecutive rows.
+/// Where one token's quantised row is: pointers, since the loops below have no time for bounds.
+#[derive(Clone, Copy)]
+struct TokenRow {
+    paired: *const u8, // [term][step][half][block of the step][16]
+    term_bytes: usize,
+    pairs: *const f32, // [block][scale, scale * sum]
+}
+
+/// Running sums of `ROWS` rows and `TOKENS` tokens.
+struct Sums<S: Simd, const TOKENS: usize, const ROWS: usize> {
+    products: [[S::F; TOKENS]; ROWS],
+    offsets: [[S::P; TOKENS]; ROWS],
+}
+
+/// Sums `[row][token]` of the first `ROWS` rows of `weights`.
+///
+/// # Safety
+/// The rows lie in `weights`.
 #[inline(always)]
 unsafe fn dot_blocks<S: Simd, B: BlockFormat, const TOKENS: usize, const ROWS: usize>(
-    weights: *const u8,
+    weights: &[u8],
     row_bytes: usize,
     x: QuantizedRows<'_>,
 ) -> [[f32; TOKENS]; ROWS] {
-    let n_blocks = x.cols / 32;
-    let whole = n_blocks / S::BLOCKS * S::BLOCKS;
-    // SAFETY: `whole` blocks lie in each row and each token.
+    let tokens: [TokenRow; TOKENS] = std::array::from_fn(|token| TokenRow {
+        paired: x.paired(token).as_ptr().cast(),
+        term_bytes: x.paired_len(),
+        pairs: x.pairs(token).as_ptr(),
+    });
+    // SAFETY: the caller vouches for the instruction set and the rows.
     unsafe {
-        let mut sums = [[S::splat(0.0); TOKENS]; ROWS];
-        let mut offsets = [[S::splat(0.0); TOKENS]; ROWS];
-        let mut block = 0;
-        while block < whole {
-            for row in 0..ROWS {
-                let weights = weights.add(row * row_bytes + block * B::BYTES);
-                let quants = B::quants::<S>(weights);
-                for token in 0..TOKENS {
-                    let q = S::load_i(x.q.as_ptr().add(token * x.cols + block * 32).cast());
-                    let pairs = x.pairs.as_ptr().add(token * x.cols / 16 + 2 * block);
-                    let scales = B::scales::<S>(weights, pairs);
-                    let dot = if B::WIDE {
-                        S::dot4::<true>(S::zero_i(), quants, q)
-                    } else {
-                        S::dot4::<false>(S::zero_i(), quants, q)
-                    };
-                    offsets[row][token] = S::add(offsets[row][token], scales);
-                    let scale = S::spread_pairs(scales);
-                    sums[row][token] = S::fma(S::to_float(dot), scale, sums[row][token]);
-                }
-            }
-            block += S::BLOCKS;
+        if x.layout.n_terms == 2 {
+            let sums = sum_steps::<S, B, TOKENS, ROWS, true>(weights, row_bytes, x, &tokens);
+            finish::<S, B, TOKENS, ROWS>(sums, 1.0 / 128.0)
+        } else {
+            let sums = sum_steps::<S, B, TOKENS, ROWS, false>(weights, row_bytes, x, &tokens);
+            finish::<S, B, TOKENS, ROWS>(sums, 1.0)
         }
-        let mut out = [[0.0; TOKENS]; ROWS];
-        for (row, out) in out.iter_mut().enumerate() {
-            for (token, out) in out.iter_mut().enumerate() {
-                let offset = S::sum_offsets(offsets[row][token]);
-                *out = S::reduce_add(sums[row][token]) + B::OFFSET * offset;
-                for block in whole..n_blocks {
-                    let weights = weights.add(row * row_bytes + block * B::BYTES);
-                    *out += odd_block::<B>(weights, x, token, block);
-                }
-            }
-        }
-        out
     }
 }
 
-/// The last block of a row with an odd number of them, where a vector holds two.
 #[inline(always)]
-unsafe fn odd_block<B: BlockFormat>(
-    weights: *const u8,
+unsafe fn sum_steps<
+    S: Simd,
+    B: BlockFormat,
+    const TOKENS: usize,
+    const ROWS: usize,
+    const TWO_TERMS: bool,
+>(
+    weights: &[u8],
+    row_bytes: usize,
     x: QuantizedRows<'_>,
-    token: usize,
-    block: usize,
-) -> f32 {
-    let q = &x.q[token * x.cols + block * 32..][..32];
-    let pair = &x.pairs[token * x.cols / 16 + 2 * block..][..2];
-    // SAFETY: `weights` points at a whole block; the portable set needs nothing of the machine.
+    tokens: &[TokenRow; TOKENS],
+) -> Sums<S, TOKENS, ROWS> {
+    let n_blocks = x.layout.cols / 32;
+    let step_bytes = S::BLOCKS * B::BYTES;
+    let n_whole = n_blocks / S::BLOCKS;
+    // SAFETY: whole steps lie within the rows; quantised rows are padded to whole steps.
     unsafe {
-        let dot: i32 =
-            q.iter().enumerate().map(|(i, q)| B::quant(weights, i) * i32::from(*q)).sum();
-        let scales = B::scales::<super::portable::Portable>(weights, pair.as_ptr());
-        dot as f32 * scales[0] + B::OFFSET * scales[1]
+        let mut sums = Sums {
+            products: [[S::splat(0.0); TOKENS]; ROWS],
+            offsets: [[S::zero_pairs(); TOKENS]; ROWS],
+        };
+        for step in 0..n_whole {
+            let ahead = weights.as_ptr().wrapping_add(PREFETCH_BYTES + step * ROWS * step_bytes);
+            for line in 0..(ROWS * step_bytes).div_ceil(64) {
+                S::prefetch(ahead.wrapping_add(64 * line));
+            }
+            for row in 0..ROWS {
+                let p = weights.as_ptr().add(row * row_bytes + step * step_bytes);
+                let blocks = B::load::<S>(p);
+                add_step::<S, B, TOKENS, ROWS, TWO_TERMS>(&mut sums, row, step, blocks, tokens);
+            }
+        }
+        if !n_blocks.is_multiple_of(S::BLOCKS) {
+            for row in 0..ROWS {
+                // What lies after the row's last block is multiplied by the zeros that pad `x`.
+                let rest = &weights[row * row_bytes + n_whole * step_bytes..];
+                let blocks = if rest.len() >= step_bytes {
+                    B::load::<S>(rest.as_ptr())
+                } else {
+                    B::load::<S>(at_the_end(rest).as_ptr())
+                };
+                add_step::<S, B, TOKENS, ROWS, TWO_TERMS>(&mut sums, row, n_whole, blocks, tokens);
+            }
+        }
+        sums
     }
+}
+
+#[inline(always)]
+unsafe fn add_step<
+    S: Simd,
+    B: BlockFormat,
+    const TOKENS: usize,
+    const ROWS: usize,
+    const TWO_TERMS: bool,
+>(
+    sums: &mut Sums<S, TOKENS, ROWS>,
+    row: usize,
+    step: usize,
+    blocks: Blocks<S>,
+    tokens: &[TokenRow; TOKENS],
+) {
+    let half = 16 * S::BLOCKS;
+    for token in 0..TOKENS {
+        // SAFETY: by the caller's word: the step lies in the quantised row.
+        unsafe {
+            let TokenRow { paired, term_bytes, pairs } = tokens[token];
+            let q = paired.add(step * 2 * half);
+            let mut dot = dot4::<S, B>(S::zero_i(), blocks.first, S::load_i(q));
+            dot = dot4::<S, B>(dot, blocks.second, S::load_i(q.add(half)));
+            if TWO_TERMS {
+                let q = q.add(term_bytes);
+                dot = S::shift_left_7(dot);
+                dot = dot4::<S, B>(dot, blocks.first, S::load_i(q));
+                dot = dot4::<S, B>(dot, blocks.second, S::load_i(q.add(half)));
+            }
+            let scales = S::mul_pairs(blocks.pairs, pairs.add(step * 2 * S::BLOCKS));
+            sums.offsets[row][token] = S::add_pairs(sums.offsets[row][token], scales);
+            let scale = S::spread_firsts(scales);
+            let products = &mut sums.products[row][token];
+            *products = S::fma(S::to_float(dot), scale, *products);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn finish<S: Simd, B: BlockFormat, const TOKENS: usize, const ROWS: usize>(
+    sums: Sums<S, TOKENS, ROWS>,
+    unit: f32,
+) -> [[f32; TOKENS]; ROWS] {
+    let mut out = [[0.0; TOKENS]; ROWS];
+    for (row, out) in out.iter_mut().enumerate() {
+        for (token, out) in out.iter_mut().enumerate() {
+            // SAFETY: the caller vouches for the instruction set.
+            unsafe {
+                let offset = S::sum_seconds(sums.offsets[row][token]);
+                *out = S::reduce_add(sums.products[row][token]) * unit + B::OFFSET * offset;
+            }
+        }
+    }
+    out
+}
+
+#[inline(always)]
+unsafe fn dot4<S: Simd, B: BlockFormat>(acc: S::I, weights: S::I, x: S::I) -> S::I {
+    // SAFETY: the caller vouches for the instruction set.
+    unsafe {
+        if B::WIDE { S::dot4::<true>(acc, weights, x) } else { S::dot4::<false>(acc, weights, x) }
+    }
+}
+
+/// The last blocks of a tensor, with zeros after them.
+fn at_the_end(blocks: &[u8]) -> [u8; 4 * 34] {
+    let mut copy = [0; 4 * 34];
+    copy[..blocks.len()].copy_from_slice(blocks);
+    copy
 }
 
 /// One unpacked row against one token.
@@ -303,34 +335,43 @@ unsafe fn dot_groups<S: Simd, const GROUP: usize>(
     offsets: &[f32],
     x: QuantizedRows<'_>,
 ) -> f32 {
-    let lanes_a_group = GROUP / 4;
+    let (cols, two_terms) = (q.len(), x.layout.n_terms == 2);
+    let step = 4 * S::LANES;
+    let mut lanes = [0.0f32; 16];
     let mut sum = 0.0;
-    // SAFETY: vectors of quants lie inside `q` and `x.q`; the tail is done one by one.
+    // SAFETY: a vector of quants lies inside `q` and each term of `x.q`; the tail, a block where
+    // vectors hold two, is done one by one.
     unsafe {
-        let step = 4 * S::LANES;
-        let whole = q.len() / step * step;
+        let (bytes, pairs) = (x.q(0), x.pairs(0));
+        let whole = cols / step * step;
         let mut products = S::splat(0.0);
-        let mut factors = [0.0f32; 16];
         for at in (0..whole).step_by(step) {
-            let dot = S::dot4::<true>(
-                S::zero_i(),
-                S::load_i(q.as_ptr().add(at)),
-                S::load_i(x.q.as_ptr().add(at).cast()),
-            );
-            for (lane, factor) in factors.iter_mut().enumerate().take(S::LANES) {
-                let element = at + 4 * lane;
-                *factor = scales[element / 4 / lanes_a_group] * x.pairs[element / 32 * 2];
+            let weights = S::load_i(q.as_ptr().add(at));
+            let p = bytes.as_ptr().add(at).cast();
+            let mut dot = S::dot4::<true>(S::zero_i(), weights, S::load_i(p));
+            if two_terms {
+                dot = S::shift_left_7(dot);
+                dot = S::dot4::<true>(dot, weights, S::load_i(p.add(cols)));
             }
-            products = S::fma(S::to_float(dot), S::load(factors.as_ptr()), products);
+            for (i, lanes) in lanes[..S::LANES].chunks_exact_mut(4).enumerate() {
+                lanes.fill(scales[(at + 16 * i) / GROUP] * pairs[(at + 16 * i) / 32 * 2]);
+            }
+            products = S::fma(S::to_float(dot), S::load(lanes.as_ptr()), products);
         }
         sum += S::reduce_add(products);
-        for i in whole..q.len() {
-            let product = i32::from(q[i]) * i32::from(x.q[i]);
-            sum += product as f32 * scales[i / GROUP] * x.pairs[i / 32 * 2];
+        for i in whole..cols {
+            let mut product = i32::from(q[i]) * i32::from(bytes[i]);
+            if two_terms {
+                product = (product << 7) + i32::from(q[i]) * i32::from(bytes[cols + i]);
+            }
+            sum += product as f32 * scales[i / GROUP] * pairs[i / 32 * 2];
         }
     }
+    if two_terms {
+        sum /= 128.0;
+    }
     for (group, offset) in offsets.iter().enumerate() {
-        let x_sum = if GROUP == 16 { x.half_sums[group] } else { x.pairs[2 * group + 1] };
+        let x_sum = if GROUP == 16 { x.half_sums(0)[group] } else { x.pairs(0)[2 * group + 1] };
         sum += offset * x_sum;
     }
     sum

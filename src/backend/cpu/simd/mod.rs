@@ -17,6 +17,7 @@ mod portable;
 pub mod attend;
 pub mod dot;
 pub mod panel;
+pub mod quantize;
 pub mod rows;
 pub mod segments;
 pub mod tile;
@@ -31,16 +32,18 @@ pub const TILE_ROWS: usize = 6;
 /// All methods: the instruction set is present, and every pointer is valid for what is read or
 /// written there, without demands on alignment.
 pub trait Simd: Copy + 'static {
-    /// Floats in a vector: 8 or 16, so a vector of bytes holds `BLOCKS` blocks of 32.
+    /// Floats in a vector: 8 or 16.
     const LANES: usize;
-    /// Blocks of 32 bytes in a vector: `LANES / 8`.
-    const BLOCKS: usize = Self::LANES / 8;
+    /// Blocks of 32 weights that two vectors of bytes hold: `LANES / 4`, four lanes for each.
+    const BLOCKS: usize = Self::LANES / 4;
     /// Vectors side by side in a register tile of [`TILE_ROWS`] rows.
     const TILE_VECTORS: usize;
     /// `LANES` floats.
     type F: Copy;
     /// `LANES` integers of 32 bits, or `4 * LANES` bytes.
     type I: Copy;
+    /// `BLOCKS` pairs of floats.
+    type P: Copy;
 
     unsafe fn splat(x: f32) -> Self::F;
     unsafe fn load(p: *const f32) -> Self::F;
@@ -66,6 +69,9 @@ pub trait Simd: Copy + 'static {
     /// Rounds to the nearest integers and writes them as `LANES` signed bytes (they must fit).
     unsafe fn store_i8(p: *mut i8, a: Self::F);
 
+    /// Asks for the cache line at `p`, which need not be valid.
+    unsafe fn prefetch(p: *const u8);
+
     unsafe fn zero_i() -> Self::I;
     /// Reads `4 * LANES` bytes.
     unsafe fn load_i(p: *const u8) -> Self::I;
@@ -76,19 +82,34 @@ pub trait Simd: Copy + 'static {
     /// of `b` that lie in it. `WIDE`: `a` may exceed 127.
     unsafe fn dot4<const WIDE: bool>(acc: Self::I, a: Self::I, b: Self::I) -> Self::I;
 
-    /// `BLOCKS` blocks, `stride` bytes apart, of 16 bytes: low nibbles, then high nibbles.
-    unsafe fn load_nibbles(p: *const u8, stride: usize) -> Self::I;
-    /// `BLOCKS` blocks, `stride` bytes apart, of 32 signed bytes; 128 is added to each.
-    unsafe fn load_bytes_plus_128(p: *const u8, stride: usize) -> Self::I;
-    /// Reads `(scale, offset)` as two f16 from each of `BLOCKS` blocks `stride` bytes apart and
-    /// multiplies by the two floats a block at `x`. Lanes `2b` and `2b + 1` are block `b`'s.
-    unsafe fn scaled_pairs(p: *const u8, stride: usize, x: *const f32) -> Self::F;
-    /// The same with one f16 a block serving as both.
-    unsafe fn scaled_singles(p: *const u8, stride: usize, x: *const f32) -> Self::F;
-    /// From lanes `0, 2, ...` (one a block): the block's value in each of its eight lanes.
-    unsafe fn spread_pairs(pairs: Self::F) -> Self::F;
-    /// The sum of lanes `1, 3, ..` up to `2 * BLOCKS`.
-    unsafe fn sum_offsets(pairs: Self::F) -> f32;
+    /// `a << 7`
+    unsafe fn shift_left_7(a: Self::I) -> Self::I;
+
+    /// `BLOCKS` consecutive blocks of Q4_0; the type's one scale twice.
+    unsafe fn load_q4_0(p: *const u8) -> Blocks<Self>;
+    /// `BLOCKS` consecutive blocks of Q4_1.
+    unsafe fn load_q4_1(p: *const u8) -> Blocks<Self>;
+    /// `BLOCKS` consecutive blocks of Q8_0, 128 added to each quant; the type's one scale twice.
+    unsafe fn load_q8_0(p: *const u8) -> Blocks<Self>;
+    unsafe fn zero_pairs() -> Self::P;
+    unsafe fn add_pairs(a: Self::P, b: Self::P) -> Self::P;
+    /// Times the `2 * BLOCKS` floats at `p`.
+    unsafe fn mul_pairs(a: Self::P, p: *const f32) -> Self::P;
+    /// The first number of each pair, in four lanes each.
+    unsafe fn spread_firsts(pairs: Self::P) -> Self::F;
+    /// The sum of the second numbers.
+    unsafe fn sum_seconds(pairs: Self::P) -> f32;
+}
+
+/// Some consecutive blocks of 32 weights, unpacked.
+#[derive(Clone, Copy)]
+pub struct Blocks<S: Simd> {
+    /// The first 16 quants of each block, block after block.
+    pub first: S::I,
+    /// The last 16 quants of each block.
+    pub second: S::I,
+    /// Scale and offset of each block.
+    pub pairs: S::P,
 }
 
 /// A loop, ready to run: its arguments, and a body generic over the instruction set.

@@ -6,7 +6,7 @@
 //! each group costs one conversion and two multiply-adds a vector: with VNNI some 45 multiply-adds
 //! a cycle where f32 has 16.
 
-use super::dot::QuantizedRows;
+use super::quantize::QuantizedRows;
 use super::unpack::{Unpack, UnpackedRow, group_of};
 use super::{Kernel, Simd};
 use crate::tensor::{DType, Matrix};
@@ -102,11 +102,8 @@ impl Kernel for PanelProduct<'_> {
     type Output = ();
     #[inline(always)]
     unsafe fn run<S: Simd>(mut self) {
-        let (cols, n_tokens) = (self.panel.cols, self.x.n_tokens());
-        assert_eq!(self.x.cols, cols, "inputs as wide as the weights");
-        assert_eq!(self.x.q.len(), n_tokens * cols, "whole tokens");
-        assert!(self.x.pairs.len() == n_tokens * cols / 16, "a pair a block");
-        assert!(self.x.half_sums.len() == n_tokens * cols / 16, "a sum a half block");
+        let n_tokens = self.x.n_tokens();
+        assert_eq!(self.x.layout.cols, self.panel.cols, "inputs as wide as the weights");
         assert_eq!(self.out.len(), n_tokens * PANEL_ROWS, "a sum a row and token");
         // SAFETY: lengths are checked; the caller vouches for the instruction set.
         unsafe {
@@ -182,35 +179,32 @@ impl PanelProduct<'_> {
         token: usize,
         row: usize,
     ) -> [[S::F; V]; N] {
-        let cols = self.panel.cols;
+        let (cols, words) = (self.panel.cols, self.x.layout.words());
+        let two_terms = self.x.layout.n_terms == 2;
+        let unit = if two_terms { 1.0 / 128.0 } else { 1.0 };
         // SAFETY: rows, groups and tokens lie inside the panel and the inputs.
         unsafe {
-            let x = self.x.q.as_ptr().add(token * cols);
-            let pairs = self.x.pairs.as_ptr().add(token * cols / 16);
-            let half_sums = self.x.half_sums.as_ptr().add(token * cols / 16);
+            let x = self.x.q(token).as_ptr();
+            let pairs = self.x.pairs(token).as_ptr();
+            let half_sums = self.x.half_sums(token).as_ptr();
             let mut sums = [[S::splat(0.0); V]; N];
             for group in 0..cols / GROUP {
+                let quads = group * GROUP / 4..(group + 1) * GROUP / 4;
                 let mut dots = [[S::zero_i(); V]; N];
-                for quad in group * GROUP / 4..(group + 1) * GROUP / 4 {
-                    let weights = self.panel.q.as_ptr().add((quad * PANEL_ROWS + row) * 4);
-                    let mut w = [S::zero_i(); V];
-                    for (v, w) in w.iter_mut().enumerate() {
-                        *w = S::load_i(weights.add(v * 4 * S::LANES));
+                self.add_quads::<S, WIDE, N, V>(&mut dots, quads.clone(), row, x);
+                if two_terms {
+                    for dot in dots.as_flattened_mut() {
+                        *dot = S::shift_left_7(*dot);
                     }
-                    for (i, dots) in dots.iter_mut().enumerate() {
-                        let x = S::splat_4(x.add(i * cols + 4 * quad));
-                        for (dot, w) in dots.iter_mut().zip(w) {
-                            *dot = S::dot4::<WIDE>(*dot, w, x);
-                        }
-                    }
+                    self.add_quads::<S, WIDE, N, V>(&mut dots, quads, row, x.add(cols));
                 }
                 let scales = self.panel.scales.as_ptr().add(group * PANEL_ROWS + row);
                 let offsets = self.panel.offsets.as_ptr().add(group * PANEL_ROWS + row);
                 for (i, sums) in sums.iter_mut().enumerate() {
-                    let pair = pairs.add(i * cols / 16 + group * GROUP / 32 * 2);
-                    let x_scale = S::splat(*pair);
+                    let pair = pairs.add(i * words + group * GROUP / 32 * 2);
+                    let x_scale = S::splat(*pair * unit);
                     let x_sum = S::splat(if GROUP == 16 {
-                        *half_sums.add(i * cols / 16 + group)
+                        *half_sums.add(i * words + group)
                     } else {
                         *pair.add(1)
                     });
@@ -222,6 +216,34 @@ impl PanelProduct<'_> {
                 }
             }
             sums
+        }
+    }
+
+    /// Adds the products of some quads of weights with one term of `N` tokens.
+    #[inline(always)]
+    unsafe fn add_quads<S: Simd, const WIDE: bool, const N: usize, const V: usize>(
+        &self,
+        dots: &mut [[S::I; V]; N],
+        quads: std::ops::Range<usize>,
+        row: usize,
+        x: *const i8,
+    ) {
+        let x_stride = 4 * self.x.layout.words();
+        // SAFETY: by the caller's word.
+        unsafe {
+            for quad in quads {
+                let weights = self.panel.q.as_ptr().add((quad * PANEL_ROWS + row) * 4);
+                let mut w = [S::zero_i(); V];
+                for (v, w) in w.iter_mut().enumerate() {
+                    *w = S::load_i(weights.add(v * 4 * S::LANES));
+                }
+                for (i, dots) in dots.iter_mut().enumerate() {
+                    let x = S::splat_4(x.add(i * x_stride + 4 * quad));
+                    for (dot, w) in dots.iter_mut().zip(w) {
+                        *dot = S::dot4::<WIDE>(*dot, w, x);
+                    }
+                }
+            }
         }
     }
 }

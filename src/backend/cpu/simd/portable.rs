@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::Simd;
+use super::{Blocks, Simd};
 
 /// Vectors of eight floats in an array.
 #[derive(Clone, Copy)]
@@ -22,6 +22,7 @@ impl Simd for Portable {
     const TILE_VECTORS: usize = 1;
     type F = F;
     type I = [i32; 8];
+    type P = [f32; 4];
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> F {
@@ -98,6 +99,9 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn prefetch(_p: *const u8) {}
+
+    #[inline(always)]
     unsafe fn zero_i() -> [i32; 8] {
         [0; 8]
     }
@@ -122,36 +126,74 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    unsafe fn load_nibbles(p: *const u8, _stride: usize) -> [i32; 8] {
-        let bytes = unsafe { p.cast::<[u8; 16]>().read_unaligned() };
-        let unpacked: [u8; 32] =
-            std::array::from_fn(|i| if i < 16 { bytes[i] & 15 } else { bytes[i - 16] >> 4 });
-        bytemuck::cast(unpacked)
+    unsafe fn shift_left_7(a: [i32; 8]) -> [i32; 8] {
+        a.map(|a| a << 7)
+    }
+
+    #[inline(always)]
+    unsafe fn load_q4_0(p: *const u8) -> Blocks<Self> {
+        unsafe {
+            let (first, second) = nibbles([p.add(2), p.add(20)]);
+            let (a, b) = (half_at(p), half_at(p.add(18)));
+            Blocks { first, second, pairs: [a, a, b, b] }
+        }
     }
     #[inline(always)]
-    unsafe fn load_bytes_plus_128(p: *const u8, _stride: usize) -> [i32; 8] {
-        let bytes = unsafe { p.cast::<[u8; 32]>().read_unaligned() };
-        bytemuck::cast(bytes.map(|byte| byte ^ 0x80))
+    unsafe fn load_q4_1(p: *const u8) -> Blocks<Self> {
+        unsafe {
+            let (first, second) = nibbles([p.add(4), p.add(24)]);
+            let pairs = [p, p.add(2), p.add(20), p.add(22)].map(|p| half_at(p));
+            Blocks { first, second, pairs }
+        }
     }
     #[inline(always)]
-    unsafe fn scaled_pairs(p: *const u8, _stride: usize, x: *const f32) -> F {
-        let [scale, offset] = unsafe { p.cast::<[u16; 2]>().read_unaligned() };
-        let [x, sum] = unsafe { x.cast::<[f32; 2]>().read_unaligned() };
-        let (scale, offset) = (f16::from_bits(scale).to_f32(), f16::from_bits(offset).to_f32());
-        [scale * x, offset * sum, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    unsafe fn load_q8_0(p: *const u8) -> Blocks<Self> {
+        unsafe {
+            let gather = |at: usize| {
+                let blocks = [p.add(at), p.add(at + 34)];
+                let quants = blocks.map(|p| p.cast::<[u8; 16]>().read_unaligned());
+                bytemuck::cast(quants.map(|quants| quants.map(|q| q ^ 0x80)))
+            };
+            let (a, b) = (half_at(p), half_at(p.add(34)));
+            Blocks { first: gather(2), second: gather(18), pairs: [a, a, b, b] }
+        }
     }
     #[inline(always)]
-    unsafe fn scaled_singles(p: *const u8, _stride: usize, x: *const f32) -> F {
-        let scale = f16::from_bits(unsafe { p.cast::<u16>().read_unaligned() }).to_f32();
-        let [x, sum] = unsafe { x.cast::<[f32; 2]>().read_unaligned() };
-        [scale * x, scale * sum, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    unsafe fn zero_pairs() -> [f32; 4] {
+        [0.0; 4]
     }
     #[inline(always)]
-    unsafe fn spread_pairs(pairs: F) -> F {
-        [pairs[0]; 8]
+    unsafe fn add_pairs(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        std::array::from_fn(|i| a[i] + b[i])
     }
     #[inline(always)]
-    unsafe fn sum_offsets(pairs: F) -> f32 {
-        pairs[1]
+    unsafe fn mul_pairs(a: [f32; 4], p: *const f32) -> [f32; 4] {
+        let b = unsafe { p.cast::<[f32; 4]>().read_unaligned() };
+        std::array::from_fn(|i| a[i] * b[i])
     }
+    #[inline(always)]
+    unsafe fn spread_firsts(pairs: [f32; 4]) -> F {
+        std::array::from_fn(|i| pairs[i / 4 * 2])
+    }
+    #[inline(always)]
+    unsafe fn sum_seconds(pairs: [f32; 4]) -> f32 {
+        pairs[1] + pairs[3]
+    }
+}
+
+/// Low and high nibbles of two blocks of 16 bytes.
+#[inline(always)]
+unsafe fn nibbles(blocks: [*const u8; 2]) -> ([i32; 8], [i32; 8]) {
+    // SAFETY: the caller vouches for the pointers.
+    let packed = blocks.map(|p| unsafe { p.cast::<[u8; 16]>().read_unaligned() });
+    let low = packed.map(|block| block.map(|byte| byte & 15));
+    let high = packed.map(|block| block.map(|byte| byte >> 4));
+    (bytemuck::cast(low), bytemuck::cast(high))
+}
+
+/// The f16 at `p`.
+#[inline(always)]
+unsafe fn half_at(p: *const u8) -> f32 {
+    // SAFETY: the caller vouches for the pointer.
+    f16::from_bits(unsafe { p.cast::<u16>().read_unaligned() }).to_f32()
 }

@@ -3,9 +3,6 @@
 use super::{Kernel, Simd, exp};
 use crate::tensor::{DType, Matrix, dequantize_row};
 
-/// Elements that share one scale when activations are quantised, as in the weights' formats.
-pub const BLOCK: usize = 32;
-
 /// `out = x / rms(x) * gain` (RMSNorm, arXiv 1910.07467), with `rms` over the whole row.
 #[derive(Debug)]
 pub struct RmsNorm<'a> {
@@ -45,55 +42,6 @@ impl Kernel for RmsNorm<'_> {
             }
             for i in whole..n {
                 self.out[i] = self.x[i] * factor * self.gain[i];
-            }
-        }
-    }
-}
-
-/// Quantises a row to signed bytes, symmetrically, with one scale for each [`BLOCK`] elements.
-#[derive(Debug)]
-pub struct Quantize<'a> {
-    /// A multiple of [`BLOCK`] long.
-    pub x: &'a [f32],
-    /// As long as `x`; `x ~ scale * q`.
-    pub q: &'a mut [i8],
-    /// `(scale, scale * sum of q)` of each block.
-    pub pairs: &'a mut [f32],
-    /// `scale * sum of q` of each half block, for weight formats with groups of 16.
-    pub half_sums: &'a mut [f32],
-}
-
-impl Kernel for Quantize<'_> {
-    type Output = ();
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let n = self.x.len();
-        assert!(n.is_multiple_of(BLOCK) && self.q.len() == n, "whole blocks");
-        assert!(self.pairs.len() == n / 16 && self.half_sums.len() == n / 16, "a pair a block");
-        for block in 0..n / BLOCK {
-            // SAFETY: each block lies inside the slices, whose lengths are checked above.
-            unsafe {
-                let x = self.x.as_ptr().add(block * BLOCK);
-                let q = self.q.as_mut_ptr().add(block * BLOCK);
-                let mut largest = S::splat(0.0);
-                for i in (0..BLOCK).step_by(S::LANES) {
-                    largest = S::max(largest, S::abs(S::load(x.add(i))));
-                }
-                let largest = S::reduce_max(largest);
-                let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-                let scale = largest / 127.0;
-                let mut sums = [0.0; 2];
-                for (half, sum) in sums.iter_mut().enumerate() {
-                    for i in (half * 16..half * 16 + 16).step_by(S::LANES) {
-                        let rounded = S::round(S::mul(S::load(x.add(i)), S::splat(inverse)));
-                        S::store_i8(q.add(i), rounded);
-                        *sum += S::reduce_add(rounded);
-                    }
-                }
-                self.pairs[2 * block] = scale;
-                self.pairs[2 * block + 1] = scale * (sums[0] + sums[1]);
-                self.half_sums[2 * block] = scale * sums[0];
-                self.half_sums[2 * block + 1] = scale * sums[1];
             }
         }
     }
