@@ -4,6 +4,7 @@
 //! `ids`, `tensor`, `backend`, `attention`, then `model`, `memory`, `tokenizer` and `hub`
 //! side by side, then `engine`, then `cli`.
 
+pub mod hub;
 pub mod ids;
 pub mod model;
 pub mod tensor;

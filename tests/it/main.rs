@@ -1,0 +1,5 @@
+//! Does the engine keep its promises? One binary, one module a subject.
+
+mod fixtures;
+mod hub;
+mod tokenizer;
