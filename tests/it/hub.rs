@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use zip::write::SimpleFileOptions;
 
 use crate::fixtures::temp::TempFolder;
+use crate::fixtures::web::FakeHub;
 
 const MEMBER: &str = "tiny/tiny.gguf";
 
@@ -261,4 +262,65 @@ fn a_path_is_itself_and_an_unknown_name_lists_the_known_ones() {
     assert!(error.contains(DEFAULT_MODEL) && error.contains("hf:OWNER/NAME"), "{error}");
     let error = hub.resolve("hf:just-one", &mut |_| {}).unwrap_err().to_string();
     assert!(error.contains("hf:OWNER/NAME"), "{error}");
+}
+
+/// A hub whose Hugging Face is `web`, with caches in `folder`.
+fn hub_at(web: &FakeHub, folder: &TempFolder) -> Hub {
+    let shared = folder.path().join("huggingface");
+    Hub::in_folder(&folder.path().join("cache")).with_hugging_face(&web.endpoint, &shared)
+}
+
+#[test]
+fn a_repository_with_one_gguf_file_is_that_file_and_needs_no_network_again() {
+    let web = FakeHub::serve(&[("README.md", b"read me"), ("m.gguf", b"GGUF and more")]);
+    let folder = TempFolder::new();
+    let hub = hub_at(&web, &folder);
+    let mut steps = Vec::new();
+    let path = hub.resolve("hf:owner/name", &mut |step| steps.push(*step)).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"GGUF and more");
+    assert_eq!(steps.last().map(|step| (step.done_bytes, step.total_bytes)), Some((13, 13)));
+    let n_requests = web.n_requests();
+    assert_eq!(hub.resolve("hf:owner/name", &mut |_| {}).unwrap(), path);
+    assert_eq!(web.n_requests(), n_requests);
+}
+
+#[test]
+fn a_repository_of_safetensors_is_one_folder() {
+    let files: [(&str, &[u8]); 6] = [
+        ("config.json", b"{}"),
+        ("model-00001-of-00002.safetensors", b"one"),
+        ("model-00002-of-00002.safetensors", b"two"),
+        ("model.safetensors.index.json", b"{}"),
+        ("tokenizer.json", b"{}"),
+        ("pytorch_model.bin", b"not this"),
+    ];
+    let (web, folder) = (FakeHub::serve(&files), TempFolder::new());
+    let path = hub_at(&web, &folder).resolve("hf:owner/name", &mut |_| {}).unwrap();
+    for (name, bytes) in &files[..5] {
+        assert_eq!(std::fs::read(path.join(name)).unwrap(), *bytes, "{name}");
+    }
+    assert!(!path.join("pytorch_model.bin").exists());
+}
+
+#[test]
+fn what_the_hub_cannot_give_is_said() {
+    let web = FakeHub::serve(&[("q4.gguf", b"4"), ("q8.gguf", b"8")]);
+    let folder = TempFolder::new();
+    let hub = hub_at(&web, &folder);
+    let check = |name: &str, words: &[&str]| {
+        let error = hub.resolve(name, &mut |_| {}).unwrap_err().to_string();
+        for word in words {
+            assert!(error.contains(word), "{word:?} is not in {error:?}");
+        }
+    };
+    check("hf:owner/name", &["several", "hf:owner/name/q4.gguf", "hf:owner/name/q8.gguf"]);
+    check("hf:owner/other", &["hf:owner/other", "404", "HF_TOKEN"]);
+    assert_eq!(
+        std::fs::read(hub.resolve("hf:owner/name/q8.gguf", &mut |_| {}).unwrap()).unwrap(),
+        b"8"
+    );
+    let nobody =
+        Hub::in_folder(folder.path()).with_hugging_face("http://127.0.0.1:9", folder.path());
+    let error = nobody.resolve("hf:owner/name", &mut |_| {}).unwrap_err();
+    assert!(error.to_string().contains("network"), "{error}");
 }
