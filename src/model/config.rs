@@ -2,6 +2,7 @@
 //! the same whatever container they came from.
 
 use super::arch::Architecture;
+use super::rope::RopeConfig;
 
 /// The shape of a decoder-only transformer.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,23 +35,9 @@ pub struct ModelConfig {
     pub sliding_window: Option<usize>,
 }
 
-/// Rotary position embedding (Su et al., arXiv 2104.09864) with its scaling already applied:
-/// pair `i` turns by `position * inverse_frequencies[i]` radians.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RopeConfig {
-    /// One per rotated pair, so half the rotated width of a head.
-    pub inverse_frequencies: Vec<f64>,
-    /// Factor on cosine and sine (YaRN's attention factor; 1 elsewhere).
-    pub magnitude: f32,
-    /// Which elements of a head make a pair.
-    pub layout: RopeLayout,
-}
-
-/// Which two elements of a head turn together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RopeLayout {
-    /// `(2i, 2i+1)`: GGUF files of the llama family.
-    Interleaved,
-    /// `(i, i + rotated/2)`: Hugging Face files, and GGUF files of the Qwen family.
-    Half,
+impl ModelConfig {
+    /// Elements of the keys and values of one token in all layers.
+    pub fn key_value_elements_per_token(&self) -> u64 {
+        2 * self.n_layers as u64 * self.n_kv_heads as u64 * self.head_dim as u64
+    }
 }

@@ -3,8 +3,16 @@
 
 mod arch;
 mod config;
+mod error;
+mod load;
+mod rope;
+mod summary;
 mod weights;
 
 pub use arch::Architecture;
-pub use config::{ModelConfig, RopeConfig, RopeLayout};
+pub use config::ModelConfig;
+pub use error::ModelError;
+pub use load::{Model, ModelSource};
+pub use rope::{RopeConfig, RopeLayout};
+pub use summary::{ChatTemplate, ModelSummary, TypeShare};
 pub use weights::{LayerWeights, Weights};

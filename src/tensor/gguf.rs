@@ -81,6 +81,11 @@ impl GgufFile {
         self.metadata.iter().map(|(key, _)| key.as_str())
     }
 
+    /// The number of elements of an array; `None` also when the value is none.
+    pub fn array_len(&self, key: &str) -> Option<usize> {
+        self.value(key)?.array_len
+    }
+
     fn value(&self, key: &str) -> Option<&Value> {
         let idx = self.metadata.binary_search_by(|(found, _)| found.as_str().cmp(key)).ok()?;
         Some(&self.metadata[idx].1)

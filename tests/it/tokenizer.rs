@@ -8,7 +8,7 @@ mod sources;
 use mneme::ids::{ByteSpan, TokenId};
 use mneme::tokenizer::{Encoded, SpecialTokens, Tokenizer};
 
-use crate::fixtures::real_model::default_model;
+use crate::fixtures::default_model;
 
 fn default_tokenizer() -> Tokenizer {
     Tokenizer::open(&default_model()).unwrap()

@@ -3,92 +3,56 @@
 use std::path::PathBuf;
 
 use mneme::tokenizer::{Tokenizer, TokenizerError};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::fixtures::temp::TempFolder;
+use crate::fixtures::{GgufWriter, ScratchFolder, Value};
 
-/// A value of GGUF metadata.
+/// A GGUF file without tensors.
 #[derive(Clone)]
-pub enum Field {
-    U32(u32),
-    Bool(bool),
-    Text(String),
-    Texts(Vec<String>),
-    I32s(Vec<i32>),
-    F32s(Vec<f32>),
-}
-
-/// The metadata of a GGUF file without tensors.
-#[derive(Clone, Default)]
-pub struct GgufVocab(pub Vec<(&'static str, Field)>);
+pub struct GgufVocab(GgufWriter);
 
 impl GgufVocab {
-    /// With `field` in place of whatever `key` had.
-    pub fn with(mut self, key: &'static str, field: Field) -> Self {
-        self = self.without(key);
-        self.0.push((key, field));
+    fn new(keys: Vec<(&str, Value)>) -> Self {
+        let mut writer = GgufWriter::default();
+        for (key, value) in keys {
+            writer.set(key, value);
+        }
+        Self(writer)
+    }
+
+    /// With `value` in place of whatever `key` had.
+    pub fn with(mut self, key: &str, value: Value) -> Self {
+        self.0.set(key, value);
         self
     }
 
     pub fn without(mut self, key: &str) -> Self {
-        self.0.retain(|(other, _)| *other != key);
+        self.0.remove(key);
         self
     }
 
+    /// With another text for token `id`.
+    pub fn with_token(self, id: usize, text: &str) -> Self {
+        let key = "tokenizer.ggml.tokens";
+        let tokens = self.0.keys.iter().find(|(found, _)| found == key.as_bytes());
+        let Some((_, Value::Strings(tokens))) = tokens else { panic!("no tokens") };
+        let mut tokens = tokens.clone();
+        tokens[id] = text.to_owned();
+        self.with(key, Value::Strings(tokens))
+    }
+
     pub fn open(&self) -> Result<Tokenizer, TokenizerError> {
-        let folder = TempFolder::new();
-        Tokenizer::open(&folder.file("made.gguf", &self.bytes()))
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        let mut bytes = b"GGUF".to_vec();
-        bytes.extend(3_u32.to_le_bytes());
-        bytes.extend(0_u64.to_le_bytes());
-        bytes.extend((self.0.len() as u64).to_le_bytes());
-        let text = |bytes: &mut Vec<u8>, text: &str| {
-            bytes.extend((text.len() as u64).to_le_bytes());
-            bytes.extend(text.as_bytes());
-        };
-        let array = |bytes: &mut Vec<u8>, kind: u32, len: usize| {
-            bytes.extend(9_u32.to_le_bytes());
-            bytes.extend(kind.to_le_bytes());
-            bytes.extend((len as u64).to_le_bytes());
-        };
-        for (key, field) in &self.0 {
-            text(&mut bytes, key);
-            match field {
-                Field::U32(n) => bytes.extend([4_u32.to_le_bytes(), n.to_le_bytes()].concat()),
-                Field::Bool(b) => {
-                    bytes.extend([&7_u32.to_le_bytes()[..], &[u8::from(*b)]].concat())
-                }
-                Field::Text(value) => {
-                    bytes.extend(8_u32.to_le_bytes());
-                    text(&mut bytes, value);
-                }
-                Field::Texts(values) => {
-                    array(&mut bytes, 8, values.len());
-                    values.iter().for_each(|value| text(&mut bytes, value));
-                }
-                Field::I32s(values) => {
-                    array(&mut bytes, 5, values.len());
-                    bytes.extend(values.iter().flat_map(|n| n.to_le_bytes()));
-                }
-                Field::F32s(values) => {
-                    array(&mut bytes, 6, values.len());
-                    bytes.extend(values.iter().flat_map(|n| n.to_le_bytes()));
-                }
-            }
-        }
-        bytes
+        let folder = ScratchFolder::new();
+        Tokenizer::open(&folder.file("made.gguf", &self.0.bytes()))
     }
 }
 
-pub fn text(value: &str) -> Field {
-    Field::Text(value.to_owned())
+pub fn text(value: &str) -> Value {
+    Value::string(value)
 }
 
-pub fn texts<S: AsRef<str>>(values: &[S]) -> Field {
-    Field::Texts(values.iter().map(|value| value.as_ref().to_owned()).collect())
+pub fn texts<S: AsRef<str>>(values: &[S]) -> Value {
+    Value::Strings(values.iter().map(|value| value.as_ref().to_owned()).collect())
 }
 
 /// The 256 letters of the byte-level alphabet.
@@ -125,15 +89,15 @@ pub fn byte_level_gguf() -> GgufVocab {
     let tokens = byte_level_tokens();
     let n_words = tokens.len() - CONTROLS.len();
     let kinds = (0..tokens.len()).map(|id| if id < n_words { 1 } else { 3 }).collect();
-    GgufVocab(vec![
+    GgufVocab::new(vec![
         ("general.architecture", text("llama")),
         ("tokenizer.ggml.model", text("gpt2")),
         ("tokenizer.ggml.pre", text("gpt-2")),
-        ("tokenizer.ggml.tokens", Field::Texts(tokens)),
-        ("tokenizer.ggml.token_type", Field::I32s(kinds)),
+        ("tokenizer.ggml.tokens", Value::Strings(tokens)),
+        ("tokenizer.ggml.token_type", Value::I32s(kinds)),
         ("tokenizer.ggml.merges", texts(&BYTE_LEVEL_MERGES)),
-        ("tokenizer.ggml.bos_token_id", Field::U32(260)),
-        ("tokenizer.ggml.eos_token_id", Field::U32(261)),
+        ("tokenizer.ggml.bos_token_id", Value::U32(260)),
+        ("tokenizer.ggml.eos_token_id", Value::U32(261)),
         ("tokenizer.chat_template", text(CHATML)),
     ])
 }
@@ -160,26 +124,26 @@ pub fn sentence_piece_gguf() -> GgufVocab {
     let tokens = PIECES.iter().map(|piece| piece.0.to_owned()).chain(bytes).collect();
     let scores = PIECES.iter().map(|piece| piece.1).chain([0.0; 256]).collect();
     let kinds = PIECES.iter().map(|piece| piece.2).chain([6; 256]).collect();
-    GgufVocab(vec![
+    GgufVocab::new(vec![
         ("general.architecture", text("llama")),
         ("tokenizer.ggml.model", text("llama")),
-        ("tokenizer.ggml.tokens", Field::Texts(tokens)),
-        ("tokenizer.ggml.token_type", Field::I32s(kinds)),
-        ("tokenizer.ggml.scores", Field::F32s(scores)),
-        ("tokenizer.ggml.bos_token_id", Field::U32(1)),
-        ("tokenizer.ggml.eos_token_id", Field::U32(2)),
-        ("tokenizer.ggml.unknown_token_id", Field::U32(0)),
+        ("tokenizer.ggml.tokens", Value::Strings(tokens)),
+        ("tokenizer.ggml.token_type", Value::I32s(kinds)),
+        ("tokenizer.ggml.scores", Value::F32s(scores)),
+        ("tokenizer.ggml.bos_token_id", Value::U32(1)),
+        ("tokenizer.ggml.eos_token_id", Value::U32(2)),
+        ("tokenizer.ggml.unknown_token_id", Value::U32(0)),
     ])
 }
 
 /// A Hugging Face folder.
 pub struct Folder {
-    folder: TempFolder,
+    folder: ScratchFolder,
 }
 
 impl Folder {
-    pub fn new(tokenizer: &Value) -> Self {
-        let folder = TempFolder::new();
+    pub fn new(tokenizer: &serde_json::Value) -> Self {
+        let folder = ScratchFolder::new();
         folder.file("tokenizer.json", tokenizer.to_string().as_bytes());
         Self { folder }
     }
@@ -199,15 +163,15 @@ impl Folder {
 }
 
 /// The vocabulary of [`byte_level_gguf`] as `tokenizer.json`.
-pub fn byte_level_json() -> Value {
+pub fn byte_level_json() -> serde_json::Value {
     let tokens = byte_level_tokens();
     let n_words = tokens.len() - CONTROLS.len();
-    let vocab: serde_json::Map<String, Value> = tokens[..n_words]
+    let vocab: serde_json::Map<String, serde_json::Value> = tokens[..n_words]
         .iter()
         .zip(0..)
         .map(|(token, id): (_, u32)| (token.clone(), id.into()))
         .collect();
-    let added: Vec<Value> = CONTROLS
+    let added: Vec<serde_json::Value> = CONTROLS
         .iter()
         .zip(n_words..)
         .map(|(content, id)| {
@@ -230,7 +194,7 @@ pub fn byte_level_json() -> Value {
 }
 
 /// The vocabulary of [`sentence_piece_gguf`] as `tokenizer.json`, as Llama 2 has it.
-pub fn sentence_piece_json() -> Value {
+pub fn sentence_piece_json() -> serde_json::Value {
     let mut vocab = serde_json::Map::new();
     for (id, piece) in PIECES.iter().enumerate() {
         vocab.insert(piece.0.to_owned(), id.into());

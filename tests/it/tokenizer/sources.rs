@@ -2,13 +2,14 @@
 
 use mneme::ids::TokenId;
 use mneme::tokenizer::{SpecialTokens, Tokenizer, TokenizerError};
-use serde_json::{Value, json};
+use serde_json::{Value as Json, json};
 
 use super::made::{
-    Field, Folder, GgufVocab, byte_level_gguf, byte_level_json, sentence_piece_gguf,
-    sentence_piece_json, text, texts,
+    Folder, GgufVocab, byte_level_gguf, byte_level_json, sentence_piece_gguf, sentence_piece_json,
+    text, texts,
 };
 use super::{TRICKY, check_spans};
+use crate::fixtures::Value;
 
 fn ids(tokenizer: &Tokenizer, text: &str, special: SpecialTokens) -> Vec<u32> {
     tokenizer.encode(text, special).iter().map(|id| id.0).collect()
@@ -84,13 +85,11 @@ fn long_texts_are_cut_only_where_no_token_crosses() {
     let document = tokenizer.encode_document(&words);
     assert_eq!(tokenizer.decode(&document.ids), words);
     // A vocabulary with a token across words: cutting between them would lose it.
-    let Field::Texts(mut tokens) = sentence_piece_gguf().0[2].1.clone() else { unreachable!() };
-    tokens[11] = "s▁s".to_owned();
-    let crossing = sentence_piece_gguf().with("tokenizer.ggml.tokens", Field::Texts(tokens));
-    let crossing = crossing.with("tokenizer.ggml.add_space_prefix", Field::Bool(false));
+    let crossing = sentence_piece_gguf().with_token(11, "s▁s");
+    let crossing = crossing.with("tokenizer.ggml.add_space_prefix", Value::Bool(false));
     let mut scores = vec![0.0; 268];
     scores[..12].copy_from_slice(&[0., 0., 0., -9., -9., -9., -9., -0.5, -0.4, -0.9, -0.7, -0.1]);
-    let crossing = crossing.with("tokenizer.ggml.scores", Field::F32s(scores)).open().unwrap();
+    let crossing = crossing.with("tokenizer.ggml.scores", Value::F32s(scores)).open().unwrap();
     let n_crossing = |text: &str| {
         let ids = crossing.encode_document(text).ids;
         ids.iter().filter(|id| id.0 == 11).count()
@@ -103,14 +102,14 @@ fn long_texts_are_cut_only_where_no_token_crosses() {
 
 #[test]
 fn the_space_before_a_text_is_put_as_the_file_says() {
-    let none = sentence_piece_gguf().with("tokenizer.ggml.add_space_prefix", Field::Bool(false));
+    let none = sentence_piece_gguf().with("tokenizer.ggml.add_space_prefix", Value::Bool(false));
     let none = none.open().unwrap();
     assert_eq!(spelled(&none, "sea"), ["s", "ea"]);
     assert_eq!(none.decode(&[TokenId(9)]), " sea");
 
     let metaspace = |scheme: &str| {
         let mut json = sentence_piece_json();
-        json["normalizer"] = Value::Null;
+        json["normalizer"] = Json::Null;
         json["pre_tokenizer"] = json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": false });
         Folder::new(&json).open().unwrap()
     };
@@ -178,11 +177,6 @@ fn check_gguf(vocab: GgufVocab, words: &[&str]) {
 #[test]
 fn a_gguf_vocabulary_that_cannot_be_is_refused_by_key() {
     let good = byte_level_gguf;
-    let tokens = |from: usize, to: &str| {
-        let Field::Texts(mut tokens) = good().0[3].1.clone() else { unreachable!() };
-        tokens[from] = to.to_owned();
-        good().with("tokenizer.ggml.tokens", Field::Texts(tokens))
-    };
     let merges = |merges: &[&str]| good().with("tokenizer.ggml.merges", texts(merges));
 
     check_gguf(good().without("tokenizer.ggml.model"), &["tokenizer.ggml.model", "missing"]);
@@ -194,12 +188,12 @@ fn a_gguf_vocabulary_that_cannot_be_is_refused_by_key() {
     check_gguf(good().without("tokenizer.ggml.merges"), &["tokenizer.ggml.merges", "missing"]);
     let empty = good().with("tokenizer.ggml.tokens", texts::<&str>(&[]));
     check_gguf(empty.without("tokenizer.ggml.token_type"), &["tokenizer.ggml.tokens", "empty"]);
-    let short = good().with("tokenizer.ggml.token_type", Field::I32s(vec![1, 1]));
+    let short = good().with("tokenizer.ggml.token_type", Value::I32s(vec![1, 1]));
     check_gguf(short, &["tokenizer.ggml.token_type", "2 entries", "263"]);
-    let kinds = good().with("tokenizer.ggml.token_type", Field::I32s(vec![9; 263]));
+    let kinds = good().with("tokenizer.ggml.token_type", Value::I32s(vec![9; 263]));
     check_gguf(kinds, &["tokenizer.ggml.token_type", "9", "1 to 6"]);
-    check_gguf(tokens(257, "Ġs"), &["tokenizer.ggml.tokens", "256 and 257", "Ġs"]);
-    check_gguf(tokens(usize::from(b'z'), "zzz"), &["tokenizer.ggml.tokens", "\"z\""]);
+    check_gguf(good().with_token(257, "Ġs"), &["tokenizer.ggml.tokens", "256 and 257", "Ġs"]);
+    check_gguf(good().with_token(usize::from(b'z'), "zzz"), &["tokenizer.ggml.tokens", "\"z\""]);
     check_gguf(merges(&["Ġ s", "Ġs q"]), &["tokenizer.ggml.merges", "entry 1", "Ġsq"]);
     check_gguf(merges(&["xyz a"]), &["tokenizer.ggml.merges", "entry 0", "xyz"]);
     for malformed in ["", "Ġ", "Ġs", "Ġ "] {
@@ -207,22 +201,22 @@ fn a_gguf_vocabulary_that_cannot_be_is_refused_by_key() {
     }
     for key in ["bos", "eos", "eot"].map(|mark| format!("tokenizer.ggml.{mark}_token_id")) {
         let key: &'static str = Box::leak(key.into_boxed_str());
-        check_gguf(good().with(key, Field::U32(263)), &[key, "263"]);
-        check_gguf(good().with(key, Field::U32(u32::MAX)), &[key]);
+        check_gguf(good().with(key, Value::U32(263)), &[key, "263"]);
+        check_gguf(good().with(key, Value::U32(u32::MAX)), &[key]);
     }
-    check_gguf(good().with("tokenizer.ggml.pre", Field::U32(7)), &["tokenizer.ggml.pre"]);
+    check_gguf(good().with("tokenizer.ggml.pre", Value::U32(7)), &["tokenizer.ggml.pre"]);
 
     let piece = sentence_piece_gguf;
     check_gguf(piece().without("tokenizer.ggml.scores"), &["tokenizer.ggml.scores", "missing"]);
-    let scores = piece().with("tokenizer.ggml.scores", Field::F32s(vec![0.0; 3]));
+    let scores = piece().with("tokenizer.ggml.scores", Value::F32s(vec![0.0; 3]));
     check_gguf(scores, &["tokenizer.ggml.scores", "3 entries"]);
-    let unknown = piece().with("tokenizer.ggml.unknown_token_id", Field::U32(9999));
+    let unknown = piece().with("tokenizer.ggml.unknown_token_id", Value::U32(9999));
     check_gguf(unknown, &["tokenizer.ggml.unknown_token_id", "9999"]);
-    let nan = piece().with("tokenizer.ggml.scores", Field::F32s(vec![f32::NAN; 268]));
+    let nan = piece().with("tokenizer.ggml.scores", Value::F32s(vec![f32::NAN; 268]));
     assert!(nan.open().is_ok(), "scores of no number only lose their order");
 }
 
-fn check_folder(change: impl Fn(&mut Value), words: &[&str]) {
+fn check_folder(change: impl Fn(&mut Json), words: &[&str]) {
     let mut json = byte_level_json();
     change(&mut json);
     let folder = Folder::new(&json);
@@ -233,28 +227,28 @@ fn check_folder(change: impl Fn(&mut Value), words: &[&str]) {
 #[test]
 fn a_folder_whose_vocabulary_cannot_be_is_refused_by_key() {
     check_folder(|json| json["model"]["type"] = "WordPiece".into(), &["model.type", "BPE"]);
-    check_folder(|json| json["model"] = Value::Null, &["Hugging Face"]);
+    check_folder(|json| json["model"] = Json::Null, &["Hugging Face"]);
     check_folder(|json| json["model"]["vocab"] = json!({}), &["model.vocab", "empty"]);
     check_folder(|json| json["model"]["vocab"] = json!(["a"]), &["tokens with their ids"]);
     check_folder(|json| json["model"]["vocab"]["ea"] = (-1).into(), &["-1"]);
     check_folder(|json| json["model"]["vocab"]["ea"] = 256.into(), &["256", "ea", "Ġs"]);
     let huge = u32::MAX.into();
-    let huge = move |json: &mut Value| json["model"]["vocab"]["12"] = Value::clone(&huge);
+    let huge = move |json: &mut Json| json["model"]["vocab"]["12"] = Json::clone(&huge);
     check_folder(huge, &["model.vocab", "4294967295"]);
     check_folder(|json| json["model"]["merges"] = json!([["a", "q"]]), &["model.merges", "aq"]);
     check_folder(|json| json["model"]["merges"] = json!(["aq"]), &["model.merges", "pair"]);
-    let prefix = |json: &mut Value| json["model"]["continuing_subword_prefix"] = "##".into();
+    let prefix = |json: &mut Json| json["model"]["continuing_subword_prefix"] = "##".into();
     check_folder(prefix, &["continuing_subword_prefix", "##"]);
-    let split = |step: Value| move |json: &mut Value| json["pre_tokenizer"] = step.clone();
+    let split = |step: Json| move |json: &mut Json| json["pre_tokenizer"] = step.clone();
     check_folder(split(json!({ "type": "BertPreTokenizer" })), &["pre_tokenizer", "ByteLevel"]);
-    check_folder(split(Value::Null), &["pre_tokenizer"]);
+    check_folder(split(Json::Null), &["pre_tokenizer"]);
     let regex = json!({ "type": "Sequence", "pretokenizers": [
         { "type": "Split", "pattern": { "Regex": "(" }, "behavior": "Isolated", "invert": false },
         { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true } ] });
     check_folder(split(regex), &["Split"]);
-    let nmt = |json: &mut Value| json["normalizer"] = json!({ "type": "Nmt" });
+    let nmt = |json: &mut Json| json["normalizer"] = json!({ "type": "Nmt" });
     check_folder(nmt, &["normalizer", "Nmt", "NFC"]);
-    let added = |json: &mut Value| json["added_tokens"][0]["id"] = 3.into();
+    let added = |json: &mut Json| json["added_tokens"][0]["id"] = 3.into();
     check_folder(added, &["added_tokens", "<|im_start|>"]);
 
     // A key that occurs twice.
