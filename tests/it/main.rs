@@ -9,3 +9,4 @@ mod fuzz_files;
 mod hub;
 mod open_models;
 mod tokenizer;
+mod voyage;
