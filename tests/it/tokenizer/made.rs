@@ -43,7 +43,11 @@ impl GgufVocab {
 
     pub fn open(&self) -> Result<Tokenizer, TokenizerError> {
         let folder = ScratchFolder::new();
-        Tokenizer::open(&folder.file("made.gguf", &self.0.bytes()))
+        Tokenizer::open(&folder.file("made.gguf", &self.bytes()))
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        self.0.bytes()
     }
 }
 

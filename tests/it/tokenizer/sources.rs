@@ -9,7 +9,7 @@ use super::made::{
     text, texts,
 };
 use super::{TRICKY, check_spans};
-use crate::fixtures::Value;
+use crate::fixtures::{Random, ScratchFolder, Value};
 
 fn ids(tokenizer: &Tokenizer, text: &str, special: SpecialTokens) -> Vec<u32> {
     tokenizer.encode(text, special).iter().map(|id| id.0).collect()
@@ -272,4 +272,42 @@ fn a_folder_without_tokenizer_says_what_is_missing() {
     let folder = Folder::new(&json!({}));
     std::fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
     check_refused(folder.open(), &["no tokenizer.json", folder.path().to_str().unwrap()]);
+}
+
+/// One byte changed, some bytes cut out, or one stretch copied over another.
+fn damaged(bytes: &[u8], random: &mut Random) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let (from, to) = (random.below(bytes.len()), random.below(bytes.len()));
+    match random.below(3) {
+        0 => bytes[from] ^= 1 << random.below(8),
+        1 => drop(bytes.drain(from..(from + 1 + random.below(40)).min(bytes.len()))),
+        _ => {
+            let stretch = bytes[from..(from + 20).min(bytes.len())].to_vec();
+            let end = (to + stretch.len()).min(bytes.len());
+            bytes.splice(to..end, stretch);
+        }
+    }
+    bytes
+}
+
+#[test]
+fn damaged_files_are_refused_or_read_but_nothing_panics() {
+    let mut random = Random(4711);
+    let folder = ScratchFolder::new();
+    let gguf_files = [byte_level_gguf().bytes(), sentence_piece_gguf().bytes()];
+    let json_files = [byte_level_json().to_string(), sentence_piece_json().to_string()];
+    let mut n_opened = 0;
+    for round in 0..400 {
+        let gguf = folder.file("made.gguf", &damaged(&gguf_files[round % 2], &mut random));
+        folder.file("tokenizer.json", &damaged(json_files[round % 2].as_bytes(), &mut random));
+        for path in [gguf.as_path(), folder.path()] {
+            let Ok(tokenizer) = Tokenizer::open(path) else { continue };
+            for text in TRICKY {
+                let encoded = tokenizer.encode_document(text);
+                tokenizer.decode(&encoded.ids);
+            }
+            n_opened += 1;
+        }
+    }
+    assert!((100..700).contains(&n_opened), "{n_opened} of 800 were opened");
 }
