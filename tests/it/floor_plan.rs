@@ -13,9 +13,10 @@
 mod modules;
 mod words;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use modules::{Import, Modules, Target, ring, show};
+use modules::{Import, Modules, Target, rings, show};
 use words::{Word, without_tests, words};
 
 /// The floors, lowest first.
@@ -82,7 +83,7 @@ fn house_faults(source: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
     let rooms = modules.all().filter(|module| module.len() == 1);
     let homeless = rooms.filter(|module| floor(&module[0]).is_none());
     faults.extend(homeless.map(|module| format!("{} has no floor", show(module))));
-    faults.extend(ring_fault(&imports));
+    faults.extend(ring_faults(&imports));
     faults
 }
 
@@ -96,13 +97,16 @@ fn library_faults(source: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
         Target::Crate(used) => Some(format!("{} uses the crate {used}", show(&import.from))),
         Target::Module(_) => None,
     });
-    outside.chain(ring_fault(&imports)).collect()
+    outside.chain(ring_faults(&imports)).collect()
 }
 
-fn ring_fault(imports: &std::collections::BTreeSet<Import>) -> Option<String> {
-    let ring = ring(imports)?;
-    let names: Vec<String> = ring.iter().chain(ring.first()).map(show).collect();
-    Some(format!("a ring of imports: {}", names.join(" -> ")))
+fn ring_faults(imports: &BTreeSet<Import>) -> Vec<String> {
+    let show_all = |ring: Vec<_>| {
+        let edges: Vec<String> =
+            ring.into_iter().map(|(from, to)| format!("{} -> {}", show(from), show(to))).collect();
+        format!("a ring of imports: {}", edges.join(", "))
+    };
+    rings(imports).into_iter().map(show_all).collect()
 }
 
 /// What is wrong with one file on its own.

@@ -144,45 +144,43 @@ impl Modules {
     }
 }
 
-/// A ring of modules that import from each other, if there is one. Passing a child's names on is
-/// no import: a child may use its parent's items as long as the parent does not use the child's.
-pub fn ring(imports: &BTreeSet<Import>) -> Option<Vec<Module>> {
-    let mut next: BTreeMap<&Module, Vec<&Module>> = BTreeMap::new();
-    for import in imports.iter().filter(|import| !import.is_passed_on) {
-        if let Target::Module(to) = &import.to {
-            next.entry(&import.from).or_default().push(to);
+/// The rings of modules that import from each other: of each, all the imports within it. Passing
+/// a child's names on is no import: a child may use its parent's items as long as the parent does
+/// not use the child's.
+pub fn rings(imports: &BTreeSet<Import>) -> Vec<Vec<(&Module, &Module)>> {
+    let counted = imports.iter().filter(|import| !import.is_passed_on);
+    let edges: Vec<(&Module, &Module)> = counted
+        .filter_map(|import| match &import.to {
+            Target::Module(to) => Some((&import.from, to)),
+            Target::Crate(_) => None,
+        })
+        .collect();
+    let mut rings: Vec<Vec<(&Module, &Module)>> = Vec::new();
+    for &(from, to) in &edges {
+        let is_in_ring = reached(to, &edges).contains(from);
+        if !is_in_ring || rings.iter().any(|ring| ring.contains(&(from, to))) {
+            continue;
         }
+        let reached_from = reached(from, &edges);
+        let in_ring =
+            |module| reached_from.contains(module) && reached(module, &edges).contains(from);
+        rings.push(edges.iter().copied().filter(|(a, b)| in_ring(a) && in_ring(b)).collect());
     }
-    let mut done = BTreeSet::new();
-    for start in next.keys() {
-        let mut way = Vec::new();
-        if let Some(ring) = walk(start, &next, &mut way, &mut done) {
-            return Some(ring);
-        }
-    }
-    None
+    rings
 }
 
-fn walk<'a>(
-    module: &'a Module,
-    next: &BTreeMap<&'a Module, Vec<&'a Module>>,
-    way: &mut Vec<&'a Module>,
-    done: &mut BTreeSet<&'a Module>,
-) -> Option<Vec<Module>> {
-    if let Some(start) = way.iter().position(|passed| *passed == module) {
-        return Some(way[start..].iter().map(|module| (*module).clone()).collect());
-    }
-    if !done.contains(module) {
-        way.push(module);
-        for further in next.get(module).map_or(&[][..], Vec::as_slice) {
-            if let Some(ring) = walk(further, next, way, done) {
-                return Some(ring);
+/// What `start` imports from, and what that does, and so on; itself if it comes back to it.
+fn reached<'a>(start: &Module, edges: &[(&'a Module, &'a Module)]) -> BTreeSet<&'a Module> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![start.clone()];
+    while let Some(module) = open.pop() {
+        for &(_, to) in edges.iter().filter(|(from, _)| **from == module) {
+            if found.insert(to) {
+                open.push(to.clone());
             }
         }
-        way.pop();
-        done.insert(module);
     }
-    None
+    found
 }
 
 /// A module's path as people write it.
