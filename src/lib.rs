@@ -7,6 +7,7 @@
 pub mod attention;
 pub mod backend;
 pub mod engine;
+pub mod hub;
 pub mod ids;
 pub mod memory;
 pub mod model;

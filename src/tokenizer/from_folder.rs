@@ -20,7 +20,7 @@ use self::settings::Settings;
 use super::added::{AddedToken, AddedTokens};
 use super::error::{TokenizerError, VocabularyFault, shorten};
 use super::parts::{Marks, Parts};
-use super::pieces::{Alphabet, Pieces, has_space_after_letter};
+use super::pieces::{Alphabet, PieceRole, Pieces, has_space_after_letter};
 use super::stream::LeadingSpace;
 use super::vocabulary::Vocabulary;
 use super::words::{PrefixScope, WordRules, Words};
@@ -142,13 +142,14 @@ impl Source<'_> {
 
     /// Every token's text; ids that no token has stand for nothing.
     fn pieces(&self, alphabet: Alphabet) -> Result<Pieces, VocabularyFault> {
-        let mut slots: Vec<Option<(&str, Vec<u8>, bool)>> = Vec::new();
+        let mut slots: Vec<Option<(&str, Vec<u8>, PieceRole)>> = Vec::new();
         let words = self.json.model.vocab.0.iter();
-        let words = words.map(|(text, id)| (text.as_str(), *id, alphabet.bytes(text), false));
-        let added = self.json.added_tokens.iter();
-        let added =
-            added.map(|t| (t.content.as_str(), t.id, t.content.clone().into_bytes(), t.special));
-        for (text, id, bytes, is_control) in words.chain(added) {
+        let words = words.map(|(t, id)| (t.as_str(), *id, alphabet.bytes(t), PieceRole::Text));
+        let added = self.json.added_tokens.iter().map(|token| {
+            let role = if token.special { PieceRole::Control } else { PieceRole::Text };
+            (token.content.as_str(), token.id, token.content.clone().into_bytes(), role)
+        });
+        for (text, id, bytes, role) in words.chain(added) {
             let idx = id as usize;
             if idx >= self.file_bytes {
                 let limit = self.file_bytes;
@@ -161,12 +162,12 @@ impl Source<'_> {
                 let (first, second) = (shorten(other), shorten(text));
                 return Err(VocabularyFault::DuplicateId { key: ADDED, id, first, second });
             }
-            slots[idx] = Some((text, bytes, is_control));
+            slots[idx] = Some((text, bytes, role));
         }
         let mut pieces = Pieces::default();
         for slot in slots {
-            let (_, bytes, is_control) = slot.unwrap_or_default();
-            pieces.push(&bytes, is_control);
+            let (_, bytes, role) = slot.unwrap_or_default();
+            pieces.push(&bytes, role);
         }
         Ok(pieces)
     }

@@ -16,7 +16,7 @@ use tokenizers::normalizers::{NormalizerWrapper, Replace};
 use super::added::{AddedToken, AddedTokens};
 use super::error::{TokenizerError, VocabularyFault, shorten};
 use super::parts::{Marks, Parts};
-use super::pieces::{Alphabet, METASPACE, Pieces, has_space_after_letter};
+use super::pieces::{Alphabet, METASPACE, PieceRole, Pieces, has_space_after_letter};
 use super::splitter::Splitter;
 use super::stream::LeadingSpace;
 use super::vocabulary::Vocabulary;
@@ -252,9 +252,9 @@ impl<'a> Listed<'a> {
         let mut pieces = Pieces::default();
         for (text, _, kind) in self.entries() {
             match kind {
-                TokenKind::Control => pieces.push(text.as_bytes(), true),
-                TokenKind::UserDefined => pieces.push(text.as_bytes(), false),
-                _ => pieces.push(&self.alphabet.bytes(text), false),
+                TokenKind::Control => pieces.push(text.as_bytes(), PieceRole::Control),
+                TokenKind::UserDefined => pieces.push(text.as_bytes(), PieceRole::Text),
+                _ => pieces.push(&self.alphabet.bytes(text), PieceRole::Text),
             }
         }
         pieces

@@ -82,6 +82,16 @@ fn is_printable(byte: u8) -> bool {
     matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF)
 }
 
+/// What a token is to the model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum PieceRole {
+    /// Text.
+    #[default]
+    Text,
+    /// Steers it.
+    Control,
+}
+
 /// The bytes of every token, one after another.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pieces {
@@ -93,12 +103,11 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
-    /// Adds the next token: what it decodes to, and whether it steers the model rather than being
-    /// text.
-    pub fn push(&mut self, bytes: &[u8], is_control: bool) {
+    /// Adds the next token.
+    pub fn push(&mut self, bytes: &[u8], role: PieceRole) {
         self.bytes.extend_from_slice(bytes);
         self.ends.push(self.bytes.len());
-        self.is_control.push(is_control);
+        self.is_control.push(role == PieceRole::Control);
     }
 
     /// Tokens of the vocabulary.
@@ -164,8 +173,8 @@ mod tests {
     #[test]
     fn control_tokens_are_spelled_but_decode_to_nothing() {
         let mut pieces = Pieces::default();
-        pieces.push(b"<|end|>", true);
-        pieces.push(b" sea", false);
+        pieces.push(b"<|end|>", PieceRole::Control);
+        pieces.push(b" sea", PieceRole::Text);
         assert_eq!(
             (pieces.spelled(TokenId(0)), pieces.decoded(TokenId(0))),
             (&b"<|end|>"[..], &b""[..])
