@@ -1,7 +1,8 @@
 //! How is a question asked of a document? As one user message, the document first: the document is
 //! read, the question is looked up in it, and what the answer attended to is reported.
 
-use super::{EngineError, ProgressFn, Session};
+use super::error::EngineError;
+use super::session::{ProgressFn, Session};
 use crate::ids::ByteSpan;
 use crate::memory::Phase;
 use crate::tokenizer::{GenerationPrompt, Message, PartOrigin, Role};

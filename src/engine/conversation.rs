@@ -1,7 +1,8 @@
 //! How does a conversation go on for ever? Only what a new turn adds to the rendered conversation
 //! is fed: the memory holds all that was said, the template is asked for one turn at a time.
 
-use super::{EngineError, Session};
+use super::error::EngineError;
+use super::session::Session;
 use crate::ids::TokenId;
 use crate::tokenizer::{GenerationPrompt, Message, Prompt, Role, Tokenizer};
 

@@ -1,9 +1,7 @@
 //! What can go wrong above the model?
 
-use memory_store::StoreError;
-
 use crate::attention::AttentionError;
-use crate::memory::ConfigError;
+use crate::memory::{ConfigError, StoreError};
 use crate::model::ModelError;
 use crate::tokenizer::{ChatError, TokenizerError};
 

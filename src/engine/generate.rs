@@ -1,7 +1,8 @@
 //! How does an answer come out? Token by token, as an iterator of pieces of text.
 
+use super::error::EngineError;
 use super::sampler::Sampler;
-use super::{EngineError, Session};
+use super::session::{Session, no_progress};
 use crate::ids::TokenId;
 use crate::memory::Phase;
 use crate::tokenizer::StreamDecoder;
@@ -94,7 +95,7 @@ impl Generation<'_> {
 
     fn step(&mut self) -> Result<Option<Piece>, EngineError> {
         if let Some(token) = self.pending.take() {
-            self.session.feed(&[token], None, Phase::Answering, &mut super::no_progress)?;
+            self.session.feed(&[token], None, Phase::Answering, &mut no_progress)?;
         }
         if !self.session.has_logits {
             return Err(EngineError::NothingRead);
@@ -103,14 +104,14 @@ impl Generation<'_> {
             return Ok(self.end(FinishReason::Length));
         }
         let token = self.sampler.pick(&self.session.logits);
-        let tokenizer = self.session.engine.loaded.clone();
-        if tokenizer.tokenizer.is_end(token) {
+        let tokenizer = self.session.engine.clone();
+        if tokenizer.tokenizer().is_end(token) {
             return Ok(self.end(FinishReason::Stop));
         }
         self.left -= 1;
         self.n_tokens += 1;
         self.pending = Some(token);
-        let text = self.decoder.push(tokenizer.tokenizer.piece(token));
+        let text = self.decoder.push(tokenizer.tokenizer().piece(token));
         Ok(Some(Piece { token, text }))
     }
 

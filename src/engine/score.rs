@@ -1,7 +1,8 @@
 //! How well does the model predict a text? Teacher-forced: each token's negative log-likelihood
 //! given those before it, read as a document is.
 
-use super::{EngineError, Progress, ProgressFn, Session};
+use super::error::EngineError;
+use super::session::{Progress, ProgressFn, Session};
 use crate::ids::TokenId;
 use crate::memory::Phase;
 use crate::model::LOGIT_ROWS;

@@ -3,13 +3,12 @@
 
 use std::ops::ControlFlow;
 
-use memory_store::InMemoryStore;
-
-use super::{Engine, EngineError};
+use super::error::EngineError;
+use super::loaded::Engine;
 use crate::backend::PageLayout;
 use crate::backend::cpu::CpuBackend;
 use crate::ids::{ByteSpan, TokenId};
-use crate::memory::{Memory, MemoryConfig, Phase};
+use crate::memory::{InMemoryStore, Memory, MemoryConfig, Phase};
 use crate::model::Workspace;
 
 /// How far a longer task has come.
@@ -45,8 +44,18 @@ pub struct Session {
     pub(super) read_bytes: usize,
 }
 
+impl Engine {
+    /// A new session with nothing read yet.
+    ///
+    /// # Errors
+    /// When the memory's sizes do not fit each other or the model.
+    pub fn session(&self, memory: &MemoryConfig) -> Result<Session, EngineError> {
+        Session::new(self.clone(), memory)
+    }
+}
+
 impl Session {
-    pub(super) fn new(engine: Engine, config: &MemoryConfig) -> Result<Self, EngineError> {
+    fn new(engine: Engine, config: &MemoryConfig) -> Result<Self, EngineError> {
         let transformer = engine.transformer();
         let layout = PageLayout {
             heads: transformer.heads(),

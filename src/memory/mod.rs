@@ -22,7 +22,8 @@ mod pages;
 
 use std::sync::Arc;
 
-use memory_store::{RecordId, StoreError, UnitStore};
+use memory_store::RecordId;
+pub use memory_store::{InMemoryStore, StoreError, UnitStore};
 
 use self::evidence::EvidenceTally;
 use self::index::SegmentIndex;
@@ -297,7 +298,7 @@ impl<B: Backend> Memory<B> {
     ) -> Result<(), StoreError> {
         let end = self.n_tokens + self.chunk.n_tokens;
         let unit_slots = self.unit_slots();
-        let mut push_fast = |kind: PageKind, placed: &mut Vec<PlacedPage<'a>>| {
+        let push_fast = |kind: PageKind, placed: &mut Vec<PlacedPage<'a>>| {
             for page in self.pages.iter().filter(|page| page.kind == kind) {
                 let tokens = self.pages.tokens_of(&page, end);
                 let angles = match kind {

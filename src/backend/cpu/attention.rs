@@ -2,11 +2,10 @@
 //! tokens are few, by runs of pages whose partial results are merged by log-sum-exp. The split
 //! depends on sizes alone, so the result is the same whatever the number of threads.
 
+use super::crew::{AttentionScratch, Crew, page_shape};
 use super::pool::Grid;
-use super::project::Crew;
-use super::simd::attend::{Attend, PageShape, Queries, RowState, Scratch};
+use super::simd::attend::{Attend, Queries, RowState};
 use super::simd::rows::{RotateRows, ToHalf};
-use super::worker_scratch;
 use crate::backend::{AttendStep, HeadShape, PageTarget, Placement};
 
 /// Query rows of a task: some 100 KB of queries and outputs, and the widening of a page amortised.
@@ -18,38 +17,13 @@ const MAX_SPLIT_TOKENS: usize = 16;
 /// Pages of a task when they are shared out.
 const PAGES_A_SPLIT: usize = 4;
 
-/// What a worker needs for attention.
-#[derive(Debug, Default)]
-pub struct AttentionScratch {
-    page: Option<(PageShape, Scratch)>,
-    near: Vec<f32>,        // [row][head_dim]
-    far: Vec<f32>,         // [row][head_dim]
-    out: Vec<f32>,         // [row][head_dim]
-    states: Vec<RowState>, // [row]
-}
-
 /// Partial results of attention that was shared out by pages: `[split][kv_head]` of outputs
 /// `[row][head_dim]`, states `[row]` and states of the pages alone `[page][row]`.
 pub type Partials = Vec<f32>;
 
-impl AttentionScratch {
-    /// The page scratch for `shape`, made anew only when the shape changes.
-    pub fn page_scratch(page: &mut Option<(PageShape, Scratch)>, shape: PageShape) -> &mut Scratch {
-        if page.as_ref().is_none_or(|(made_for, _)| *made_for != shape) {
-            *page = Some((shape, Scratch::new(shape)));
-        }
-        &mut page.as_mut().expect("because it was made above").1
-    }
-}
-
-/// The page shape of `heads` and `page_len`.
-pub fn page_shape(heads: HeadShape, page_len: usize) -> PageShape {
-    PageShape { head_dim: heads.head_dim, page_len, n_pairs: heads.n_pairs }
-}
-
 /// Attention of one layer. `queries` and `out` are `[token][head][head_dim]`.
 pub fn attend(
-    crew: &Crew<'_>,
+    crew: &Crew,
     partials: &mut Partials,
     mut step: AttendStep<'_>,
     queries: &[f32],
@@ -68,7 +42,7 @@ pub fn attend(
 }
 
 /// Many tokens: a task is a block of tokens of one KV head and sees all pages.
-fn attend_blocks(crew: &Crew<'_>, step: &AttendStep<'_>, queries: &[f32], out: &mut [f32]) {
+fn attend_blocks(crew: &Crew, step: &AttendStep<'_>, queries: &[f32], out: &mut [f32]) {
     let heads = step.layout.heads;
     let width = heads.group() * heads.head_dim;
     let row_step = (ROWS_A_TASK / heads.group()).max(1);
@@ -76,7 +50,7 @@ fn attend_blocks(crew: &Crew<'_>, step: &AttendStep<'_>, queries: &[f32], out: &
     let cells = &mut out[..step.n_tokens * cols];
     let mut grids = [Grid { cells, cols, row_step, col_step: width }];
     crew.pool.run_blocks(&mut grids, &|worker, mut block| {
-        let mut scratch = worker_scratch(crew.scratch, worker);
+        let mut scratch = crew.scratch(worker);
         let AttentionScratch { page, near, far, out, states } = &mut scratch.attention;
         let kv_head = block.cols.start / width;
         let tokens = block.rows.clone();
@@ -94,7 +68,7 @@ fn attend_blocks(crew: &Crew<'_>, step: &AttendStep<'_>, queries: &[f32], out: &
             },
             pages: step.pages,
             keys_at: step.layout.keys(step.layer, kv_head).start,
-            scratch: AttentionScratch::page_scratch(page, page_shape(heads, step.layout.page_len)),
+            scratch: page.of(page_shape(heads, step.layout.page_len)),
             out,
             states,
             page_states: None,
@@ -144,7 +118,7 @@ impl PartialShape {
 }
 
 /// Few tokens: a task is a run of pages of one KV head and sees all tokens.
-fn attend_split(crew: &Crew<'_>, partials: &mut Partials, step: &AttendStep<'_>, queries: &[f32]) {
+fn attend_split(crew: &Crew, partials: &mut Partials, step: &AttendStep<'_>, queries: &[f32]) {
     let heads = step.layout.heads;
     let shape = PartialShape::of(step);
     let n_splits = step.pages.len().div_ceil(PAGES_A_SPLIT);
@@ -152,7 +126,7 @@ fn attend_split(crew: &Crew<'_>, partials: &mut Partials, step: &AttendStep<'_>,
     let mut grids =
         [Grid { cells: partials, cols: shape.len(), row_step: 1, col_step: shape.len() }];
     crew.pool.run_blocks(&mut grids, &|worker, mut block| {
-        let mut scratch = worker_scratch(crew.scratch, worker);
+        let mut scratch = crew.scratch(worker);
         let AttentionScratch { page, near, far, .. } = &mut scratch.attention;
         let row = block.rows.start;
         let (split, kv_head) = (row / heads.n_kv_heads, row % heads.n_kv_heads);
@@ -165,7 +139,7 @@ fn attend_split(crew: &Crew<'_>, partials: &mut Partials, step: &AttendStep<'_>,
             queries: Queries { near, far, group: heads.group(), first_index: step.first_index },
             pages,
             keys_at: step.layout.keys(step.layer, kv_head).start,
-            scratch: AttentionScratch::page_scratch(page, page_shape(heads, step.layout.page_len)),
+            scratch: page.of(page_shape(heads, step.layout.page_len)),
             out,
             states,
             page_states: Some(page_states),
@@ -242,7 +216,7 @@ fn sum_masses(step: &AttendStep<'_>, partials: &Partials, masses: &mut [f32]) {
 /// The rows `[token][head of the group]` of one KV head, rotated to their places and, when some
 /// page is far, to the far distance; scaled by `1 / sqrt(head_dim)`.
 fn rotate_queries(
-    crew: &Crew<'_>,
+    crew: &Crew,
     step: &AttendStep<'_>,
     queries: &[f32],
     (kv_head, tokens): (usize, std::ops::Range<usize>),
@@ -269,7 +243,7 @@ fn rotate_queries(
 
 /// Writes keys (dimension-major) and values of some tokens into a page.
 pub fn write_page(
-    crew: &Crew<'_>,
+    crew: &Crew,
     target: PageTarget<'_>,
     (keys, values): (&[f32], &[f32]),
     tokens: std::ops::Range<usize>,

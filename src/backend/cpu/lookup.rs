@@ -5,24 +5,15 @@
 //! rows, and these are summed over heads (DESIGN.md, section 2). Softmax within a head first keeps
 //! heads with large logits from drowning the others (as in TokenSelect, arXiv 2411.02886).
 
-use super::attention::{AttentionScratch, page_shape};
+use super::crew::{Crew, page_shape};
 use super::pool::Grid;
-use super::project::Crew;
-use super::simd::attend::{BestKey, PageShape, Scratch};
+use super::simd::attend::BestKey;
 use super::simd::rows::{ExpShifted, MaxScaled, QuantizeRow, RotateRows};
 use super::simd::segments::{ScoreSegments, UNITS};
-use super::worker_scratch;
 use crate::backend::{HeadShape, LookupQueries, LookupStep, PageLayout, SegmentsView};
 
 /// Units of a coarse task: some 130 KB of means at eight segments of 64 dimensions.
 const UNITS_A_TASK: usize = 256;
-
-/// What a worker needs for lookup.
-#[derive(Debug, Default)]
-pub struct LookupScratch {
-    page: Option<(PageShape, Scratch)>,
-    scores: Vec<f32>, // [row][unit of the task], or [unit]
-}
 
 /// Scores and votes of one lookup.
 #[derive(Debug, Default)]
@@ -32,7 +23,7 @@ pub struct VoteBuffers {
 }
 
 /// See [`crate::backend::Backend::prepare_lookup`].
-pub fn prepare(crew: &Crew<'_>, step: LookupStep<'_>, queries: &[f32], out: &mut LookupQueries) {
+pub fn prepare(crew: &Crew, step: LookupStep<'_>, queries: &[f32], out: &mut LookupQueries) {
     let HeadShape { n_heads, n_kv_heads, head_dim, .. } = step.heads;
     let width = step.heads.group() * head_dim;
     out.n_token_groups = step.n_tokens.div_ceil(step.group_len);
@@ -69,7 +60,7 @@ pub fn prepare(crew: &Crew<'_>, step: LookupStep<'_>, queries: &[f32], out: &mut
 
 /// See [`crate::backend::Backend::vote_by_segments`].
 pub fn vote_by_segments(
-    crew: &Crew<'_>,
+    crew: &Crew,
     buffers: &mut VoteBuffers,
     queries: &LookupQueries,
     index: &[SegmentsView<'_>],
@@ -85,7 +76,7 @@ pub fn vote_by_segments(
     let cells = &mut buffers.scores[..needed];
     let mut grids = [Grid { cells, cols: padded, row_step: n_rows, col_step: UNITS_A_TASK }];
     crew.pool.run_blocks(&mut grids, &|worker, mut block| {
-        let mut scratch = worker_scratch(crew.scratch, worker);
+        let mut scratch = crew.scratch(worker);
         let kv_head = block.rows.start / n_rows;
         let view = index[kv_head];
         let blocks = block.cols.start / UNITS..block.cols.end / UNITS;
@@ -120,7 +111,7 @@ pub fn vote_by_segments(
 
 /// See [`crate::backend::Backend::vote_by_keys`].
 pub fn vote_by_keys(
-    crew: &Crew<'_>,
+    crew: &Crew,
     buffers: &mut VoteBuffers,
     queries: &LookupQueries,
     (layout, layer): (PageLayout, usize),
@@ -137,7 +128,7 @@ pub fn vote_by_keys(
     let shape = page_shape(layout.heads, layout.page_len);
     let mut grids = [Grid { cells, cols: n_rows, row_step: 4, col_step: n_rows }];
     crew.pool.run_blocks(&mut grids, &|worker, mut block| {
-        let mut scratch = worker_scratch(crew.scratch, worker);
+        let mut scratch = crew.scratch(worker);
         for row in block.rows.clone() {
             let (kv_head, candidate) = (row / n_candidates, row % n_candidates);
             let width = n_rows * layout.heads.head_dim;
@@ -145,7 +136,7 @@ pub fn vote_by_keys(
                 shape,
                 keys: &candidates[candidate][layout.keys(layer, kv_head)],
                 queries: &queries.rows[kv_head * width..][..width],
-                scratch: AttentionScratch::page_scratch(&mut scratch.lookup.page, shape),
+                scratch: scratch.lookup.page.of(shape),
                 best: block.row_mut(row),
             });
         }
@@ -160,7 +151,7 @@ pub fn vote_by_keys(
 
 /// `votes[unit]` from the rows that `scores_of(kv_head, row, out)` writes.
 fn soft_vote(
-    crew: &Crew<'_>,
+    crew: &Crew,
     queries: &LookupQueries,
     head_votes: &mut Vec<f32>,
     votes: &mut [f32],
@@ -173,7 +164,7 @@ fn soft_vote(
     head_votes.resize(n_heads * n_units, 0.0);
     let mut grids = [Grid { cells: head_votes, cols: n_units, row_step: 1, col_step: n_units }];
     crew.pool.run_blocks(&mut grids, &|worker, mut block| {
-        let mut scratch = worker_scratch(crew.scratch, worker);
+        let mut scratch = crew.scratch(worker);
         let scores = &mut scratch.lookup.scores;
         if scores.len() < n_units {
             scores.resize(n_units, 0.0);

@@ -2,6 +2,7 @@
 //! are chosen for the instruction set found at run time, and a pool of threads shares each loop.
 
 mod attention;
+mod crew;
 mod lookup;
 mod pool;
 mod project;
@@ -11,10 +12,11 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use self::attention::{AttentionScratch, Partials};
-use self::lookup::{LookupScratch, VoteBuffers};
-use self::pool::{Grid, ThreadPool, Worker};
-use self::project::{Crew, Inputs, ProjectScratch, QuantizedBuffer, takes_bytes};
+use self::attention::Partials;
+use self::crew::Crew;
+use self::lookup::VoteBuffers;
+use self::pool::Grid;
+use self::project::{Inputs, QuantizedBuffer, takes_bytes};
 use self::simd::Isa;
 use self::simd::quantize::RowLayout;
 use self::simd::rows::{Add, RmsNorm, SwiGlu, WidenRow};
@@ -27,19 +29,9 @@ use crate::tensor::Matrix;
 
 /// The processor.
 pub struct CpuBackend {
-    isa: Isa,
+    crew: Crew,
     precision: Precision,
-    pool: ThreadPool,
-    scratch: Vec<Mutex<WorkerScratch>>, // one a worker
     shared: Mutex<SharedScratch>,
-}
-
-/// What one thread needs while it works on a task.
-#[derive(Debug, Default)]
-struct WorkerScratch {
-    project: ProjectScratch,
-    attention: AttentionScratch,
-    lookup: LookupScratch,
 }
 
 /// What all threads work on together in one operation.
@@ -50,14 +42,6 @@ struct SharedScratch {
     votes: VoteBuffers,
 }
 
-/// The scratch of `worker`; uncontended, since no two tasks at a time have the same worker.
-fn worker_scratch(
-    scratch: &[Mutex<WorkerScratch>],
-    worker: Worker,
-) -> MutexGuard<'_, WorkerScratch> {
-    scratch[worker.0].lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl CpuBackend {
     /// The best instruction set found, with `n_threads` threads.
     pub fn new(n_threads: usize, precision: Precision) -> Self {
@@ -66,13 +50,7 @@ impl CpuBackend {
 
     /// A given instruction set, for comparing them.
     pub fn with_isa(isa: Isa, n_threads: usize, precision: Precision) -> Self {
-        let pool = ThreadPool::new(n_threads);
-        let scratch = (0..pool.n_threads()).map(|_| Mutex::default()).collect();
-        Self { isa, precision, pool, scratch, shared: Mutex::default() }
-    }
-
-    fn crew(&self) -> Crew<'_> {
-        Crew { isa: self.isa, pool: &self.pool, scratch: &self.scratch }
+        Self { crew: Crew::new(isa, n_threads), precision, shared: Mutex::default() }
     }
 
     fn shared(&self) -> MutexGuard<'_, SharedScratch> {
@@ -92,7 +70,7 @@ impl CpuBackend {
         let cells = &mut x[..n_rows * cols];
         let row_step = if n_rows * cols <= SERIAL { n_rows.max(1) } else { (SERIAL / cols).max(1) };
         let mut grids = [Grid { cells, cols, row_step, col_step: cols }];
-        self.pool.run_blocks(&mut grids, &|_, mut block| {
+        self.crew.pool.run_blocks(&mut grids, &|_, mut block| {
             for row in block.rows.clone() {
                 body(row, block.row_mut(row));
             }
@@ -111,7 +89,7 @@ impl Backend for CpuBackend {
     type Weight = Matrix;
 
     fn description(&self) -> String {
-        format!("cpu, {}, {} threads", self.isa.name(), self.pool.n_threads())
+        format!("cpu, {}, {} threads", self.crew.isa.name(), self.crew.pool.n_threads())
     }
 
     fn prepare(&self, matrix: &Matrix) -> Matrix {
@@ -132,7 +110,7 @@ impl Backend for CpuBackend {
 
     fn embed(&self, table: &Matrix, tokens: &[TokenId], out: &mut Vec<f32>) {
         self.for_rows(out, table.cols, tokens.len(), &|row, out| {
-            self.isa.run(WidenRow { matrix: table, row: tokens[row].0 as usize, out });
+            self.crew.isa.run(WidenRow { matrix: table, row: tokens[row].0 as usize, out });
         });
     }
 
@@ -140,7 +118,7 @@ impl Backend for CpuBackend {
         let Norm { gain, epsilon, rows } = norm;
         self.for_rows(out, gain.len(), rows.len(), &|row, out| {
             let x = &x[(rows.start + row) * gain.len()..][..gain.len()];
-            self.isa.run(RmsNorm { x, gain, epsilon, out });
+            self.crew.isa.run(RmsNorm { x, gain, epsilon, out });
         });
     }
 
@@ -156,14 +134,15 @@ impl Backend for CpuBackend {
         let x = &input[..n_tokens * cols];
         if outputs.iter().any(|output| takes_bytes(output.weight, self.precision)) {
             let n_terms = if self.precision == Precision::Int8 { 1 } else { 2 };
-            shared.quantized.fill(&self.crew(), x, RowLayout { cols, n_terms });
+            shared.quantized.fill(&self.crew, x, RowLayout { cols, n_terms });
         }
-        let inputs = Inputs { x, quantized: &shared.quantized, n_tokens };
-        project::project(&self.crew(), &inputs, self.precision, outputs, write);
+        let (quantized, precision) = (&shared.quantized, self.precision);
+        let inputs = Inputs { x, quantized, n_tokens, precision };
+        project::project(&self.crew, &inputs, outputs, write);
     }
 
     fn add_bias(&self, x: &mut Vec<f32>, bias: &Vec<f32>, n_rows: usize) {
-        self.for_rows(x, bias.len(), n_rows, &|_, out| self.isa.run(Add { out, x: bias }));
+        self.for_rows(x, bias.len(), n_rows, &|_, out| self.crew.isa.run(Add { out, x: bias }));
     }
 
     fn norm_heads(&self, x: &mut Vec<f32>, norm: Norm<'_, Self>) {
@@ -172,7 +151,7 @@ impl Backend for CpuBackend {
             let mut copy = [0.0; attention::MAX_HEAD_DIM];
             let copy = &mut copy[..head.len()];
             copy.copy_from_slice(head);
-            self.isa.run(RmsNorm { x: copy, gain, epsilon, out: head });
+            self.crew.isa.run(RmsNorm { x: copy, gain, epsilon, out: head });
         });
     }
 
@@ -193,10 +172,10 @@ impl Backend for CpuBackend {
         let (pieces, tail) = (len / PIECE, len % PIECE);
         self.for_rows(gate, PIECE, pieces, &|piece, gate| {
             let up = &up[piece * PIECE..][..PIECE];
-            self.isa.run(SwiGlu { gate, up });
+            self.crew.isa.run(SwiGlu { gate, up });
         });
         let (gate, up) = (&mut gate[len - tail..len], &up[len - tail..len]);
-        self.isa.run(SwiGlu { gate, up });
+        self.crew.isa.run(SwiGlu { gate, up });
     }
 
     fn write_page(
@@ -206,15 +185,15 @@ impl Backend for CpuBackend {
         values: &Vec<f32>,
         tokens: Range<usize>,
     ) {
-        attention::write_page(&self.crew(), target, (keys, values), tokens);
+        attention::write_page(&self.crew, target, (keys, values), tokens);
     }
 
     fn attend(&self, step: AttendStep<'_>, queries: &Vec<f32>, out: &mut Vec<f32>) {
-        attention::attend(&self.crew(), &mut self.shared().partials, step, queries, out);
+        attention::attend(&self.crew, &mut self.shared().partials, step, queries, out);
     }
 
     fn prepare_lookup(&self, step: LookupStep<'_>, queries: &Vec<f32>, out: &mut LookupQueries) {
-        lookup::prepare(&self.crew(), step, queries, out);
+        lookup::prepare(&self.crew, step, queries, out);
     }
 
     fn vote_by_segments(
@@ -224,7 +203,7 @@ impl Backend for CpuBackend {
         votes: &mut [f32],
     ) {
         let buffers = &mut self.shared().votes;
-        lookup::vote_by_segments(&self.crew(), buffers, queries, index, votes);
+        lookup::vote_by_segments(&self.crew, buffers, queries, index, votes);
     }
 
     fn vote_by_keys(
@@ -237,6 +216,6 @@ impl Backend for CpuBackend {
     ) {
         let buffers = &mut self.shared().votes;
         let part = (layout, layer);
-        lookup::vote_by_keys(&self.crew(), buffers, queries, part, candidates, votes);
+        lookup::vote_by_keys(&self.crew, buffers, queries, part, candidates, votes);
     }
 }

@@ -3,18 +3,17 @@
 //! the same way whatever the number of threads.
 
 use std::ops::Range;
-use std::sync::Mutex;
 
-use super::pool::{Block, Grid, MAX_GRIDS, ThreadPool};
+use super::crew::{Crew, ProjectScratch};
+use super::pool::{Block, Grid, MAX_GRIDS};
 use super::simd::Isa;
 use super::simd::dot::{DotRows, MAX_TOKENS};
-use super::simd::panel::{FillPanel, PANEL_ROWS, Panel, PanelProduct};
+use super::simd::panel::{FillPanel, PANEL_ROWS, PanelProduct};
 use super::simd::quantize::{Quantize, QuantizedRows, RowLayout};
 use super::simd::rows::{Dot, WidenRow};
 use super::simd::tile::{Product, Start};
-use super::simd::unpack::{UnpackedRow, group_of};
-use super::{CpuBackend, WorkerScratch, worker_scratch};
-use crate::backend::{Precision, Projection, Write};
+use super::simd::unpack::group_of;
+use crate::backend::{Backend, Precision, Projection, Write};
 use crate::tensor::Matrix;
 
 /// Up to so many tokens weights are multiplied straight from the file, four tokens a pass; above,
@@ -28,16 +27,6 @@ const MAX_DIRECT_ROWS: usize = 512;
 /// Weight rows in an f32 panel.
 const WIDE_PANEL_ROWS: usize = 64;
 
-/// What a worker needs beside inputs and outputs.
-#[derive(Debug, Default)]
-pub struct ProjectScratch {
-    panel: Panel,
-    unpacked: UnpackedRow,
-    row: Vec<f32>,        // [cols]
-    wide_panel: Vec<f32>, // [cols][WIDE_PANEL_ROWS]
-    out: Vec<f32>,        // [token][rows of the task]
-}
-
 /// Activations as bytes, made once for all products of a layer's inputs.
 #[derive(Debug, Default)]
 pub struct QuantizedBuffer {
@@ -48,7 +37,7 @@ pub struct QuantizedBuffer {
 
 impl QuantizedBuffer {
     /// Quantises `[token][layout.cols]` floats.
-    pub fn fill(&mut self, crew: &Crew<'_>, x: &[f32], layout: RowLayout) {
+    pub fn fill(&mut self, crew: &Crew, x: &[f32], layout: RowLayout) {
         /// Tokens of a task, and up to how many the loop is not shared out.
         const TOKENS: usize = 16;
         (self.layout, self.n_tokens) = (layout, x.len() / layout.cols);
@@ -72,16 +61,6 @@ impl QuantizedBuffer {
     }
 }
 
-/// The threads and what they work with.
-pub struct Crew<'a> {
-    /// Instruction set.
-    pub isa: Isa,
-    /// Threads.
-    pub pool: &'a ThreadPool,
-    /// One a worker.
-    pub scratch: &'a [Mutex<WorkerScratch>],
-}
-
 /// The inputs of a product, in both forms.
 pub struct Inputs<'a> {
     /// `[token][cols]`
@@ -90,6 +69,8 @@ pub struct Inputs<'a> {
     pub quantized: &'a QuantizedBuffer,
     /// Tokens.
     pub n_tokens: usize,
+    /// How products are computed.
+    pub precision: Precision,
 }
 
 /// Whether products with `matrix` take quantised activations.
@@ -98,13 +79,13 @@ pub fn takes_bytes(matrix: &Matrix, precision: Precision) -> bool {
 }
 
 /// `out[token][row] (+)= weight[row] . x[token]` for each weight and its output.
-pub fn project(
-    crew: &Crew<'_>,
+pub fn project<B: Backend<Buffer = Vec<f32>, Weight = Matrix>>(
+    crew: &Crew,
     inputs: &Inputs<'_>,
-    precision: Precision,
-    outputs: &mut [Projection<'_, CpuBackend>],
+    outputs: &mut [Projection<'_, B>],
     write: Write,
 ) {
+    let precision = inputs.precision;
     let n_tokens = inputs.n_tokens;
     let mut weights = [None; MAX_GRIDS];
     let mut grids = std::array::from_fn::<_, MAX_GRIDS, _>(|_| Grid::empty());
@@ -119,19 +100,14 @@ pub fn project(
     }
     crew.pool.run_blocks(&mut grids, &|worker, mut block| {
         let matrix = weights[block.grid].expect("because each grid has its weight");
-        let mut scratch = worker_scratch(crew.scratch, worker);
+        let mut scratch = crew.scratch(worker);
         let scratch = &mut scratch.project;
-        let stride = multiply(crew.isa, inputs, matrix, precision, &block.cols, scratch);
+        let stride = multiply(crew.isa, inputs, matrix, &block.cols, scratch);
         deliver(&scratch.out, stride, &mut block, write);
     });
 }
 
-fn rows_of_a_task(
-    crew: &Crew<'_>,
-    matrix: &Matrix,
-    n_tokens: usize,
-    precision: Precision,
-) -> usize {
+fn rows_of_a_task(crew: &Crew, matrix: &Matrix, n_tokens: usize, precision: Precision) -> usize {
     match (takes_bytes(matrix, precision), n_tokens <= MAX_DIRECT_TOKENS) {
         (_, true) => {
             let share = matrix.rows.div_ceil(crew.pool.n_threads());
@@ -147,10 +123,10 @@ fn multiply(
     isa: Isa,
     inputs: &Inputs<'_>,
     matrix: &Matrix,
-    precision: Precision,
     rows: &Range<usize>,
     scratch: &mut ProjectScratch,
 ) -> usize {
+    let precision = inputs.precision;
     let direct = inputs.n_tokens <= MAX_DIRECT_TOKENS;
     let stride = match (takes_bytes(matrix, precision), direct) {
         (true, false) => PANEL_ROWS,

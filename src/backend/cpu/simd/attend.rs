@@ -8,7 +8,7 @@
 //! pages (flash-decoding).
 
 use super::tile::{Product, Start};
-use super::{Kernel, Simd, TILE_ROWS, exp};
+use super::vector::{Kernel, Simd, TILE_ROWS, exp};
 use crate::backend::{PlacedPage, Placement};
 
 /// Sizes of a page and of a head.

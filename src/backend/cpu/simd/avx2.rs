@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Blocks, Kernel, Simd};
+use super::vector::{Blocks, Kernel, Simd};
 
 /// Vectors of 256 bits.
 #[derive(Clone, Copy)]

@@ -7,7 +7,7 @@
 
 use super::quantize::QuantizedRows;
 use super::unpack::{Unpack, UnpackedRow, group_of};
-use super::{Blocks, Kernel, Simd};
+use super::vector::{Blocks, Kernel, Simd};
 use crate::tensor::{DType, Matrix};
 
 /// Tokens that one pass over the weights serves.

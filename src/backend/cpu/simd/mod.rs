@@ -4,9 +4,6 @@
 //! implements it. A loop is a [`Kernel`]: a struct of its arguments with a generic `run`, which
 //! [`Isa::run`] compiles once per instruction set and picks at run time, so that one binary is
 //! fast everywhere. Only this folder (and the thread pool) of the CPU backend has `unsafe`.
-//!
-//! Every method of [`Simd`] and every generic function that calls one is `inline(always)`: it must
-//! end up inside the one function that carries the `target_feature` attribute.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -22,106 +19,10 @@ pub mod rows;
 pub mod segments;
 pub mod tile;
 pub mod unpack;
+mod vector;
 
-/// Query rows or token rows that one register tile covers.
-pub const TILE_ROWS: usize = 6;
-
-/// Vectors of [`Simd::LANES`] floats, and as many 32-bit integers (or four times as many bytes).
-///
-/// # Safety
-/// All methods: the instruction set is present, and every pointer is valid for what is read or
-/// written there, without demands on alignment.
-pub trait Simd: Copy + 'static {
-    /// Floats in a vector: 8 or 16.
-    const LANES: usize;
-    /// Blocks of 32 weights that two vectors of bytes hold: `LANES / 4`, four lanes for each.
-    const BLOCKS: usize = Self::LANES / 4;
-    /// Vectors side by side in a register tile of [`TILE_ROWS`] rows.
-    const TILE_VECTORS: usize;
-    /// `LANES` floats.
-    type F: Copy;
-    /// `LANES` integers of 32 bits, or `4 * LANES` bytes.
-    type I: Copy;
-    /// `BLOCKS` pairs of floats.
-    type P: Copy;
-
-    unsafe fn splat(x: f32) -> Self::F;
-    unsafe fn load(p: *const f32) -> Self::F;
-    unsafe fn store(p: *mut f32, x: Self::F);
-    /// Reads f16.
-    unsafe fn load_f16(p: *const u16) -> Self::F;
-    /// Writes f16, rounded to nearest even.
-    unsafe fn store_f16(p: *mut u16, x: Self::F);
-    unsafe fn add(a: Self::F, b: Self::F) -> Self::F;
-    unsafe fn sub(a: Self::F, b: Self::F) -> Self::F;
-    unsafe fn mul(a: Self::F, b: Self::F) -> Self::F;
-    unsafe fn div(a: Self::F, b: Self::F) -> Self::F;
-    unsafe fn max(a: Self::F, b: Self::F) -> Self::F;
-    unsafe fn abs(a: Self::F) -> Self::F;
-    /// `a * b + c`
-    unsafe fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
-    /// Nearest integer, as float.
-    unsafe fn round(a: Self::F) -> Self::F;
-    /// `a * 2^n` for integral `n` in `-126..=127`.
-    unsafe fn scale_by_power(a: Self::F, n: Self::F) -> Self::F;
-    unsafe fn reduce_add(a: Self::F) -> f32;
-    unsafe fn reduce_max(a: Self::F) -> f32;
-    /// Rounds to the nearest integers and writes them as `LANES` signed bytes (they must fit).
-    unsafe fn store_i8(p: *mut i8, a: Self::F);
-
-    /// Asks for the cache line at `p`, which need not be valid.
-    unsafe fn prefetch(p: *const u8);
-
-    unsafe fn zero_i() -> Self::I;
-    /// Reads `4 * LANES` bytes.
-    unsafe fn load_i(p: *const u8) -> Self::I;
-    /// The same four bytes in each integer.
-    unsafe fn splat_4(p: *const i8) -> Self::I;
-    unsafe fn to_float(a: Self::I) -> Self::F;
-    /// To each integer of `acc` adds the four products of unsigned bytes of `a` and signed bytes
-    /// of `b` that lie in it. `WIDE`: `a` may exceed 127.
-    unsafe fn dot4<const WIDE: bool>(acc: Self::I, a: Self::I, b: Self::I) -> Self::I;
-
-    /// `a << 7`
-    unsafe fn shift_left_7(a: Self::I) -> Self::I;
-
-    /// `BLOCKS` consecutive blocks of Q4_0; the type's one scale twice.
-    unsafe fn load_q4_0(p: *const u8) -> Blocks<Self>;
-    /// `BLOCKS` consecutive blocks of Q4_1.
-    unsafe fn load_q4_1(p: *const u8) -> Blocks<Self>;
-    /// `BLOCKS` consecutive blocks of Q8_0, 128 added to each quant; the type's one scale twice.
-    unsafe fn load_q8_0(p: *const u8) -> Blocks<Self>;
-    unsafe fn zero_pairs() -> Self::P;
-    unsafe fn add_pairs(a: Self::P, b: Self::P) -> Self::P;
-    /// Times the `2 * BLOCKS` floats at `p`.
-    unsafe fn mul_pairs(a: Self::P, p: *const f32) -> Self::P;
-    /// The first number of each pair, in four lanes each.
-    unsafe fn spread_firsts(pairs: Self::P) -> Self::F;
-    /// The sum of the second numbers.
-    unsafe fn sum_seconds(pairs: Self::P) -> f32;
-}
-
-/// Some consecutive blocks of 32 weights, unpacked.
-#[derive(Clone, Copy)]
-pub struct Blocks<S: Simd> {
-    /// The first 16 quants of each block, block after block.
-    pub first: S::I,
-    /// The last 16 quants of each block.
-    pub second: S::I,
-    /// Scale and offset of each block.
-    pub pairs: S::P,
-}
-
-/// A loop, ready to run: its arguments, and a body generic over the instruction set.
-pub trait Kernel {
-    /// What the loop returns.
-    type Output;
-    /// The body. Implementations must be `#[inline(always)]`.
-    ///
-    /// # Safety
-    /// The instruction set `S` is present on this machine.
-    unsafe fn run<S: Simd>(self) -> Self::Output;
-}
+pub use vector::Kernel;
+use vector::Simd;
 
 /// An instruction set that is present on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,26 +97,5 @@ impl Isa {
                 Set::Portable => kernel.run::<portable::Portable>(),
             }
         }
-    }
-}
-
-/// e^x with a relative error below 2e-7; 0 < result where x is below the range of f32.
-///
-/// # Safety
-/// As [`Simd`].
-#[inline(always)]
-pub(super) unsafe fn exp<S: Simd>(x: S::F) -> S::F {
-    // Range reduction to |r| <= ln(2)/2, then the Taylor polynomial of degree 7 (Cody and Waite).
-    // SAFETY: the caller vouches for the instruction set; no memory is touched.
-    unsafe {
-        let x = S::max(x, S::splat(-87.0));
-        let n = S::round(S::mul(x, S::splat(std::f32::consts::LOG2_E)));
-        let r = S::fma(n, S::splat(-0.693_359_4), x);
-        let r = S::fma(n, S::splat(2.121_944_4e-4), r);
-        let mut p = S::splat(1.0 / 5040.0);
-        for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
-            p = S::fma(p, r, S::splat(c));
-        }
-        S::scale_by_power(p, n)
     }
 }

@@ -8,7 +8,7 @@
 
 use super::quantize::QuantizedRows;
 use super::unpack::{Unpack, UnpackedRow, group_of};
-use super::{Kernel, Simd};
+use super::vector::{Kernel, Simd};
 use crate::tensor::{DType, Matrix};
 
 /// Weight rows in a panel.

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{Blocks, Simd};
+use super::vector::{Blocks, Simd};
 
 /// Vectors of eight floats in an array.
 #[derive(Clone, Copy)]

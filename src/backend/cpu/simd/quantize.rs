@@ -3,7 +3,7 @@
 //! can be seen in the logits. The second byte brings 15 bits, more than the weights or the sums
 //! deserve, at less than twice the products.
 
-use super::{Kernel, Simd};
+use super::vector::{Kernel, Simd};
 
 /// Elements that share one scale, as in the weights' formats.
 pub const BLOCK: usize = 32;

@@ -1,6 +1,6 @@
 //! What happens to one row of activations between the products? Norm, quantisation, gate, sums.
 
-use super::{Kernel, Simd, exp};
+use super::vector::{Kernel, Simd, exp};
 use crate::tensor::{DType, Matrix, dequantize_row};
 
 /// `out = x / rms(x) * gain` (RMSNorm, arXiv 1910.07467), with `rms` over the whole row.

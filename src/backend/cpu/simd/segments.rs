@@ -4,7 +4,7 @@
 //! a vector is unit `u`, so the best of a unit's segments is a vertical maximum and no score ever
 //! leaves its lane.
 
-use super::{Kernel, Simd};
+use super::vector::{Kernel, Simd};
 
 /// Units side by side in a block of the index.
 pub const UNITS: usize = 16;

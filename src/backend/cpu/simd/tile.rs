@@ -6,7 +6,7 @@
 //! `b` out so that its rows are contiguous; nothing is packed here. Attention uses it for
 //! `queries * keys^T` and `weights * values`, the f32 projections for `inputs * panel`.
 
-use super::{Kernel, Simd, TILE_ROWS};
+use super::vector::{Kernel, Simd, TILE_ROWS};
 
 /// What a tile starts from.
 #[derive(Clone, Copy, Debug)]

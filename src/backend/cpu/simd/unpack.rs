@@ -4,7 +4,7 @@
 //! [`Unpack`] writes a row in that one form; the products then need no knowledge of formats.
 //! (`tensor::dequantize_row` is the slow twin. Formats as in llama.cpp's `ggml-common.h`.)
 
-use super::{Kernel, Simd};
+use super::vector::{Kernel, Simd};
 use crate::tensor::DType;
 
 /// A row as `weight[i] = scale[i / group] * q[i] + offset[i / group]`.

@@ -1,0 +1,104 @@
+//! What is a loaded model? Weights on a device, and the tokenizer that goes with them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::error::EngineError;
+use crate::backend::cpu::CpuBackend;
+use crate::backend::{Backend, Precision};
+use crate::model::{Model, ModelConfig, Transformer};
+use crate::tokenizer::Tokenizer;
+
+/// How to run a model.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineOptions {
+    /// Threads that compute.
+    pub n_threads: usize,
+    /// How products with quantised weights are computed.
+    pub precision: Precision,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { n_threads, precision: Precision::default() }
+    }
+}
+
+/// A loaded model, shared by its sessions.
+#[derive(Clone)]
+pub struct Engine {
+    loaded: Arc<Loaded>,
+}
+
+struct Loaded {
+    tokenizer: Tokenizer,
+    transformer: Transformer<CpuBackend>,
+}
+
+impl Engine {
+    /// Opens the model at `path`: a GGUF file, or a folder as Hugging Face lays it out. Weights
+    /// are mapped, not read.
+    ///
+    /// # Errors
+    /// When the files are not a model that we can run; the message says which file, which field,
+    /// and what would be right.
+    pub fn load(path: &Path, options: &EngineOptions) -> Result<Self, EngineError> {
+        let model = Model::open(path)?;
+        let tokenizer = Tokenizer::open(path)?;
+        Self::from_parts(&model, tokenizer, options)
+    }
+
+    /// An engine from a model and a tokenizer that are open already.
+    ///
+    /// # Errors
+    /// When the model's shape is beyond what the kernels do, or the two do not fit each other.
+    pub fn from_parts(
+        model: &Model,
+        tokenizer: Tokenizer,
+        options: &EngineOptions,
+    ) -> Result<Self, EngineError> {
+        check_shape(&model.config)?;
+        let backend = CpuBackend::new(options.n_threads, options.precision);
+        let transformer = Transformer::new(Arc::new(backend), model);
+        Ok(Self { loaded: Arc::new(Loaded { tokenizer, transformer }) })
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &ModelConfig {
+        self.loaded.transformer.config()
+    }
+
+    /// The model's tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.loaded.tokenizer
+    }
+
+    /// What computes, for reports.
+    pub fn device(&self) -> String {
+        self.transformer().backend().description()
+    }
+
+    pub(super) fn transformer(&self) -> &Transformer<CpuBackend> {
+        &self.loaded.transformer
+    }
+
+    /// The length up to which the model can tell positions apart.
+    pub(super) fn trained_tokens(&self) -> usize {
+        let config = self.config();
+        config.sliding_window.unwrap_or(usize::MAX).min(config.trained_tokens)
+    }
+}
+
+fn check_shape(config: &ModelConfig) -> Result<(), EngineError> {
+    let head_dim = config.head_dim;
+    if !head_dim.is_multiple_of(16) || head_dim > 512 {
+        let what = format!("heads of {head_dim} dimensions; a multiple of 16 up to 512 is needed");
+        return Err(EngineError::Unsupported { what });
+    }
+    if config.n_kv_heads > 256 {
+        let what = format!("{} key/value heads; up to 256 are supported", config.n_kv_heads);
+        return Err(EngineError::Unsupported { what });
+    }
+    Ok(())
+}
