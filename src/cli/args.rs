@@ -23,10 +23,16 @@ struct Words {
 pub(super) enum Command {
     /// Answer a question about a document of any length
     Ask(AskArgs),
+    /// Converse without end
+    Chat(ChatArgs),
     /// Measure how well the model predicts a text
     Score(ScoreArgs),
     /// Measure the speed of reading and answering
     Bench(BenchArgs),
+    /// Show what is in a model's files
+    Inspect(InspectArgs),
+    /// Fetch a model
+    Pull(PullArgs),
 }
 
 /// Reads the document, then answers the question from it, and shows the passages that the answer
@@ -45,6 +51,19 @@ pub(super) struct AskArgs {
     /// Read a document that is not all UTF-8: what is not becomes U+FFFD
     #[arg(long)]
     pub lossy: bool,
+    #[command(flatten)]
+    pub answer: AnswerFlags,
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+/// Talks with the model for as long as you like: what was said long ago is looked up when it
+/// matters. /help lists what else can be typed; Ctrl-C stops an answer, and leaves at the prompt
+#[derive(Debug, clap::Args)]
+pub(super) struct ChatArgs {
+    /// What the model is told before all else [default: what its template says]
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
     #[command(flatten)]
     pub answer: AnswerFlags,
     #[command(flatten)]
@@ -94,6 +113,25 @@ pub(super) struct BenchArgs {
     pub json: bool,
     #[command(flatten)]
     pub run: RunFlags,
+}
+
+/// Reads the headers of a model's files: architecture, sizes, element types
+#[derive(Debug, clap::Args)]
+pub(super) struct InspectArgs {
+    /// A GGUF file, a Hugging Face folder, a known name, or hf:OWNER/NAME; fetched when missing
+    #[arg(value_name = "MODEL")]
+    pub model: String,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Fetches a model once; prints where it lies
+#[derive(Debug, clap::Args)]
+pub(super) struct PullArgs {
+    /// A known name, hf:OWNER/NAME, hf:OWNER/NAME/FILE.gguf, or a path
+    #[arg(value_name = "NAME")]
+    pub model: String,
 }
 
 /// How answers are drawn.

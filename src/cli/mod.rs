@@ -14,14 +14,18 @@
 mod args;
 mod ask;
 mod bench;
+mod chat;
 mod failure;
 mod input;
+mod inspect;
 mod interrupt;
+mod line_input;
 mod meter;
 mod numbers;
 mod opening;
 mod output;
 mod passages;
+mod pull;
 mod score;
 mod settings;
 
@@ -53,7 +57,10 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn dispatch(command: Command, interrupt: &Interrupt) -> Result<(), Failure> {
     match command {
         Command::Ask(args) => ask::run(args, interrupt),
+        Command::Chat(args) => chat::run(args, interrupt),
         Command::Score(args) => score::run(args, interrupt),
         Command::Bench(args) => bench::run(args, interrupt),
+        Command::Inspect(args) => inspect::run(args, interrupt),
+        Command::Pull(args) => pull::run(args, interrupt),
     }
 }

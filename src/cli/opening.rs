@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use super::failure::Failure;
-use super::interrupt::Interrupt;
+use super::interrupt::{self, Interrupt};
 use super::meter::{Meter, Unit};
 use super::numbers;
 use super::output::note;
@@ -24,6 +24,7 @@ pub(super) fn fetch(model: &str, interrupt: &Interrupt) -> Result<PathBuf, Failu
     let watch = interrupt.watch();
     let mut shown: Option<(PullStage, Meter)> = None;
     let mut last = None;
+    let mut was_told = false;
     let pulled = hub::resolve(model, &mut |step| {
         if last.is_none() {
             announce(model);
@@ -37,6 +38,10 @@ pub(super) fn fetch(model: &str, interrupt: &Interrupt) -> Result<PathBuf, Failu
             }
         };
         meter.show(step.done_bytes as usize, step.total_bytes as usize);
+        if watch.is_requested() && std::mem::replace(&mut was_told, true) {
+            interrupt::leave(); // this pull cannot stop by itself, see `PullFn`
+        }
+        watch.flow()
     });
     drop(shown);
     match pulled {

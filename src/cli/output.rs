@@ -24,7 +24,7 @@ pub(super) fn print_words(text: &str) -> Result<(), Failure> {
 
 /// Prints one JSON object.
 pub(super) fn print_json(object: &impl Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(object)
+    let text = serde_json::to_string(object)
         .map_err(|error| Failure::failed(format!("cannot write the result as JSON: {error}")))?;
     print(&(text + "\n"))
 }
