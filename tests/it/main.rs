@@ -3,6 +3,7 @@
 mod allocation;
 mod bad_folders;
 mod bad_gguf;
+mod cli;
 mod fixtures;
 mod floor_plan;
 mod fuzz_files;
