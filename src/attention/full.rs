@@ -72,7 +72,7 @@ impl<B: Backend> Attention<B> for FullAttention<'_, B> {
                     let key = &cache.keys[at(j)..][..head_dim];
                     let dot: f64 =
                         key.iter().zip(&query).map(|(k, q)| f64::from(*k) * f64::from(*q)).sum();
-                    dot / (head_dim as f64).sqrt()
+                    dot * f64::from(self.rotary.score_factor()) / (head_dim as f64).sqrt()
                 })
                 .collect();
             let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);

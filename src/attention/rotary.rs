@@ -20,7 +20,7 @@ impl Rotary {
         self.inverse_frequencies.len()
     }
 
-    /// Writes the cosines of all pairs at `position`, then their sines.
+    /// Writes the cosines of all pairs at `position`, then their sines (without the magnitude).
     ///
     /// # Panics
     /// When `out` is not `2 * n_pairs` long.
@@ -33,14 +33,19 @@ impl Rotary {
         }
     }
 
-    /// Angles of `len` positions from `first` on, laid out as a page's keys are: cosines
-    /// `[pair][len]`, then sines.
-    pub fn page_angles(&self, first: usize, len: usize) -> Vec<f32> {
+    /// What rotation multiplies scores by: the magnitude on queries and on keys.
+    pub fn score_factor(&self) -> f32 {
+        (self.magnitude * self.magnitude) as f32
+    }
+
+    /// Angles of the first `len` positions, laid out as a page's keys are: cosines `[pair][len]`,
+    /// then sines.
+    pub fn offset_angles(&self, len: usize) -> Vec<f32> {
         let n_pairs = self.n_pairs();
         let mut out = vec![0.0; 2 * n_pairs * len];
         for pair in 0..n_pairs {
             for i in 0..len {
-                let (sin, cos) = self.angle(first + i, pair);
+                let (sin, cos) = self.angle(i, pair);
                 out[pair * len + i] = cos;
                 out[(n_pairs + pair) * len + i] = sin;
             }
@@ -50,7 +55,7 @@ impl Rotary {
 
     fn angle(&self, position: usize, pair: usize) -> (f32, f32) {
         let (sin, cos) = (position as f64 * self.inverse_frequencies[pair]).sin_cos();
-        ((sin * self.magnitude) as f32, (cos * self.magnitude) as f32)
+        (sin as f32, cos as f32)
     }
 }
 
@@ -76,11 +81,11 @@ mod tests {
     }
 
     #[test]
-    fn a_page_holds_the_angles_of_its_positions() {
+    fn a_page_holds_the_angles_of_its_offsets() {
         let rotary = Rotary::new(&[1.0, 0.25], 1.5);
-        let page = rotary.page_angles(100, 16);
+        let page = rotary.offset_angles(16);
         let mut one = [0.0; 4];
-        rotary.write_angles(105, &mut one);
+        rotary.write_angles(5, &mut one);
         assert_eq!([page[5], page[16 + 5], page[32 + 5], page[48 + 5]], one);
     }
 }

@@ -61,8 +61,12 @@ pub struct AttendStep<'a> {
     pub first_index: usize,
     /// `[token]`: cosines of the pairs, then their sines, for the queries' places.
     pub near_angles: &'a [f32],
-    /// Cosines, then sines, of the fixed distance, for pages that have no place.
+    /// Cosines, then sines, of the fixed distance, for pages that have no position.
     pub far_angles: &'a [f32],
+    /// Angles of the offsets in a page: cosines `[pair][page_len]`, then sines.
+    pub offset_angles: &'a [f32],
+    /// Factor on scores.
+    pub scale: f32,
     /// `[page]`: softmax mass that each page received, summed over tokens and heads, where asked.
     pub page_masses: Option<&'a mut [f32]>,
 }
@@ -76,9 +80,11 @@ pub struct LookupQueries {
     pub n_rows: usize,
     /// Groups of consecutive tokens; each is represented by its mean query.
     pub n_token_groups: usize,
-    /// `[kv_head][token group][head of the group][head_dim]`, rotated to the far distance, scaled.
+    /// `[kv_head][token group][head of the group][head_dim]`, scaled, rotated for pages' keys.
     pub rows: Vec<f32>,
-    /// The same, as bytes.
+    /// `[head of the group][head_dim]`: scratch.
+    pub turned: Vec<f32>,
+    /// Shape as of `rows`: rotated for segments' means, as bytes.
     pub bytes: Vec<i8>,
     /// `[kv_head][row]`: what a byte's step is worth.
     pub scales: Vec<f32>,
@@ -136,7 +142,8 @@ pub trait Backend: Send + Sync {
     /// `gate = silu(gate) * up` over the first `len` elements.
     fn swiglu(&self, gate: &mut Self::Buffer, up: &Self::Buffer, len: usize);
 
-    /// Writes keys and values of consecutive tokens into a page, from slot `first_slot` on.
+    /// Writes keys and values of consecutive tokens into a page, from slot `first_slot` on, keys
+    /// rotated by their slots.
     /// `keys` and `values` are `[token][kv_head][head_dim]`; tokens `tokens` of them are written.
     fn write_page(
         &self,
@@ -190,6 +197,8 @@ pub struct PageTarget<'a> {
     pub page: &'a mut [u16],
     /// The first key's slot in the page.
     pub first_slot: usize,
+    /// Angles of the slots: `[slot]`: cosines of the pairs, then their sines.
+    pub slot_angles: &'a [f32],
 }
 
 /// What [`Backend::prepare_lookup`] rotates.
@@ -201,6 +210,11 @@ pub struct LookupStep<'a> {
     pub n_tokens: usize,
     /// Tokens whose queries are averaged: 1 for a vote of each.
     pub group_len: usize,
-    /// Cosines of the pairs at the far distance, then their sines.
-    pub far_angles: &'a [f32],
+    /// Cosines of the pairs at the far distance, then their sines: for segments' means, which are
+    /// not rotated.
+    pub segment_angles: &'a [f32],
+    /// The same half a page further on: for pages' keys, which are rotated by their offsets.
+    pub key_angles: &'a [f32],
+    /// Factor on scores.
+    pub scale: f32,
 }

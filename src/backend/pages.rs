@@ -24,7 +24,11 @@ impl HeadShape {
 }
 
 /// The layout of a page: `[layer][kv_head]`, and for each of them keys `[head_dim][page_len]`
-/// (dimension-major) and then values `[page_len][head_dim]`, all f16. Keys are not rotated.
+/// (dimension-major) and then values `[page_len][head_dim]`, all f16.
+///
+/// Keys are rotated by their offset in the page and by nothing else. A page can so be placed
+/// anywhere: rotations add up, and what its position adds is the same for all its keys, so that it
+/// can be taken out of the few queries instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageLayout {
     /// Sizes of heads.
@@ -79,8 +83,8 @@ pub struct PlacedPage<'a> {
 /// At which position a page's keys are read.
 #[derive(Clone, Copy, Debug)]
 pub enum Placement<'a> {
-    /// Key `i` is rotated by the angles `i`: cosines `[pair][page_len]`, then sines.
-    Rotated(&'a [f32]),
+    /// The first key's position has these angles: cosines of the pairs, then their sines.
+    At(&'a [f32]),
     /// All keys are at the one far distance.
     Far,
 }

@@ -24,8 +24,10 @@ impl SegmentIndex {
         Self { head_dim, n_segments, n_units: 0, means: Vec::new(), scales: Vec::new() }
     }
 
-    /// Adds the next unit, whose keys are `[head_dim][page_len]` f16.
-    pub fn push(&mut self, keys: &[u16]) {
+    /// Adds the next unit, whose keys are `[head_dim][page_len]` f16, rotated by their offsets;
+    /// `angles` are those of the offsets: cosines `[pair][page_len]`, then sines. (Means of
+    /// rotated keys would smear: they are turned back first.)
+    pub fn push(&mut self, keys: &[u16], angles: &[f32]) {
         let lane = self.n_units % UNITS;
         let block_segments = self.n_segments * UNITS;
         if lane == 0 {
@@ -36,12 +38,13 @@ impl SegmentIndex {
         let first_segment = self.n_units / UNITS * self.n_segments;
         let page_len = keys.len() / self.head_dim;
         let segment_len = page_len / self.n_segments;
+        let mut keys: Vec<f32> = keys.iter().map(|key| f16::from_bits(*key).to_f32()).collect();
+        turn_back(&mut keys, angles);
         let mut mean = vec![0.0; self.head_dim];
         for segment in 0..self.n_segments {
             for (mean, column) in mean.iter_mut().zip(keys.chunks_exact(page_len)) {
                 let keys = &column[segment * segment_len..][..segment_len];
-                let sum: f32 = keys.iter().map(|key| f16::from_bits(*key).to_f32()).sum();
-                *mean = sum / segment_len as f32;
+                *mean = keys.iter().sum::<f32>() / segment_len as f32;
             }
             let largest = mean.iter().fold(0.0f32, |max, x| max.max(x.abs()));
             let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
@@ -67,6 +70,15 @@ impl SegmentIndex {
     }
 }
 
+/// Turns keys `[head_dim][page_len]` back by `angles`: cosines `[pair][page_len]`, then sines.
+fn turn_back(keys: &mut [f32], angles: &[f32]) {
+    let (cos, sin) = angles.split_at(angles.len() / 2);
+    let (low, high) = keys.split_at_mut(cos.len());
+    for (((low, high), cos), sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+        (*low, *high) = (*low * cos + *high * sin, *high * cos - *low * sin);
+    }
+}
+
 /// One index a layer and KV head, `[layer][kv_head]`.
 pub fn indexes(layout: PageLayout, n_segments: usize) -> Vec<SegmentIndex> {
     let n = layout.n_layers * layout.heads.n_kv_heads;
@@ -86,7 +98,7 @@ mod tests {
             let keys: Vec<u16> = (0..head_dim * page_len)
                 .map(|at| f16::from_f32(key(unit, at / page_len, at % page_len) - 11.0).to_bits())
                 .collect();
-            index.push(&keys);
+            index.push(&keys, &[]);
         }
         let view = index.view();
         assert_eq!(view.scales.len(), 2 * n_segments * UNITS, "two blocks for nineteen units");

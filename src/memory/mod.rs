@@ -59,14 +59,23 @@ pub struct Memory<B: Backend> {
     n_tokens: usize,
     pages: FastPages,
     store: Box<dyn UnitStore>,
-    index: Vec<SegmentIndex>,   // [layer][kv_head]
-    sink_angles: Vec<Vec<f32>>, // [sink page]: angles of its positions
-    slot_angles: Vec<Vec<f32>>, // [slot]: angles of positions S + slot * U ...
-    far_angles: Vec<f32>,       // cosines, sines of the fixed far distance
+    index: Vec<SegmentIndex>, // [layer][kv_head]
+    angles: Angles,
     chunk: Chunk,
     lookup: Lookup,
     evidence: EvidenceTally,
     placed: Vec<PlacedPage<'static>>, // empty between layers: an allocation to use again
+}
+
+/// Cosines and sines of positions.
+#[derive(Debug)]
+struct Angles {
+    sinks: Vec<Vec<f32>>,  // [sink page]: of its first key
+    slots: Vec<Vec<f32>>,  // [slot]: of position S + slot * U
+    far: Vec<f32>,         // of the fixed far distance
+    far_keys: Vec<f32>,    // of half a page more
+    offsets: Vec<f32>,     // cosines [pair][page_len], then sines
+    offset_rows: Vec<f32>, // [offset]: cosines, then sines
 }
 
 /// The chunk at hand.
@@ -94,8 +103,7 @@ impl<B: Backend> Memory<B> {
         store: Box<dyn UnitStore>,
     ) -> Result<Self, ConfigError> {
         config.validate(trained_tokens)?;
-        let mut far_angles = vec![0.0; 2 * rotary.n_pairs()];
-        rotary.write_angles(config.window_tokens, &mut far_angles);
+        let angles = Angles::new(&rotary, &config);
         let n_segments = config.unit_tokens / config.segment_tokens;
         let (sinks, unit) = (config.sink_tokens, config.unit_tokens);
         Ok(Self {
@@ -105,9 +113,7 @@ impl<B: Backend> Memory<B> {
             pages: FastPages::new(sinks, unit, layout.page_elements()),
             store,
             index: index::indexes(layout, n_segments),
-            sink_angles: Vec::new(),
-            slot_angles: Vec::new(),
-            far_angles,
+            angles,
             chunk: Chunk {
                 n_tokens: 0,
                 phase: Phase::Reading,
@@ -212,7 +218,7 @@ impl<B: Backend> Memory<B> {
         let n_kv_heads = self.layout.heads.n_kv_heads;
         for (i, index) in self.index.iter_mut().enumerate() {
             let keys = self.layout.keys(i / n_kv_heads, i % n_kv_heads);
-            index.push(&page.elements()[keys]);
+            index.push(&page.elements()[keys], &self.angles.offsets);
         }
         Ok(())
     }
@@ -228,12 +234,12 @@ impl<B: Backend> Memory<B> {
 
     fn prepare_angles(&mut self) {
         let (sinks, unit) = (self.config.sink_tokens, self.config.unit_tokens);
-        for page in self.sink_angles.len()..sinks.div_ceil(unit) {
-            self.sink_angles.push(self.rotary.page_angles(page * unit, unit));
+        for page in self.angles.sinks.len()..sinks.div_ceil(unit) {
+            self.angles.sinks.push(angles_at(&self.rotary, page * unit));
         }
         let n_slots = self.unit_slots() + self.pages.n_window_pages();
-        for slot in self.slot_angles.len()..n_slots {
-            self.slot_angles.push(self.rotary.page_angles(sinks + slot * unit, unit));
+        for slot in self.angles.slots.len()..n_slots {
+            self.angles.slots.push(angles_at(&self.rotary, sinks + slot * unit));
         }
         let width = 2 * self.rotary.n_pairs();
         let window_position = sinks + self.unit_slots() * unit;
@@ -246,6 +252,11 @@ impl<B: Backend> Memory<B> {
             };
             self.rotary.write_angles(position, angles);
         }
+    }
+
+    /// Factor on scores.
+    fn scale(&self) -> f32 {
+        self.rotary.score_factor() / (self.layout.heads.head_dim as f32).sqrt()
     }
 
     fn note_attended(&mut self) {
@@ -262,7 +273,8 @@ impl<B: Backend> Memory<B> {
             let index = self.n_tokens + token;
             let (page, first_slot, end) = self.pages.page_of(index);
             let last = (end - self.n_tokens).min(chunk.n_tokens);
-            let target = PageTarget { layout: self.layout, layer, page, first_slot };
+            let slot_angles = &self.angles.offset_rows;
+            let target = PageTarget { layout: self.layout, layer, page, first_slot, slot_angles };
             self.backend.write_page(target, chunk.keys, chunk.values, token..last);
             token = last;
         }
@@ -276,7 +288,9 @@ impl<B: Backend> Memory<B> {
                 Phase::Reading => self.config.read_query_tokens.max(1),
                 Phase::Asking | Phase::Answering => 1,
             },
-            far_angles: &self.far_angles,
+            segment_angles: &self.angles.far,
+            key_angles: &self.angles.far_keys,
+            scale: self.scale(),
         };
         let n_kv_heads = self.layout.heads.n_kv_heads;
         let task = lookup::Task {
@@ -302,14 +316,14 @@ impl<B: Backend> Memory<B> {
             for page in self.pages.iter().filter(|page| page.kind == kind) {
                 let tokens = self.pages.tokens_of(&page, end);
                 let angles = match kind {
-                    PageKind::Sink => &self.sink_angles[page.slot],
-                    PageKind::Window => &self.slot_angles[unit_slots + page.slot],
+                    PageKind::Sink => &self.angles.sinks[page.slot],
+                    PageKind::Window => &self.angles.slots[unit_slots + page.slot],
                 };
                 placed.push(PlacedPage {
                     page: page.buffer.elements(),
                     n_keys: tokens.len(),
                     first_index: page.first_index,
-                    placement: Placement::Rotated(angles),
+                    placement: Placement::At(angles),
                 });
             }
         };
@@ -317,8 +331,8 @@ impl<B: Backend> Memory<B> {
         let units = if self.chunk.n_retrieved > 0 { self.lookup.retrieved(layer) } else { &[] };
         for (i, unit) in units.iter().enumerate() {
             let placement = match self.config.positions {
-                Positions::Contiguous => Placement::Rotated(&self.slot_angles[i]),
-                Positions::Edge => Placement::Rotated(&self.slot_angles[0]),
+                Positions::Contiguous => Placement::At(&self.angles.slots[i]),
+                Positions::Edge => Placement::At(&self.angles.slots[0]),
                 Positions::Fixed => Placement::Far,
             };
             placed.push(PlacedPage {
@@ -331,6 +345,27 @@ impl<B: Backend> Memory<B> {
         push_fast(PageKind::Window, placed);
         Ok(())
     }
+}
+
+impl Angles {
+    fn new(rotary: &Rotary, config: &MemoryConfig) -> Self {
+        let unit = config.unit_tokens;
+        Self {
+            sinks: Vec::new(),
+            slots: Vec::new(),
+            far: angles_at(rotary, config.window_tokens),
+            far_keys: angles_at(rotary, config.window_tokens + unit / 2),
+            offsets: rotary.offset_angles(unit),
+            offset_rows: (0..unit).flat_map(|offset| angles_at(rotary, offset)).collect(),
+        }
+    }
+}
+
+/// Cosines of the pairs at `position`, then their sines.
+fn angles_at(rotary: &Rotary, position: usize) -> Vec<f32> {
+    let mut angles = vec![0.0; 2 * rotary.n_pairs()];
+    rotary.write_angles(position, &mut angles);
+    angles
 }
 
 impl<B: Backend> Attention<B> for Memory<B> {
@@ -358,7 +393,9 @@ impl<B: Backend> Attention<B> for Memory<B> {
                 n_tokens: chunk.n_tokens,
                 first_index: self.n_tokens,
                 near_angles: &self.chunk.near_angles,
-                far_angles: &self.far_angles,
+                far_angles: &self.angles.far,
+                offset_angles: &self.angles.offsets,
+                scale: self.scale(),
                 page_masses: is_answer.then(|| evidence.page_masses(placed.len())),
             },
             chunk.queries,

@@ -68,6 +68,7 @@ fn attend_blocks(crew: &Crew, step: &AttendStep<'_>, queries: &[f32], out: &mut 
             },
             pages: step.pages,
             keys_at: step.layout.keys(step.layer, kv_head).start,
+            offset_angles: step.offset_angles,
             scratch: page.of(page_shape(heads, step.layout.page_len)),
             out,
             states,
@@ -139,6 +140,7 @@ fn attend_split(crew: &Crew, partials: &mut Partials, step: &AttendStep<'_>, que
             queries: Queries { near, far, group: heads.group(), first_index: step.first_index },
             pages,
             keys_at: step.layout.keys(step.layer, kv_head).start,
+            offset_angles: step.offset_angles,
             scratch: page.of(page_shape(heads, step.layout.page_len)),
             out,
             states,
@@ -214,7 +216,7 @@ fn sum_masses(step: &AttendStep<'_>, partials: &Partials, masses: &mut [f32]) {
 }
 
 /// The rows `[token][head of the group]` of one KV head, rotated to their places and, when some
-/// page is far, to the far distance; scaled by `1 / sqrt(head_dim)`.
+/// page is far, to the far distance; scaled.
 fn rotate_queries(
     crew: &Crew,
     step: &AttendStep<'_>,
@@ -224,7 +226,7 @@ fn rotate_queries(
 ) {
     let heads = step.layout.heads;
     let width = heads.group() * heads.head_dim;
-    let scale = 1.0 / (heads.head_dim as f32).sqrt();
+    let scale = step.scale;
     let any_far = step.pages.iter().any(|page| matches!(page.placement, Placement::Far));
     near.resize(tokens.len() * width, 0.0);
     far.resize(if any_far { tokens.len() * width } else { 0 }, 0.0);
@@ -248,14 +250,18 @@ pub fn write_page(
     (keys, values): (&[f32], &[f32]),
     tokens: std::ops::Range<usize>,
 ) {
-    let PageTarget { layout, layer, page, first_slot } = target;
+    let PageTarget { layout, layer, page, first_slot, slot_angles } = target;
     let (heads, page_len) = (layout.heads, layout.page_len);
-    let mut halves = [0u16; MAX_HEAD_DIM];
+    let (mut turned, mut halves) = ([0.0; MAX_HEAD_DIM], [0u16; MAX_HEAD_DIM]);
+    let turned = &mut turned[..heads.head_dim];
     let halves = &mut halves[..heads.head_dim];
     for kv_head in 0..heads.n_kv_heads {
         for (slot, token) in (first_slot..).zip(tokens.clone()) {
             let at = (token * heads.n_kv_heads + kv_head) * heads.head_dim;
-            crew.isa.run(ToHalf { x: &keys[at..][..heads.head_dim], out: halves });
+            let (x, head_dim) = (&keys[at..][..heads.head_dim], heads.head_dim);
+            let angles = &slot_angles[slot * 2 * heads.n_pairs..][..2 * heads.n_pairs];
+            crew.isa.run(RotateRows { x, head_dim, angles, scale: 1.0, out: turned });
+            crew.isa.run(ToHalf { x: turned, out: halves });
             let columns = page[layout.keys(layer, kv_head)].chunks_exact_mut(page_len);
             columns.zip(&*halves).for_each(|(column, half)| column[slot] = *half);
             let row = &mut page[layout.values(layer, kv_head)][slot * heads.head_dim..];

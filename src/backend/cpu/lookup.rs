@@ -34,6 +34,7 @@ pub fn prepare(crew: &Crew, step: LookupStep<'_>, queries: &[f32], out: &mut Loo
     out.scales.resize(n_rows, 0.0);
     out.sums.resize(n_rows, 0);
     out.mean.resize(width, 0.0);
+    out.turned.resize(width, 0.0);
     for kv_head in 0..n_kv_heads {
         for group in 0..out.n_token_groups {
             let first = group * step.group_len;
@@ -44,17 +45,20 @@ pub fn prepare(crew: &Crew, step: LookupStep<'_>, queries: &[f32], out: &mut Loo
                 out.mean.iter_mut().zip(x).for_each(|(mean, x)| *mean += x);
             }
             // The far rotation is the same for all tokens: mean first, then one rotation.
-            let scale = 1.0 / (tokens.len() as f32 * (head_dim as f32).sqrt());
-            let rows = &mut out.rows[(kv_head * out.n_token_groups + group) * width..][..width];
-            let angles = step.far_angles;
-            crew.isa.run(RotateRows { x: &out.mean, head_dim, angles, scale, out: rows });
+            let scale = step.scale / tokens.len() as f32;
+            let first_row = kv_head * out.n_rows + group * step.heads.group();
+            let rows = &mut out.rows[first_row * head_dim..][..width];
+            let (x, angles) = (&out.mean, step.key_angles);
+            crew.isa.run(RotateRows { x, head_dim, angles, scale, out: rows });
+            let (angles, turned) = (step.segment_angles, &mut out.turned[..]);
+            crew.isa.run(RotateRows { x, head_dim, angles, scale, out: turned });
+            let bytes = out.bytes[first_row * head_dim..].chunks_exact_mut(head_dim);
+            for (i, (x, q)) in out.turned.chunks_exact(head_dim).zip(bytes).enumerate() {
+                let (scale, sum) = crew.isa.run(QuantizeRow { x, q });
+                out.scales[first_row + i] = scale;
+                out.sums[first_row + i] = sum;
+            }
         }
-    }
-    for row in 0..n_rows {
-        let (x, q) = (&out.rows[row * head_dim..], &mut out.bytes[row * head_dim..]);
-        let (scale, sum) = crew.isa.run(QuantizeRow { x: &x[..head_dim], q: &mut q[..head_dim] });
-        out.scales[row] = scale;
-        out.sums[row] = sum;
     }
 }
 
@@ -135,6 +139,9 @@ pub fn vote_by_keys(
             crew.isa.run(BestKey {
                 shape,
                 keys: &candidates[candidate][layout.keys(layer, kv_head)],
+                next_keys: candidates
+                    .get(candidate + 1)
+                    .map_or(&[], |next| &next[layout.keys(layer, kv_head)]),
                 queries: &queries.rows[kv_head * width..][..width],
                 scratch: scratch.lookup.page.of(shape),
                 best: block.row_mut(row),

@@ -6,7 +6,7 @@ use std::any::Any;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -37,14 +37,35 @@ struct Job<'a> {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Counts loops; workers wait for it to change.
-    epoch: AtomicUsize,
-    /// The current loop's `Job` as an address. Valid while `running > 0`.
+    /// The current loop: see [`State`].
+    state: AtomicU64,
+    /// The current loop's `Job` as an address. Valid for those who are counted in `state`.
     job: AtomicUsize,
-    /// Workers that have not finished the current loop.
-    running: AtomicUsize,
     sleeping: AtomicUsize,
     stop: AtomicBool,
+}
+
+/// `Shared::state` taken apart: the number of the loop, whether one may still join it, and how
+/// many workers have. A worker that comes late, because the system gave its core to somebody
+/// else, finds the loop closed and is not waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct State(u64);
+
+impl State {
+    const OPEN: u64 = 1 << 31;
+    const WORKERS: u64 = Self::OPEN - 1;
+
+    fn loop_number(self) -> u64 {
+        self.0 >> 32
+    }
+
+    fn is_open(self) -> bool {
+        self.0 & Self::OPEN != 0
+    }
+
+    fn n_workers(self) -> u64 {
+        self.0 & Self::WORKERS
+    }
 }
 
 impl ThreadPool {
@@ -80,10 +101,31 @@ impl ThreadPool {
             return;
         }
         let job = Job { body, n_tasks, next: AtomicUsize::new(0), panic: Mutex::new(None) };
-        self.publish(&job);
+        self.open(&job);
         job.work(Worker(0));
+        self.close();
+        let panic = lock(&job.panic).take();
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+    }
+
+    fn open(&self, job: &Job<'_>) {
+        let shared = &*self.shared;
+        shared.job.store(std::ptr::from_ref(job) as usize, Ordering::Relaxed);
+        let number = State(shared.state.load(Ordering::Relaxed)).loop_number() + 1;
+        shared.state.store((number & 0xffff_ffff) << 32 | State::OPEN, Ordering::SeqCst);
+        if shared.sleeping.load(Ordering::SeqCst) > 0 {
+            self.workers.iter().for_each(|worker| worker.thread().unpark());
+        }
+    }
+
+    /// Lets nobody join any more and waits for those who have.
+    fn close(&self) {
+        let state = &self.shared.state;
+        state.fetch_and(!State::OPEN, Ordering::AcqRel);
         let mut spins = 0u32;
-        while self.shared.running.load(Ordering::Acquire) > 0 {
+        while State(state.load(Ordering::Acquire)).n_workers() > 0 {
             spins += 1;
             if spins < SPINS_BEFORE_SLEEP {
                 std::hint::spin_loop()
@@ -91,27 +133,12 @@ impl ThreadPool {
                 std::thread::yield_now()
             }
         }
-        let panic = lock(&job.panic).take();
-        if let Some(panic) = panic {
-            resume_unwind(panic);
-        }
-    }
-
-    fn publish(&self, job: &Job<'_>) {
-        let shared = &*self.shared;
-        shared.job.store(std::ptr::from_ref(job) as usize, Ordering::Relaxed);
-        shared.running.store(self.workers.len(), Ordering::Relaxed);
-        shared.epoch.fetch_add(1, Ordering::SeqCst);
-        if shared.sleeping.load(Ordering::SeqCst) > 0 {
-            self.workers.iter().for_each(|worker| worker.thread().unpark());
-        }
     }
 }
 
 impl Drop for ThreadPool {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
-        self.shared.epoch.fetch_add(1, Ordering::SeqCst);
         for worker in self.workers.drain(..) {
             worker.thread().unpark();
             let _ = worker.join(); // it only ever returns
@@ -237,39 +264,66 @@ impl Job<'_> {
 
 fn work_until_stopped(shared: &Shared, worker: Worker) {
     let mut seen = 0;
-    loop {
-        seen = wait_for_change(shared, seen);
-        if shared.stop.load(Ordering::Acquire) {
-            return;
+    while let Some(state) = wait_for_change(shared, seen) {
+        seen = state.loop_number();
+        if join(shared, state) {
+            let address = shared.job.load(Ordering::Relaxed);
+            // SAFETY: `ThreadPool::run` published the address of a `Job` on its own stack before
+            // it opened the loop that we have joined, and does not return before this thread has
+            // left it below.
+            let job = unsafe { &*(address as *const Job<'_>) };
+            job.work(worker);
+            shared.state.fetch_sub(1, Ordering::Release);
         }
-        let address = shared.job.load(Ordering::Relaxed);
-        // SAFETY: `ThreadPool::run` published the address of a `Job` on its own stack before it
-        // raised the epoch, and does not return before this thread lowers `running` below.
-        let job = unsafe { &*(address as *const Job<'_>) };
-        job.work(worker);
-        shared.running.fetch_sub(1, Ordering::Release);
     }
 }
 
-/// Waits until the epoch differs from `seen` and returns it.
-fn wait_for_change(shared: &Shared, seen: usize) -> usize {
+/// Whether we are now counted in the loop of `state`.
+fn join(shared: &Shared, mut state: State) -> bool {
+    let number = state.loop_number();
+    while state.is_open() && state.loop_number() == number {
+        let joined = state.0 + 1;
+        let exchange = shared.state.compare_exchange_weak(
+            state.0,
+            joined,
+            Ordering::Acquire,
+            Ordering::Acquire,
+        );
+        match exchange {
+            Ok(_) => return true,
+            Err(now) => state = State(now),
+        }
+    }
+    false
+}
+
+/// Waits for a loop that is not number `seen`; `None` when the pool is being dropped.
+fn wait_for_change(shared: &Shared, seen: u64) -> Option<State> {
+    let changed = || {
+        let state = State(shared.state.load(Ordering::SeqCst));
+        (state.loop_number() != seen).then_some(state)
+    };
     for _ in 0..SPINS_BEFORE_SLEEP {
-        let epoch = shared.epoch.load(Ordering::Acquire);
-        if epoch != seen {
-            return epoch;
+        if let Some(state) = changed() {
+            return Some(state);
+        }
+        if shared.stop.load(Ordering::Relaxed) {
+            return None;
         }
         std::hint::spin_loop();
     }
     shared.sleeping.fetch_add(1, Ordering::SeqCst);
-    let epoch = loop {
-        let epoch = shared.epoch.load(Ordering::SeqCst);
-        if epoch != seen {
-            break epoch;
+    let state = loop {
+        if let Some(state) = changed() {
+            break Some(state);
+        }
+        if shared.stop.load(Ordering::SeqCst) {
+            break None;
         }
         std::thread::park();
     };
     shared.sleeping.fetch_sub(1, Ordering::SeqCst);
-    epoch
+    state
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -2,14 +2,20 @@
 //!
 //! A page holds `page_len` consecutive keys of one KV head, dimension-major so that vector lanes
 //! are keys, and their values key-major so that vector lanes are dimensions: neither product
-//! needs a horizontal sum. A page is widened from f16 and rotated into L1-sized scratch once and
-//! then serves all query rows of the head group, with an online softmax (FlashAttention-2, arXiv
-//! 2307.08691) whose state `(max, sum, unnormalised output)` can be merged with that of other
-//! pages (flash-decoding).
+//! needs a horizontal sum. Keys are rotated by their offset in the page; what is left is one
+//! rotation for the whole page, by the position of its first key. With few query rows it is the
+//! queries that are turned back by it, and keys and values are widened from f16 as they are
+//! multiplied; with many the page is turned and widened once, into L1-sized scratch.
+//!
+//! The softmax is online (FlashAttention-2, arXiv 2307.08691), its state `(max, sum, unnormalised
+//! output)` mergeable with that of other pages (flash-decoding).
 
-use super::tile::{Product, Start};
+use super::tile::{Element, Product, Start};
 use super::vector::{Kernel, Simd, TILE_ROWS, exp};
 use crate::backend::{PlacedPage, Placement};
+
+/// Up to so many query rows pages are used where they lie.
+const FEW_ROWS: usize = 2 * TILE_ROWS;
 
 /// Sizes of a page and of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,27 +31,32 @@ pub struct PageShape {
 /// One page of one KV head.
 #[derive(Clone, Copy, Debug)]
 struct Page<'a> {
-    keys: &'a [u16],   // [head_dim][page_len] f16, not rotated
+    keys: &'a [u16],   // [head_dim][page_len] f16, rotated by their offset in the page
     values: &'a [u16], // [page_len][head_dim] f16
     n_keys: usize,
     first_index: usize,
-    rotation: Option<&'a [f32]>, // cosines [n_pairs][page_len], then sines
+    placement: Placement<'a>,
 }
 
-/// Widened keys and values of one page, and the scores of one tile.
+/// Room for one page and one tile.
 #[derive(Debug)]
 pub struct Scratch {
-    keys: Vec<f32>,   // [head_dim][page_len]
-    values: Vec<f32>, // [page_len][head_dim]
-    scores: Vec<f32>, // [TILE_ROWS][page_len]
+    keys: Vec<f32>,    // [head_dim][page_len]
+    values: Vec<f32>,  // [page_len][head_dim]
+    queries: Vec<f32>, // [FEW_ROWS][head_dim]
+    scores: Vec<f32>,  // [TILE_ROWS][page_len]
 }
 
 impl Scratch {
     /// Scratch for pages of `shape`.
     pub fn new(shape: PageShape) -> Self {
         let page = shape.head_dim * shape.page_len;
-        let scores = TILE_ROWS * shape.page_len;
-        Self { keys: vec![0.0; page], values: vec![0.0; page], scores: vec![0.0; scores] }
+        Self {
+            keys: vec![0.0; page],
+            values: vec![0.0; page],
+            queries: vec![0.0; FEW_ROWS * shape.head_dim],
+            scores: vec![0.0; TILE_ROWS * shape.page_len],
+        }
     }
 }
 
@@ -67,9 +78,9 @@ impl RowState {
 /// The query rows of one head group.
 #[derive(Clone, Copy, Debug)]
 pub struct Queries<'a> {
-    /// `[token][head of the group][head_dim]`, rotated to the tokens' places and scaled.
+    /// `[token][head of the group][head_dim]`, rotated to the tokens' positions and scaled.
     pub near: &'a [f32],
-    /// The same rows rotated to the fixed far distance (used for pages without rotation).
+    /// The same rows rotated to the fixed far distance (for pages that have no position).
     pub far: &'a [f32],
     /// Query heads that share the KV head.
     pub group: usize,
@@ -88,6 +99,8 @@ pub struct Attend<'a> {
     pub pages: &'a [PlacedPage<'a>],
     /// Where the layer's and KV head's keys are in a page; their values follow.
     pub keys_at: usize,
+    /// Angles of the offsets in a page: cosines `[n_pairs][page_len]`, then sines.
+    pub offset_angles: &'a [f32],
     /// Reused between calls.
     pub scratch: &'a mut Scratch,
     /// `[row][head_dim]`, not yet divided by the sums.
@@ -107,9 +120,17 @@ impl Kernel for Attend<'_> {
         if let Some(page_states) = self.page_states.as_deref_mut() {
             page_states.fill(RowState::EMPTY);
         }
+        let few = self.states.len() <= FEW_ROWS;
         for page_idx in 0..self.pages.len() {
+            let page = self.page(page_idx);
             // SAFETY: the caller vouches for the instruction set.
-            unsafe { self.attend_page::<S>(page_idx) }
+            unsafe {
+                match page.placement {
+                    _ if self.visible_keys(&page, self.states.len() - 1) == 0 => {}
+                    Placement::At(angles) if few => self.attend_in_place::<S>(page_idx, angles),
+                    _ => self.attend_widened::<S>(page_idx),
+                }
+            }
         }
     }
 }
@@ -120,35 +141,65 @@ impl<'a> Attend<'a> {
         let PlacedPage { page, n_keys, first_index, placement } = self.pages[page_idx];
         let part = self.shape.head_dim * self.shape.page_len;
         let (keys, values) = page[self.keys_at..][..2 * part].split_at(part);
-        let rotation = match placement {
-            Placement::Rotated(angles) => Some(angles),
-            Placement::Far => None,
-        };
-        Page { keys, values, n_keys, first_index, rotation }
+        Page { keys, values, n_keys, first_index, placement }
     }
 
+    /// Few rows: the queries are turned back by the page's position.
     #[inline(always)]
-    unsafe fn attend_page<S: Simd>(&mut self, page_idx: usize) {
+    unsafe fn attend_in_place<S: Simd>(&mut self, page_idx: usize, angles: &[f32]) {
         let page = self.page(page_idx);
+        let head_dim = self.shape.head_dim;
         let n_rows = self.states.len();
-        let last_visible = self.visible_keys(&page, n_rows - 1);
-        if last_visible == 0 {
-            return;
-        }
+        let mut queries = std::mem::take(&mut self.scratch.queries);
         // SAFETY: the caller vouches for the instruction set.
         unsafe {
-            widen_keys::<S>(self.shape, &page, &mut self.scratch.keys);
-            let n_values = last_visible * self.shape.head_dim;
-            widen::<S>(&page.values[..n_values], &mut self.scratch.values);
+            prefetch_page::<S>(self.pages.get(page_idx + 1), self.keys_at);
+            let rows = queries[..n_rows * head_dim].chunks_exact_mut(head_dim);
+            for (out, x) in rows.zip(self.queries.near.chunks_exact(head_dim)) {
+                turn_back::<S>(x, angles, out);
+            }
             let mut row = 0;
             while row < n_rows {
                 let n_tile = TILE_ROWS.min(n_rows - row);
-                if self.visible_keys(&page, row + n_tile - 1) > 0 {
-                    self.attend_tile::<S>(page_idx, row, n_tile);
-                }
+                let rows = &queries[row * head_dim..][..n_tile * head_dim];
+                self.attend_tile::<S, u16>(page_idx, row, (rows, page.keys, page.values));
                 row += n_tile;
             }
         }
+        self.scratch.queries = queries;
+    }
+
+    /// Many rows: the page is turned to its position.
+    #[inline(always)]
+    unsafe fn attend_widened<S: Simd>(&mut self, page_idx: usize) {
+        let page = self.page(page_idx);
+        let PageShape { head_dim, .. } = self.shape;
+        let n_rows = self.states.len();
+        let n_values = self.visible_keys(&page, n_rows - 1) * head_dim;
+        let mut keys = std::mem::take(&mut self.scratch.keys);
+        let mut values = std::mem::take(&mut self.scratch.values);
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            let queries = match page.placement {
+                Placement::At(angles) => {
+                    widen_turned::<S>(self.shape, page.keys, angles, &mut keys);
+                    self.queries.near
+                }
+                Placement::Far => {
+                    widen_unturned::<S>(self.shape, page.keys, self.offset_angles, &mut keys);
+                    self.queries.far
+                }
+            };
+            widen::<S>(&page.values[..n_values], &mut values);
+            let mut row = 0;
+            while row < n_rows {
+                let n_tile = TILE_ROWS.min(n_rows - row);
+                let rows = &queries[row * head_dim..][..n_tile * head_dim];
+                self.attend_tile::<S, f32>(page_idx, row, (rows, &keys, &values));
+                row += n_tile;
+            }
+        }
+        (self.scratch.keys, self.scratch.values) = (keys, values);
     }
 
     /// How many of the page's keys row `row` may see.
@@ -158,12 +209,21 @@ impl<'a> Attend<'a> {
         (index + 1).saturating_sub(page.first_index).min(page.n_keys)
     }
 
+    /// The rows from `row` on, whose queries, with the page's keys and values, are given.
     #[inline(always)]
-    unsafe fn attend_tile<S: Simd>(&mut self, page_idx: usize, row: usize, n_tile: usize) {
+    unsafe fn attend_tile<S: Simd, T: Element>(
+        &mut self,
+        page_idx: usize,
+        row: usize,
+        (queries, keys, values): (&[f32], &[T], &[T]),
+    ) {
         let PageShape { head_dim, page_len, .. } = self.shape;
         let page = self.page(page_idx);
-        let queries = if page.rotation.is_some() { self.queries.near } else { self.queries.far };
+        let n_tile = queries.len() / head_dim;
         let depth = self.visible_keys(&page, row + n_tile - 1);
+        if depth == 0 {
+            return;
+        }
         let mut factors = [0.0; TILE_ROWS];
         // SAFETY: the caller vouches for the instruction set; the products check their lengths.
         unsafe {
@@ -171,9 +231,9 @@ impl<'a> Attend<'a> {
                 n_rows: n_tile,
                 depth: head_dim,
                 n_cols: depth.next_multiple_of(16),
-                a: &queries[row * head_dim..][..n_tile * head_dim],
+                a: queries,
                 a_stride: head_dim,
-                b: &self.scratch.keys,
+                b: keys,
                 b_stride: page_len,
                 c: &mut self.scratch.scores,
                 c_stride: page_len,
@@ -195,7 +255,7 @@ impl<'a> Attend<'a> {
                 n_cols: head_dim,
                 a: &self.scratch.scores,
                 a_stride: page_len,
-                b: &self.scratch.values,
+                b: values,
                 b_stride: head_dim,
                 c: &mut self.out[row * head_dim..][..n_tile * head_dim],
                 c_stride: head_dim,
@@ -256,30 +316,64 @@ unsafe fn softmax_row<S: Simd>(scores: &mut [f32], visible: usize, floor: f32) -
     RowState { max, sum }
 }
 
-/// Widens a page's keys into `out[head_dim][page_len]`, rotated where the page is placed.
+/// `out = R(-angles) x` for one row: cosines of the pairs, then their sines.
 #[inline(always)]
-unsafe fn widen_keys<S: Simd>(shape: PageShape, page: &Page<'_>, out: &mut [f32]) {
+unsafe fn turn_back<S: Simd>(x: &[f32], angles: &[f32], out: &mut [f32]) {
+    let n_pairs = angles.len() / 2;
+    let (cos, sin) = angles.split_at(n_pairs);
+    let (low, high) = x[..2 * n_pairs].split_at(n_pairs);
+    let (out_low, rest) = out.split_at_mut(n_pairs);
+    let (out_high, out_rest) = rest.split_at_mut(n_pairs);
+    for i in 0..n_pairs {
+        out_low[i] = low[i] * cos[i] + high[i] * sin[i];
+        out_high[i] = high[i] * cos[i] - low[i] * sin[i];
+    }
+    out_rest.copy_from_slice(&x[2 * n_pairs..]);
+}
+
+/// Widens a page's keys into `out[head_dim][page_len]`, all turned by the same angles.
+#[inline(always)]
+unsafe fn widen_turned<S: Simd>(shape: PageShape, keys: &[u16], angles: &[f32], out: &mut [f32]) {
     let PageShape { head_dim, page_len, n_pairs } = shape;
-    assert!(page.keys.len() == head_dim * page_len && out.len() == page.keys.len(), "whole pages");
-    let Some(rotation) = page.rotation else {
-        // SAFETY: the caller vouches for the instruction set.
-        return unsafe { widen::<S>(page.keys, out) };
-    };
-    assert!(rotation.len() == 2 * n_pairs * page_len && 2 * n_pairs <= head_dim, "angles fit");
-    let (cos, sin) = rotation.split_at(n_pairs * page_len);
+    assert!(keys.len() == head_dim * page_len && out.len() == keys.len(), "whole pages");
+    assert!(angles.len() == 2 * n_pairs && 2 * n_pairs <= head_dim, "angles fit");
     let partner = n_pairs * page_len;
-    // SAFETY: `i` and `i + partner` lie inside keys and out, `i` inside the angles.
+    // SAFETY: `at` and `at + partner` lie inside keys and out.
     unsafe {
-        for i in (0..partner).step_by(S::LANES) {
-            let low = S::load_f16(page.keys.as_ptr().add(i));
-            let high = S::load_f16(page.keys.as_ptr().add(i + partner));
-            let cos = S::load(cos.as_ptr().add(i));
-            let sin = S::load(sin.as_ptr().add(i));
-            let low_turned = S::sub(S::mul(low, cos), S::mul(high, sin));
-            S::store(out.as_mut_ptr().add(i), low_turned);
-            S::store(out.as_mut_ptr().add(i + partner), S::fma(high, cos, S::mul(low, sin)));
+        for pair in 0..n_pairs {
+            let (cos, sin) = (S::splat(angles[pair]), S::splat(angles[n_pairs + pair]));
+            for at in (pair * page_len..(pair + 1) * page_len).step_by(S::LANES) {
+                let low = S::load_f16(keys.as_ptr().add(at));
+                let high = S::load_f16(keys.as_ptr().add(at + partner));
+                let turned = S::sub(S::mul(low, cos), S::mul(high, sin));
+                S::store(out.as_mut_ptr().add(at), turned);
+                let turned = S::fma(high, cos, S::mul(low, sin));
+                S::store(out.as_mut_ptr().add(at + partner), turned);
+            }
         }
-        widen::<S>(&page.keys[2 * partner..], &mut out[2 * partner..]);
+        widen::<S>(&keys[2 * partner..], &mut out[2 * partner..]);
+    }
+}
+
+/// Widens a page's keys into `out[head_dim][page_len]`, each turned back by its offset's angles.
+#[inline(always)]
+unsafe fn widen_unturned<S: Simd>(shape: PageShape, keys: &[u16], angles: &[f32], out: &mut [f32]) {
+    let PageShape { head_dim, page_len, n_pairs } = shape;
+    assert!(keys.len() == head_dim * page_len && out.len() == keys.len(), "whole pages");
+    assert!(angles.len() == 2 * n_pairs * page_len && 2 * n_pairs <= head_dim, "angles fit");
+    let partner = n_pairs * page_len;
+    // SAFETY: `at` and `at + partner` lie inside keys, out and angles.
+    unsafe {
+        for at in (0..partner).step_by(S::LANES) {
+            let low = S::load_f16(keys.as_ptr().add(at));
+            let high = S::load_f16(keys.as_ptr().add(at + partner));
+            let cos = S::load(angles.as_ptr().add(at));
+            let sin = S::load(angles.as_ptr().add(at + partner));
+            S::store(out.as_mut_ptr().add(at), S::fma(low, cos, S::mul(high, sin)));
+            let turned = S::sub(S::mul(high, cos), S::mul(low, sin));
+            S::store(out.as_mut_ptr().add(at + partner), turned);
+        }
+        widen::<S>(&keys[2 * partner..], &mut out[2 * partner..]);
     }
 }
 
@@ -293,14 +387,36 @@ unsafe fn widen<S: Simd>(x: &[u16], out: &mut [f32]) {
     }
 }
 
-/// For each query row the largest score of a page's keys: the fine stage of a lookup. Keys are
-/// not rotated, queries are rotated to the far distance.
+/// Asks for the beginning of a page's part: pages lie apart, and the hardware's prefetcher needs
+/// some lines to get going.
+#[inline(always)]
+unsafe fn prefetch_page<S: Simd>(page: Option<&PlacedPage<'_>>, keys_at: usize) {
+    if let Some(page) = page {
+        // SAFETY: prefetching takes any address.
+        unsafe { prefetch_start::<S>(&page.page[keys_at..]) }
+    }
+}
+
+#[inline(always)]
+unsafe fn prefetch_start<S: Simd>(elements: &[u16]) {
+    /// Lines of 64 bytes.
+    const LINES: usize = 32;
+    for line in 0..LINES {
+        // SAFETY: prefetching takes any address.
+        unsafe { S::prefetch(elements.as_ptr().wrapping_add(32 * line).cast()) }
+    }
+}
+
+/// For each query row the largest score of a page's keys: the fine stage of a lookup. Queries are
+/// rotated to the far distance from the middle of the page.
 #[derive(Debug)]
 pub struct BestKey<'a> {
     /// Sizes.
     pub shape: PageShape,
-    /// `[head_dim][page_len]` f16.
+    /// `[head_dim][page_len]` f16, rotated by their offset in the page.
     pub keys: &'a [u16],
+    /// The keys that come next, to be asked for meanwhile.
+    pub next_keys: &'a [u16],
     /// `[row][head_dim]`
     pub queries: &'a [f32],
     /// Reused between calls.
@@ -313,33 +429,50 @@ impl Kernel for BestKey<'_> {
     type Output = ();
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let PageShape { head_dim, page_len, .. } = self.shape;
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            prefetch_start::<S>(self.next_keys);
+            let Scratch { keys, scores, .. } = self.scratch;
+            if self.best.len() <= FEW_ROWS {
+                best_keys::<S, u16>(self.shape, (self.queries, self.keys), scores, self.best);
+            } else {
+                widen::<S>(self.keys, keys);
+                best_keys::<S, f32>(self.shape, (self.queries, keys), scores, self.best);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn best_keys<S: Simd, T: Element>(
+    shape: PageShape,
+    (queries, keys): (&[f32], &[T]),
+    scores: &mut [f32],
+    best: &mut [f32],
+) {
+    let PageShape { head_dim, page_len, .. } = shape;
+    for (tile, best) in best.chunks_mut(TILE_ROWS).enumerate() {
         // SAFETY: the caller vouches for the instruction set; scores are whole vectors.
         unsafe {
-            widen::<S>(self.keys, &mut self.scratch.keys);
-            for (tile, best) in self.best.chunks_mut(TILE_ROWS).enumerate() {
-                let first = tile * TILE_ROWS;
-                Product {
-                    n_rows: best.len(),
-                    depth: head_dim,
-                    n_cols: page_len,
-                    a: &self.queries[first * head_dim..][..best.len() * head_dim],
-                    a_stride: head_dim,
-                    b: &self.scratch.keys,
-                    b_stride: page_len,
-                    c: &mut self.scratch.scores,
-                    c_stride: page_len,
-                    start: Start::Zero,
+            Product {
+                n_rows: best.len(),
+                depth: head_dim,
+                n_cols: page_len,
+                a: &queries[tile * TILE_ROWS * head_dim..][..best.len() * head_dim],
+                a_stride: head_dim,
+                b: keys,
+                b_stride: page_len,
+                c: scores,
+                c_stride: page_len,
+                start: Start::Zero,
+            }
+            .run::<S>();
+            for (scores, best) in scores.chunks_exact(page_len).zip(best) {
+                let mut max = S::splat(f32::NEG_INFINITY);
+                for i in (0..page_len).step_by(S::LANES) {
+                    max = S::max(max, S::load(scores.as_ptr().add(i)));
                 }
-                .run::<S>();
-                for (i, best) in best.iter_mut().enumerate() {
-                    let mut max = S::splat(f32::NEG_INFINITY);
-                    for j in (0..page_len).step_by(S::LANES) {
-                        let scores = self.scratch.scores.as_ptr().add(i * page_len + j);
-                        max = S::max(max, S::load(scores));
-                    }
-                    *best = S::reduce_max(max);
-                }
+                *best = S::reduce_max(max);
             }
         }
     }

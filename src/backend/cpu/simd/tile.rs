@@ -1,9 +1,9 @@
-//! How are two f32 matrices multiplied when one of them is small enough for the L1 cache?
+//! How are two matrices multiplied when one of them is small enough for the L1 cache?
 //!
 //! `c[rows][cols] (+)= a[rows][k] * b[k][cols]` in register tiles of [`TILE_ROWS`] rows and
 //! [`Simd::TILE_VECTORS`] vectors: each element of `a` is broadcast once a tile, each vector of
 //! `b` serves six multiply-adds, and `c` stays in registers over the whole of `k`. The caller lays
-//! `b` out so that its rows are contiguous; nothing is packed here. Attention uses it for
+//! `b` out so that its rows are contiguous (f32, or f16 widened as it is loaded); nothing is packed. Attention uses it for
 //! `queries * keys^T` and `weights * values`, the f32 projections for `inputs * panel`.
 
 use super::vector::{Kernel, Simd, TILE_ROWS};
@@ -17,9 +17,34 @@ pub enum Start<'a> {
     Scaled(&'a [f32]),
 }
 
-/// A product of f32 matrices with rows of `*_stride` floats.
+/// What the right-hand matrix is made of: f32, or f16 as bits.
+pub trait Element: Copy {
+    /// A vector of elements as floats.
+    ///
+    /// # Safety
+    /// As [`Simd::load`].
+    unsafe fn load<S: Simd>(p: *const Self) -> S::F;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const Self) -> S::F {
+        // SAFETY: by the caller's word.
+        unsafe { S::load(p) }
+    }
+}
+
+impl Element for u16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const Self) -> S::F {
+        // SAFETY: by the caller's word.
+        unsafe { S::load_f16(p) }
+    }
+}
+
+/// A product of matrices with rows of `*_stride` elements.
 #[derive(Debug)]
-pub struct Product<'a> {
+pub struct Product<'a, T> {
     /// Rows of `a` and `c`.
     pub n_rows: usize,
     /// Columns of `a`, rows of `b`.
@@ -31,7 +56,7 @@ pub struct Product<'a> {
     /// Floats from row to row of `a`.
     pub a_stride: usize,
     /// `[depth][n_cols]`
-    pub b: &'a [f32],
+    pub b: &'a [T],
     /// Floats from row to row of `b`.
     pub b_stride: usize,
     /// `[n_rows][n_cols]`
@@ -42,7 +67,7 @@ pub struct Product<'a> {
     pub start: Start<'a>,
 }
 
-impl Kernel for Product<'_> {
+impl<T: Element> Kernel for Product<'_, T> {
     type Output = ();
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
@@ -62,7 +87,7 @@ impl Kernel for Product<'_> {
     }
 }
 
-impl Product<'_> {
+impl<T: Element> Product<'_, T> {
     #[inline(always)]
     unsafe fn run_unchecked<S: Simd>(self) {
         let c = self.c.as_mut_ptr();
@@ -100,7 +125,7 @@ impl Product<'_> {
     /// # Safety
     /// `(row, col)` lies inside `c`, the matrix of the same name.
     #[inline(always)]
-    unsafe fn tile_at(&self, c: *mut f32, row: usize, col: usize) -> Tile {
+    unsafe fn tile_at(&self, c: *mut f32, row: usize, col: usize) -> Tile<T> {
         // SAFETY: inside the slices, by the caller's word.
         unsafe {
             Tile {
@@ -121,18 +146,18 @@ impl Product<'_> {
 }
 
 /// One register tile: pointers to its corner in each matrix.
-struct Tile {
+struct Tile<T> {
     depth: usize,
     a: *const f32,
     a_stride: usize,
-    b: *const f32,
+    b: *const T,
     b_stride: usize,
     c: *mut f32,
     c_stride: usize,
     factors: Option<*const f32>,
 }
 
-impl Tile {
+impl<T: Element> Tile<T> {
     #[inline(always)]
     unsafe fn run_wide<S: Simd, const ROWS: usize>(self) {
         // SAFETY: passed on to the caller.
@@ -163,7 +188,7 @@ impl Tile {
                 let b_row = self.b.add(k * self.b_stride);
                 let mut b = [S::splat(0.0); VECTORS];
                 for (v, b) in b.iter_mut().enumerate() {
-                    *b = S::load(b_row.add(v * S::LANES));
+                    *b = T::load::<S>(b_row.add(v * S::LANES));
                 }
                 for (row, sums) in sums.iter_mut().enumerate() {
                     let a = S::splat(*self.a.add(row * self.a_stride + k));
