@@ -7,6 +7,8 @@ mod lookup;
 mod pool;
 mod project;
 pub mod simd;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::ops::Range;

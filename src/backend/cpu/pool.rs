@@ -358,9 +358,10 @@ mod tests {
             Grid { cells: &mut b, cols: 3, row_step: 9, col_step: 1 },
         ];
         pool.run_blocks(&mut grids, &|_, mut block| {
+            let (grid, cols) = (block.grid, block.cols.clone());
             for row in block.rows.clone() {
-                for (cell, col) in block.row_mut(row).iter_mut().zip(block.cols.clone()) {
-                    *cell += (block.grid * 1000 + row * 10 + col) as f32 + 1.0;
+                for (cell, col) in block.row_mut(row).iter_mut().zip(cols.clone()) {
+                    *cell += (grid * 1000 + row * 10 + col) as f32 + 1.0;
                 }
             }
         });

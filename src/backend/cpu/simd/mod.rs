@@ -17,6 +17,8 @@ pub mod panel;
 pub mod quantize;
 pub mod rows;
 pub mod segments;
+#[cfg(test)]
+mod tests;
 pub mod tile;
 pub mod unpack;
 mod vector;
@@ -60,6 +62,12 @@ impl Isa {
         }
         sets.push(Self(Set::Portable));
         sets
+    }
+
+    /// What tests run on.
+    #[cfg(test)]
+    pub fn under_test() -> Vec<Self> {
+        Self::present()
     }
 
     /// Name for reports.

@@ -139,7 +139,8 @@ impl Kernel for Quantize<'_> {
                 S::reduce_max(largest)
             };
             let scale = largest / 127.0;
-            let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+            // The inverse of almost nothing overflows, as that of nothing does: both become zeros.
+            let inverse = Some(127.0 / largest).filter(|x| x.is_finite()).unwrap_or(0.0);
             let mut sums = [0.0; 2];
             for (half, sum) in sums.iter_mut().enumerate() {
                 let at = block * BLOCK + half * 16;
