@@ -19,7 +19,7 @@ fn every_command_explains_itself() {
 #[test]
 fn wrong_words_are_misuse() {
     check_refused(&[], 2, &["Usage: mneme"]);
-    check_refused(&["aks"], 2, &["ask"]);
+    check_refused(&["scor"], 2, &["score"]);
     check_refused(&["ask", "--documnet", "x", "Who?"], 2, &["--document"]);
     check_refused(&["chat", "--temperature", "-1"], 2, &["--temperature"]);
     check_refused(&["chat", "--top-p", "1.5"], 2, &["at most 1"]);
