@@ -5,6 +5,7 @@ mod bad_folders;
 mod bad_gguf;
 mod fixtures;
 mod floor_plan;
+mod forward;
 mod fuzz_files;
 mod hub;
 mod open_models;
