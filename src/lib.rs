@@ -6,6 +6,7 @@
 
 pub mod attention;
 pub mod backend;
+pub mod cli;
 pub mod engine;
 pub mod hub;
 pub mod ids;

@@ -1,3 +1,7 @@
 //! The `mneme` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mneme::cli::run(std::env::args_os())
+}

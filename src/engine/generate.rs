@@ -18,11 +18,23 @@ pub struct GenerateOptions {
     pub top_p: f32,
     /// Same seed, same answer.
     pub seed: u64,
+    /// What to do when the model ends its answer.
+    pub at_end: AtEnd,
+}
+
+/// What to do when the model ends its answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AtEnd {
+    /// End there.
+    #[default]
+    Stop,
+    /// Go on until the tokens allowed are reached: for measuring speed.
+    GoOn,
 }
 
 impl Default for GenerateOptions {
     fn default() -> Self {
-        Self { max_tokens: 256, temperature: 0.0, top_p: 1.0, seed: 0 }
+        Self { max_tokens: 256, temperature: 0.0, top_p: 1.0, seed: 0, at_end: AtEnd::Stop }
     }
 }
 
@@ -62,6 +74,7 @@ pub struct Generation<'s> {
     /// Drawn and given out, but not yet run through the model.
     pending: Option<TokenId>,
     left: usize,
+    at_end: AtEnd,
     n_tokens: usize,
     finish: Option<FinishReason>,
 }
@@ -75,6 +88,7 @@ impl Session {
             decoder,
             pending: None,
             left: options.max_tokens,
+            at_end: options.at_end,
             n_tokens: 0,
             finish: None,
             session: self,
@@ -105,7 +119,7 @@ impl Generation<'_> {
         }
         let token = self.sampler.pick(&self.session.logits);
         let tokenizer = self.session.engine.clone();
-        if tokenizer.tokenizer().is_end(token) {
+        if self.at_end == AtEnd::Stop && tokenizer.tokenizer().is_end(token) {
             return Ok(self.end(FinishReason::Stop));
         }
         self.left -= 1;

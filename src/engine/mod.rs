@@ -32,7 +32,7 @@ mod session;
 pub use ask::{Asked, Passage};
 pub use conversation::Conversation;
 pub use error::EngineError;
-pub use generate::{FinishReason, GenerateOptions, Generation, Piece};
+pub use generate::{AtEnd, FinishReason, GenerateOptions, Generation, Piece};
 pub use loaded::{Engine, EngineOptions};
 pub use score::Score;
 pub use session::{Progress, ProgressFn, Session, no_progress};

@@ -97,6 +97,26 @@ impl Session {
         self.feed(&encoded.ids, Some(&sources), Phase::Reading, progress)
     }
 
+    /// Reads tokens as a document is read; evidence has no bytes to name for them.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    pub fn read_tokens(
+        &mut self,
+        ids: &[TokenId],
+        progress: &mut ProgressFn<'_>,
+    ) -> Result<(), EngineError> {
+        self.feed(ids, None, Phase::Reading, progress)
+    }
+
+    /// Takes in a few tokens as a question is, see [`prompt`](Self::prompt).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn prompt_tokens(&mut self, ids: &[TokenId]) -> Result<(), EngineError> {
+        self.feed_question(ids)
+    }
+
     /// Takes in a short text as a question is: in small chunks, each of which looks up units.
     ///
     /// # Errors

@@ -126,6 +126,9 @@ pub enum HubError {
         /// How each could be asked for.
         choices: Vec<String>,
     },
+    /// The caller's progress function said to stop.
+    #[error("stopped before the model was there")]
+    Stopped,
     /// A repository without a model.
     #[error("{name} holds neither a GGUF file nor config.json with safetensors weights")]
     NoModel {

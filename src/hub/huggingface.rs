@@ -13,7 +13,7 @@ use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 
 use super::cache::{Cache, io_error, is_disk_full, make_folder};
 use super::error::HubError;
-use super::progress::{PullStage, PullStep};
+use super::progress::{PullFn, PullStage, PullStep};
 
 /// Files of a folder that are fetched where they exist, besides the weights.
 const FOLDER_FILES: [&str; 9] = [
@@ -73,7 +73,7 @@ pub(super) fn pull(
     name: &HubName,
     cache: &Cache,
     place: &HubPlace,
-    progress: &mut dyn FnMut(&PullStep),
+    progress: &mut PullFn<'_>,
 ) -> Result<PathBuf, HubError> {
     let note = name.note(cache);
     if let Some(path) = noted(&note) {
@@ -159,9 +159,9 @@ struct Fetch<'a> {
 
 impl Fetch<'_> {
     /// Fetches one file; its path.
-    fn file(&self, file: &str, progress: &mut dyn FnMut(&PullStep)) -> Result<PathBuf, HubError> {
-        let total = Cell::new(None);
-        let growth = Growth { progress, done: 0, total: &total };
+    fn file(&self, file: &str, progress: &mut PullFn<'_>) -> Result<PathBuf, HubError> {
+        let (total, stopped) = (Cell::new(None), Cell::new(false));
+        let growth = Growth { progress, done: 0, total: &total, stopped: &stopped };
         let path = self.repo.download_with_progress(file, growth).map_err(|error| match error {
             ApiError::IoError(error) if is_disk_full(&error) => HubError::DiskFull {
                 folder: self.shared.path().clone(),
@@ -173,7 +173,7 @@ impl Fetch<'_> {
         // A connection that ends early must not leave a short file behind.
         let found = path.metadata().map(|found| found.len()).ok();
         if found == total.get() {
-            return Ok(path);
+            return if stopped.get() { Err(HubError::Stopped) } else { Ok(path) };
         }
         let blob = path.canonicalize();
         let _ = std::fs::remove_file(&path);
@@ -184,9 +184,11 @@ impl Fetch<'_> {
 }
 
 struct Growth<'a> {
-    progress: &'a mut dyn FnMut(&PullStep),
+    progress: &'a mut PullFn<'a>,
     done: u64,
     total: &'a Cell<Option<u64>>,
+    /// Set when the pull is to stop; `hf-hub` cannot be told so before the file's end.
+    stopped: &'a Cell<bool>,
 }
 
 impl Progress for Growth<'_> {
@@ -199,7 +201,8 @@ impl Progress for Growth<'_> {
         self.done += size as u64;
         let total_bytes = self.total.get().unwrap_or(self.done);
         let (stage, done_bytes) = (PullStage::Download, self.done);
-        (self.progress)(&PullStep { stage, done_bytes, total_bytes });
+        let flow = (self.progress)(&PullStep { stage, done_bytes, total_bytes });
+        self.stopped.set(self.stopped.get() || flow.is_break());
     }
 
     fn finish(&mut self) {}

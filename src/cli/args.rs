@@ -1,0 +1,289 @@
+//! Which words does mneme understand? Commands and flags, as `--help` shows them. Flags that also
+//! stand in configuration files are optional here, and change the settings that the file gave.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use super::failure::Failure;
+use super::input::Source;
+use super::settings::{Activations, Settings, share, temperature};
+use crate::memory::{AttentionMode, MemoryConfig, Positions};
+
+/// A memory for language models, far longer than their context window
+#[derive(Debug, Parser)]
+#[command(name = "mneme", version, max_term_width = 100, disable_help_subcommand = true)]
+struct Words {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Answer a question about a document of any length
+    Ask(AskArgs),
+    /// Converse without end
+    Chat(ChatArgs),
+    /// Measure how well the model predicts a text
+    Score(ScoreArgs),
+    /// Measure the speed of reading and answering
+    Bench(BenchArgs),
+    /// Show what is in a model's files
+    Inspect(InspectArgs),
+    /// Fetch a model
+    Pull(PullArgs),
+}
+
+/// Reads the document, then answers the question from it, and shows the passages that the answer
+/// was read from
+#[derive(Debug, clap::Args)]
+pub(super) struct AskArgs {
+    /// The document: a text file, or - for standard input
+    #[arg(long, value_name = "FILE", value_parser = Source::parse)]
+    pub document: Source,
+    /// The question
+    #[arg(required = true, value_name = "QUESTION")]
+    pub question: Vec<String>,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+    /// Read a document that is not all UTF-8: what is not becomes U+FFFD
+    #[arg(long)]
+    pub lossy: bool,
+    #[command(flatten)]
+    pub answer: AnswerFlags,
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+/// Talks with the model for as long as you like: what was said long ago is looked up when it
+/// matters. /help lists what else can be typed; Ctrl-C stops an answer, and leaves at the prompt
+#[derive(Debug, clap::Args)]
+pub(super) struct ChatArgs {
+    /// What the model is told before all else [default: what its template says]
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    #[command(flatten)]
+    pub answer: AnswerFlags,
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+/// Reads a text and prints how likely the model held each token to be: a low perplexity is a good
+/// prediction. Names of control tokens in the text count as these tokens
+#[derive(Debug, clap::Args)]
+pub(super) struct ScoreArgs {
+    /// The text: a file, or - for standard input
+    #[arg(value_name = "FILE", value_parser = Source::parse)]
+    pub text: Source,
+    /// Begin reading at this token of the text
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub start_token: usize,
+    /// Score tokens from this one on [default: the second read]
+    #[arg(long, value_name = "N")]
+    pub from_token: Option<usize>,
+    /// End before this token [default: the end of the text]
+    #[arg(long, value_name = "N")]
+    pub to_token: Option<usize>,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+    /// Read a text that is not all UTF-8: what is not becomes U+FFFD
+    #[arg(long)]
+    pub lossy: bool,
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+/// Reads the first tokens of a text, then generates without stopping at the answer's end
+#[derive(Debug, clap::Args)]
+pub(super) struct BenchArgs {
+    /// The text to read from: a file, or - for standard input
+    #[arg(long, value_name = "FILE", value_parser = Source::parse)]
+    pub prompt_file: Source,
+    /// Tokens to read
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub prompt_tokens: usize,
+    /// Tokens to generate
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub decode_tokens: usize,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+/// Reads the headers of a model's files: architecture, sizes, element types
+#[derive(Debug, clap::Args)]
+pub(super) struct InspectArgs {
+    /// A GGUF file, a Hugging Face folder, a known name, or hf:OWNER/NAME; fetched when missing
+    #[arg(value_name = "MODEL")]
+    pub model: String,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Fetches a model once; prints where it lies
+#[derive(Debug, clap::Args)]
+pub(super) struct PullArgs {
+    /// A known name, hf:OWNER/NAME, hf:OWNER/NAME/FILE.gguf, or a path
+    #[arg(value_name = "NAME")]
+    pub model: String,
+}
+
+/// How answers are drawn.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Answer")]
+pub(super) struct AnswerFlags {
+    /// Tokens of an answer at most
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    max_tokens: Option<usize>,
+    /// 0 takes the likeliest token each time; higher is more varied
+    #[arg(long, value_name = "T", value_parser = temperature)]
+    temperature: Option<f32>,
+    /// Draw from the likeliest tokens that together have this share
+    #[arg(long, value_name = "P", value_parser = share)]
+    top_p: Option<f32>,
+    /// Same seed, same answer
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+}
+
+/// What runs.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct RunFlags {
+    #[command(flatten)]
+    model: ModelFlags,
+    #[command(flatten)]
+    memory: MemoryFlags,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Model and machine")]
+struct ModelFlags {
+    /// A GGUF file, a Hugging Face folder, a known name, or hf:OWNER/NAME; fetched when missing
+    #[arg(long, value_name = "M")]
+    model: Option<String>,
+    /// Threads that compute; 0 is one for each core
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// How inputs of quantised weights are rounded
+    #[arg(long, value_name = "TYPE")]
+    activations: Option<Activations>,
+    /// Settings in TOML, as in configs/reference.toml; flags win over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Memory")]
+struct MemoryFlags {
+    /// What is attended to
+    #[arg(long, value_name = "MODE")]
+    attention: Option<AttentionMode>,
+    /// First tokens, always attended
+    #[arg(long, value_name = "N")]
+    sink_tokens: Option<usize>,
+    /// Recent tokens, always attended
+    #[arg(long, value_name = "N")]
+    window_tokens: Option<usize>,
+    /// Tokens of a unit of distant text; a multiple of 16
+    #[arg(long, value_name = "N")]
+    unit_tokens: Option<usize>,
+    /// Tokens that one key in the index stands for; divides unit-tokens
+    #[arg(long, value_name = "N")]
+    segment_tokens: Option<usize>,
+    /// Units that each layer retrieves
+    #[arg(long, value_name = "N")]
+    retrieved_units: Option<usize>,
+    /// Candidates whose keys are compared one by one, for each unit retrieved
+    #[arg(long, value_name = "N")]
+    candidates_per_unit: Option<usize>,
+    /// Tokens read at once; a multiple of unit-tokens
+    #[arg(long, value_name = "N")]
+    chunk_tokens: Option<usize>,
+    /// Tokens of a question taken in at once, with one lookup
+    #[arg(long, value_name = "N")]
+    answer_chunk_tokens: Option<usize>,
+    /// While reading: tokens that look up units together; 0 looks up nothing
+    #[arg(long, value_name = "N")]
+    read_query_tokens: Option<usize>,
+    /// At which positions retrieved units are read
+    #[arg(long, value_name = "WHERE")]
+    positions: Option<Positions>,
+}
+
+/// Understands the command line.
+pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
+    let mut matches = command().try_get_matches_from(words)?;
+    Ok(Words::from_arg_matches_mut(&mut matches)?.command)
+}
+
+/// The command line, its help with the defaults that the settings have.
+fn command() -> clap::Command {
+    let defaults = serde_json::to_value(Settings::default()).expect("because it is plain data");
+    Words::command().mut_subcommands(|subcommand| {
+        subcommand.mut_args(|arg| {
+            let key = arg.get_id().as_str().replace('_', "-");
+            let tables = [&defaults["memory"], &defaults["answer"], &defaults];
+            let Some(default) = tables.iter().find_map(|table| table.get(&key)) else { return arg };
+            let default = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
+            let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+            arg.help(format!("{help} [default: {default}]"))
+        })
+    })
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "must be a number from 1 on".to_owned())
+}
+
+impl RunFlags {
+    /// The settings that hold.
+    pub fn settings(&self) -> Result<Settings, Failure> {
+        let ModelFlags { model, threads, activations, config } = &self.model;
+        let file = config.as_deref().map(Settings::from_file).transpose()?;
+        let mut settings = file.unwrap_or_default();
+        put(&mut settings.model, model);
+        put(&mut settings.threads, threads);
+        put(&mut settings.activations, activations);
+        self.memory.change(&mut settings.memory);
+        Ok(settings)
+    }
+
+    /// The same, for commands that answer.
+    pub fn settings_with(&self, answer: &AnswerFlags) -> Result<Settings, Failure> {
+        let mut settings = self.settings()?;
+        let AnswerFlags { max_tokens, temperature, top_p, seed } = answer;
+        put(&mut settings.answer.max_tokens, max_tokens);
+        put(&mut settings.answer.temperature, temperature);
+        put(&mut settings.answer.top_p, top_p);
+        put(&mut settings.answer.seed, seed);
+        Ok(settings)
+    }
+}
+
+impl MemoryFlags {
+    fn change(&self, memory: &mut MemoryConfig) {
+        put(&mut memory.attention, &self.attention);
+        put(&mut memory.sink_tokens, &self.sink_tokens);
+        put(&mut memory.window_tokens, &self.window_tokens);
+        put(&mut memory.unit_tokens, &self.unit_tokens);
+        put(&mut memory.segment_tokens, &self.segment_tokens);
+        put(&mut memory.retrieved_units, &self.retrieved_units);
+        put(&mut memory.candidates_per_unit, &self.candidates_per_unit);
+        put(&mut memory.chunk_tokens, &self.chunk_tokens);
+        put(&mut memory.answer_chunk_tokens, &self.answer_chunk_tokens);
+        put(&mut memory.read_query_tokens, &self.read_query_tokens);
+        put(&mut memory.positions, &self.positions);
+    }
+}
+
+fn put<T: Clone>(setting: &mut T, flag: &Option<T>) {
+    if let Some(value) = flag {
+        setting.clone_from(value);
+    }
+}

@@ -1,0 +1,138 @@
+//! `mneme chat`: a conversation that never ends and never slows down.
+
+use std::time::{Duration, Instant};
+
+use super::args::ChatArgs;
+use super::failure::Failure;
+use super::interrupt::Interrupt;
+use super::line_input::{Line, LineInput};
+use super::output::{note, print, print_words};
+use super::{numbers, opening};
+use crate::engine::{Conversation, EngineError, FinishReason, GenerateOptions, Session};
+
+const PROMPT: &str = "> ";
+
+const HELP: &str = "\
+/help   this
+/stats  what is in memory, and how fast the last answer came
+/quit   leave (Ctrl-D too; Ctrl-C stops an answer)";
+
+pub(super) fn run(args: ChatArgs, interrupt: &Interrupt) -> Result<(), Failure> {
+    let settings = args.run.settings_with(&args.answer)?;
+    let session = opening::open(&settings, interrupt)?;
+    let mut input = LineInput::new();
+    if matches!(input, LineInput::Editor { .. }) {
+        note(&format!("Talking with {}. /help lists commands.", settings.model));
+    }
+    let conversation = Conversation::new(args.system);
+    let options = settings.answer.options();
+    let mut chat = Chat { session, conversation, options, interrupt, last: None };
+    loop {
+        match input.next(PROMPT)? {
+            Line::End => return Ok(()),
+            Line::Interrupted => {
+                let n_turns = numbers::count_of(chat.conversation.n_turns(), "turn");
+                return Err(Failure::Interrupted(format!("left after {n_turns}")));
+            }
+            Line::Typed(line) => match line.trim() {
+                "" => {}
+                "/quit" => return Ok(()),
+                "/help" => note(HELP),
+                "/stats" => note(&chat.stats()),
+                command if is_command(command) => {
+                    note(&format!("there is no command {command}; /help lists those there are"));
+                }
+                said => chat.turn(said)?,
+            },
+        }
+    }
+}
+
+/// A slash and a word: a path, which has more slashes, is something to say.
+fn is_command(line: &str) -> bool {
+    line.strip_prefix('/').is_some_and(|word| word.chars().all(char::is_alphabetic))
+}
+
+struct Chat<'a> {
+    session: Session,
+    conversation: Conversation,
+    options: GenerateOptions,
+    interrupt: &'a Interrupt,
+    last: Option<Reply>,
+}
+
+/// What the last reply took.
+#[derive(Clone, Copy, Debug)]
+struct Reply {
+    /// Until its first token.
+    waited: Duration,
+    n_tokens: usize,
+    decode: Duration,
+}
+
+impl Chat<'_> {
+    /// Takes in what was said, and streams the reply.
+    fn turn(&mut self, said: &str) -> Result<(), Failure> {
+        let watch = self.interrupt.watch();
+        let begun = Instant::now();
+        match self.conversation.say(&mut self.session, said) {
+            // Nothing of it was taken in: the conversation goes on.
+            Err(error @ EngineError::QuestionTooLong { .. }) => {
+                note(&format!("mneme: {error}"));
+                return Ok(());
+            }
+            done => done?,
+        }
+        let waited = begun.elapsed();
+        let begun = Instant::now();
+        let mut pieces = self.session.generate(self.options);
+        while !watch.is_requested() {
+            let Some(piece) = pieces.next() else { break };
+            print_words(&piece?.text)?;
+        }
+        let (n_tokens, finish) = (pieces.n_tokens(), pieces.finish_reason());
+        print("\n")?;
+        match finish {
+            Some(FinishReason::Stop) => {}
+            Some(FinishReason::Length) => {
+                note(&format!("(cut at {n_tokens} tokens; --max-tokens allows more)"));
+            }
+            None => {
+                note(&format!("(stopped after {})", numbers::count_of(n_tokens, "token")));
+            }
+        }
+        self.last = Some(Reply { waited, n_tokens, decode: begun.elapsed() });
+        Ok(())
+    }
+
+    fn stats(&self) -> String {
+        let memory = self.session.memory();
+        let mut lines = vec![format!(
+            "{}, {} in memory ({}); no token attended to more than {}",
+            numbers::count_of(self.conversation.n_turns(), "turn"),
+            numbers::count_of(memory.n_tokens(), "token"),
+            numbers::count_of(memory.n_units(), "unit"),
+            numbers::count(memory.max_attended_tokens()),
+        )];
+        if let Some(Reply { waited, n_tokens, decode }) = self.last {
+            lines.push(format!(
+                "last answer: first token after {}, {} at {} tokens/s",
+                numbers::duration(waited),
+                numbers::count_of(n_tokens, "token"),
+                numbers::rate(n_tokens, decode),
+            ));
+        }
+        lines.join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_command;
+
+    #[test]
+    fn a_path_is_something_to_say() {
+        assert!(is_command("/stat") && is_command("/"));
+        assert!(!is_command("/etc/passwd?") && !is_command("a/b") && !is_command("/2 of it"));
+    }
+}

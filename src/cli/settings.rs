@@ -1,0 +1,222 @@
+//! Which settings hold? Flags over the configuration file over the defaults. The file is TOML; a
+//! key that nobody knows is an error that names file, line and key.
+
+use std::path::Path;
+
+use anyhow::Context;
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
+use serde::{Deserialize, Serialize};
+
+use super::failure::Failure;
+use crate::backend::Precision;
+use crate::engine::{AtEnd, EngineOptions, GenerateOptions};
+use crate::hub::DEFAULT_MODEL;
+use crate::memory::{AttentionMode, MemoryConfig, Positions};
+
+/// Everything that can be set, as a configuration file has it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Settings {
+    /// A path, a known name or `hf:owner/name`.
+    pub model: String,
+    /// Threads that compute; 0 is one for each core.
+    pub threads: usize,
+    pub activations: Activations,
+    pub memory: MemoryConfig,
+    pub answer: AnswerSettings,
+}
+
+/// How products with quantised weights are computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Activations {
+    /// Rounded to 15 bits: as good as f32, and faster
+    #[default]
+    Int16,
+    /// Rounded to 8 bits: the fastest, with some noise
+    Int8,
+    /// Not rounded: the reference
+    F32,
+}
+
+/// How answers are drawn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct AnswerSettings {
+    pub max_tokens: usize,
+    pub temperature: f32,
+    pub top_p: f32,
+    pub seed: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            model: DEFAULT_MODEL.to_owned(),
+            threads: 0,
+            activations: Activations::default(),
+            memory: MemoryConfig::default(),
+            answer: AnswerSettings::default(),
+        }
+    }
+}
+
+impl Default for AnswerSettings {
+    fn default() -> Self {
+        let GenerateOptions { max_tokens, temperature, top_p, seed, .. } =
+            GenerateOptions::default();
+        Self { max_tokens, temperature, top_p, seed }
+    }
+}
+
+impl Settings {
+    /// The defaults, changed by a file.
+    pub fn from_file(path: &Path) -> Result<Self, Failure> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("{}: cannot read the configuration", path.display()))
+            .map_err(Failure::Failed)?;
+        Self::parse(&text).with_context(|| path.display().to_string()).map_err(Failure::Usage)
+    }
+
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let settings: Self = toml::from_str(text)?;
+        settings.answer.check()?;
+        Ok(settings)
+    }
+
+    /// How to run the model.
+    pub fn engine_options(&self) -> EngineOptions {
+        let mut options =
+            EngineOptions { precision: self.activations.into(), ..Default::default() };
+        if self.threads > 0 {
+            options.n_threads = self.threads;
+        }
+        options
+    }
+}
+
+impl AnswerSettings {
+    /// How to draw an answer.
+    pub fn options(&self) -> GenerateOptions {
+        let Self { max_tokens, temperature, top_p, seed } = *self;
+        GenerateOptions { max_tokens, temperature, top_p, seed, at_end: AtEnd::Stop }
+    }
+
+    /// Flags are checked as they are read; this is for files.
+    fn check(&self) -> anyhow::Result<()> {
+        temperature(&self.temperature.to_string())
+            .map_err(|fault| anyhow::anyhow!("answer.temperature {fault}"))?;
+        share(&self.top_p.to_string()).map_err(|fault| anyhow::anyhow!("answer.top-p {fault}"))?;
+        anyhow::ensure!(self.max_tokens > 0, "answer.max-tokens must be at least 1");
+        Ok(())
+    }
+}
+
+/// A temperature as a flag gives it.
+pub(super) fn temperature(text: &str) -> Result<f32, String> {
+    number_where(text, "must be a number from 0 on", |value| value >= 0.0)
+}
+
+/// A share as a flag gives it.
+pub(super) fn share(text: &str) -> Result<f32, String> {
+    number_where(text, "must be above 0 and at most 1", |value| value > 0.0 && value <= 1.0)
+}
+
+fn number_where(text: &str, demand: &str, holds: impl Fn(f32) -> bool) -> Result<f32, String> {
+    let number = text.parse().ok().filter(|value: &f32| value.is_finite() && holds(*value));
+    number.ok_or_else(|| demand.to_owned())
+}
+
+impl From<Activations> for Precision {
+    fn from(activations: Activations) -> Self {
+        match activations {
+            Activations::Int16 => Self::Int16,
+            Activations::Int8 => Self::Int8,
+            Activations::F32 => Self::F32,
+        }
+    }
+}
+
+impl ValueEnum for AttentionMode {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Retrieval, Self::Window, Self::Full]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Retrieval => PossibleValue::new("retrieval")
+                .help("First tokens, recent tokens, and the units that matter to the query"),
+            Self::Window => {
+                PossibleValue::new("window").help("First and recent tokens only (StreamingLLM)")
+            }
+            Self::Full => PossibleValue::new("full")
+                .help("Every token; slows down as the text grows, and fails beyond trained length"),
+        })
+    }
+}
+
+impl ValueEnum for Positions {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Contiguous, Self::Edge, Self::Fixed]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Contiguous => PossibleValue::new("contiguous")
+                .help("In document order between first and recent tokens, as one short text"),
+            Self::Edge => PossibleValue::new("edge").help("Each just beyond the window's far edge"),
+            Self::Fixed => {
+                PossibleValue::new("fixed").help("All keys at one far distance (InfLLM)")
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REFERENCE: &str = include_str!("../../configs/reference.toml");
+
+    #[test]
+    fn the_reference_configuration_names_every_setting_with_its_default() {
+        let named: toml::Value = toml::from_str(REFERENCE).unwrap();
+        let named = serde_json::to_value(named).unwrap();
+        let defaults = serde_json::to_value(Settings::default()).unwrap();
+        assert_eq!(named, defaults);
+        assert_eq!(Settings::parse(REFERENCE).unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn the_cpu_configuration_fits_the_default_model() {
+        let cpu = Settings::parse(include_str!("../../configs/cpu.toml")).unwrap();
+        assert_eq!(cpu.memory.validate(8192), Ok(()));
+    }
+
+    #[test]
+    fn a_file_changes_what_it_names_and_nothing_else() {
+        let found = Settings::parse("threads = 3\n[memory]\nwindow-tokens = 1024\n").unwrap();
+        let mut expected = Settings { threads: 3, ..Settings::default() };
+        expected.memory.window_tokens = 1024;
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_file_with_a_mistake_is_refused_with_line_and_key() {
+        let refused = [
+            ("[memory]\nwindow = 12\n", ["line 2", "window-tokens"]),
+            ("threads = 2\nmodle = \"x\"\n", ["line 2", "modle"]),
+            ("[memory]\n\nunit-tokens = \"many\"\n", ["line 3", "unit-tokens"]),
+            ("[memory]\npositions = \"true\"\n", ["line 2", "contiguous"]),
+            ("threads = \n", ["line 1", "threads"]),
+            ("[answer]\ntop-p = 1.5\n", ["answer.top-p", "at most 1"]),
+        ];
+        for (text, words) in refused {
+            let message = format!("{:#}", Settings::parse(text).unwrap_err());
+            for word in words {
+                assert!(message.contains(word), "{message} lacks {word}");
+            }
+        }
+    }
+}
