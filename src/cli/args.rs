@@ -22,21 +22,38 @@ struct Words {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Answer a question about a document of any length
+    ///
+    /// The document is read, the answer is written to standard output as it comes, and below it the
+    /// passages that it was read from.
     Ask(AskArgs),
     /// Converse without end
+    ///
+    /// Talk with the model for as long as you like: what was said long ago is looked up when it
+    /// matters. /help lists what else can be typed; Ctrl-C stops an answer, and leaves at the
+    /// prompt.
     Chat(ChatArgs),
     /// Measure how well the model predicts a text
+    ///
+    /// The text is read, and how likely the model held each of its tokens is told: the lower the
+    /// perplexity, the better the prediction. Names of control tokens count as these tokens.
     Score(ScoreArgs),
     /// Measure the speed of reading and answering
+    ///
+    /// The first tokens of a text are read, then tokens are generated, greedily and without
+    /// stopping where an answer would end.
     Bench(BenchArgs),
     /// Show what is in a model's files
+    ///
+    /// Architecture, sizes, element types, and what a token takes in memory.
     Inspect(InspectArgs),
     /// Fetch a model
+    ///
+    /// It is fetched once and checked; where it lies is printed. Known by name:
+    /// smollm2-135m, the default.
     Pull(PullArgs),
 }
 
-/// Reads the document, then answers the question from it, and shows the passages that the answer
-/// was read from
+/// See [`Command::Ask`].
 #[derive(Debug, clap::Args)]
 pub(super) struct AskArgs {
     /// The document: a text file, or - for standard input
@@ -57,8 +74,7 @@ pub(super) struct AskArgs {
     pub run: RunFlags,
 }
 
-/// Talks with the model for as long as you like: what was said long ago is looked up when it
-/// matters. /help lists what else can be typed; Ctrl-C stops an answer, and leaves at the prompt
+/// See [`Command::Chat`].
 #[derive(Debug, clap::Args)]
 pub(super) struct ChatArgs {
     /// What the model is told before all else [default: what its template says]
@@ -70,8 +86,7 @@ pub(super) struct ChatArgs {
     pub run: RunFlags,
 }
 
-/// Reads a text and prints how likely the model held each token to be: a low perplexity is a good
-/// prediction. Names of control tokens in the text count as these tokens
+/// See [`Command::Score`].
 #[derive(Debug, clap::Args)]
 pub(super) struct ScoreArgs {
     /// The text: a file, or - for standard input
@@ -96,7 +111,7 @@ pub(super) struct ScoreArgs {
     pub run: RunFlags,
 }
 
-/// Reads the first tokens of a text, then generates without stopping at the answer's end
+/// See [`Command::Bench`].
 #[derive(Debug, clap::Args)]
 pub(super) struct BenchArgs {
     /// The text to read from: a file, or - for standard input
@@ -115,7 +130,7 @@ pub(super) struct BenchArgs {
     pub run: RunFlags,
 }
 
-/// Reads the headers of a model's files: architecture, sizes, element types
+/// See [`Command::Inspect`].
 #[derive(Debug, clap::Args)]
 pub(super) struct InspectArgs {
     /// A GGUF file, a Hugging Face folder, a known name, or hf:OWNER/NAME; fetched when missing
@@ -126,7 +141,7 @@ pub(super) struct InspectArgs {
     pub json: bool,
 }
 
-/// Fetches a model once; prints where it lies
+/// See [`Command::Pull`].
 #[derive(Debug, clap::Args)]
 pub(super) struct PullArgs {
     /// A known name, hf:OWNER/NAME, hf:OWNER/NAME/FILE.gguf, or a path
@@ -285,5 +300,37 @@ impl MemoryFlags {
 fn put<T: Clone>(setting: &mut T, flag: &Option<T>) {
     if let Some(value) = flag {
         setting.clone_from(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_setting_has_a_flag_and_its_help_tells_the_default() {
+        let defaults = serde_json::to_value(Settings::default()).unwrap();
+        let command = command();
+        let ask = command.find_subcommand("ask").unwrap();
+        let tables = [&defaults, &defaults["memory"], &defaults["answer"]];
+        let keys = tables.iter().flat_map(|table| table.as_object().unwrap());
+        for (key, default) in keys.filter(|(_, default)| !default.is_object()) {
+            let flag = ask.get_arguments().find(|arg| arg.get_long() == Some(key));
+            let flag = flag.unwrap_or_else(|| panic!("no flag --{key}"));
+            let told = format!("[default: {}]", default.to_string().trim_matches('"'));
+            assert!(flag.get_help().unwrap().to_string().ends_with(&told), "{key}");
+        }
+    }
+
+    #[test]
+    fn help_names_every_model_known_by_name() {
+        let command = command();
+        let about = command.find_subcommand("pull").unwrap().get_long_about().unwrap().to_string();
+        assert!(crate::hub::ALIASES.iter().all(|alias| about.contains(alias.name)), "{about}");
     }
 }

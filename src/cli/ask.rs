@@ -163,7 +163,7 @@ fn account(answered: &Answered, session: &Session, excerpts: &[Excerpt<'_>]) -> 
     }
     let (n_prompt, n_answer) = (answered.prompt_tokens, answered.completion_tokens);
     lines.push(format!(
-        "Read {} in {} ({} tokens/s), answered {} in {} ({} tokens/s).",
+        "Read {} in {} ({} tokens/s).\nAnswered {} in {} ({} tokens/s).",
         numbers::count_of(n_prompt, "token"),
         numbers::duration(answered.prefill),
         numbers::rate(n_prompt, answered.prefill),

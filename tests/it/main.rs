@@ -3,8 +3,10 @@
 mod allocation;
 mod bad_folders;
 mod bad_gguf;
+mod cli;
 mod fixtures;
 mod floor_plan;
+mod forward;
 mod fuzz_files;
 mod hub;
 mod open_models;
