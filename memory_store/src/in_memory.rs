@@ -6,25 +6,20 @@
 //! slab 1  | record n | pad | ...                       n = a power of two, so id -> slab is a shift
 //! ```
 
-use crate::{RECORD_ALIGN, Record, RecordId, StoreError, UnitStore};
+use crate::{AlignedBytes, RECORD_ALIGN, Record, RecordId, StoreError, UnitStore};
 
-/// What a slab aims to hold, in bytes: large enough that appending seldom allocates, small enough
-/// that a short context does not take much.
-const SLAB_BYTES: usize = 4 << 20;
-
-/// A cache line: the unit of allocation, so that records are aligned without `unsafe`.
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-struct Line([u8; RECORD_ALIGN]);
+/// What a slab aims to hold, in bytes: some huge pages.
+const SLAB_BYTES: usize = 16 << 20;
 
 /// Records in host memory, gone when the store is dropped.
 pub struct InMemoryStore {
     record_bytes: usize,
-    record_lines: usize,
+    /// Bytes from record to record of a slab.
+    stride: usize,
     /// A slab holds `1 << slab_shift` records.
     slab_shift: u32,
-    /// `[slab][record][record_lines]`; every slab but the last is full.
-    slabs: Vec<Vec<Line>>,
+    /// `[slab][record][stride]`; every slab but the last is full.
+    slabs: Vec<AlignedBytes>,
     n_records: usize,
 }
 
@@ -38,21 +33,17 @@ impl InMemoryStore {
         if record_bytes == 0 {
             return Err(StoreError::EmptyRecords);
         }
-        let record_lines = record_bytes.div_ceil(RECORD_ALIGN);
-        let slab_records = (SLAB_BYTES / RECORD_ALIGN / record_lines).max(1);
-        let slab_shift = slab_records.ilog2();
-        Ok(Self { record_bytes, record_lines, slab_shift, slabs: Vec::new(), n_records: 0 })
+        let stride = record_bytes
+            .checked_next_multiple_of(RECORD_ALIGN)
+            .ok_or(StoreError::OutOfMemory { wanted_bytes: record_bytes })?;
+        let slab_shift = (SLAB_BYTES / stride).max(1).ilog2();
+        Ok(Self { record_bytes, stride, slab_shift, slabs: Vec::new(), n_records: 0 })
     }
 
     /// Opens a new last slab.
     fn add_slab(&mut self) -> Result<(), StoreError> {
-        let out_of_memory = |wanted_bytes| StoreError::OutOfMemory { wanted_bytes };
-        let lines =
-            self.record_lines.checked_mul(1 << self.slab_shift).ok_or(out_of_memory(usize::MAX))?;
-        let mut slab = Vec::new();
-        slab.try_reserve_exact(lines)
-            .map_err(|_| out_of_memory(lines.saturating_mul(RECORD_ALIGN)))?;
-        self.slabs.push(slab);
+        let wanted_bytes = self.stride.checked_mul(1 << self.slab_shift).unwrap_or(usize::MAX);
+        self.slabs.push(AlignedBytes::zeroed(wanted_bytes)?);
         Ok(())
     }
 }
@@ -68,15 +59,9 @@ impl UnitStore for InMemoryStore {
         if self.n_records >> self.slab_shift == self.slabs.len() {
             self.add_slab()?;
         }
+        let at = (self.n_records & ((1 << self.slab_shift) - 1)) * self.stride;
         let slab = self.slabs.last_mut().expect("because a slab was just made sure of");
-        // The slab's room was reserved when it was made: filling it never moves it.
-        let (lines, rest) = record.as_chunks::<RECORD_ALIGN>();
-        slab.extend(lines.iter().map(|line| Line(*line)));
-        if !rest.is_empty() {
-            let mut last = Line([0; RECORD_ALIGN]);
-            last.0[..rest.len()].copy_from_slice(rest);
-            slab.push(last);
-        }
+        slab[at..at + record.len()].copy_from_slice(record);
         self.n_records += 1;
         Ok(id)
     }
@@ -88,9 +73,8 @@ impl UnitStore for InMemoryStore {
             return Err(StoreError::UnknownRecord { id, n_records: self.n_records });
         }
         let slab = &self.slabs[idx >> self.slab_shift];
-        let idx_in_slab = idx & ((1 << self.slab_shift) - 1);
-        let lines = &slab[idx_in_slab * self.record_lines..][..self.record_lines];
-        Ok(Record::new(&bytemuck::cast_slice(lines)[..self.record_bytes]))
+        let at = (idx & ((1 << self.slab_shift) - 1)) * self.stride;
+        Ok(Record::new(&slab[at..at + self.record_bytes]))
     }
 
     #[inline]
@@ -104,7 +88,8 @@ impl UnitStore for InMemoryStore {
     }
 
     fn resident_bytes(&self) -> usize {
-        self.slabs.iter().map(|slab| slab.capacity() * RECORD_ALIGN).sum()
+        // Room in the last slab that was never written is not backed by memory.
+        self.n_records * self.stride
     }
 }
 

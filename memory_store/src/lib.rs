@@ -9,9 +9,11 @@
 //! Invariant: a record's bytes never change and never move while the store lives, and its first
 //! byte is aligned to [`RECORD_ALIGN`], so that kernels may load from it with full-width vectors.
 
+mod aligned;
 mod in_memory;
 mod record;
 
+pub use aligned::AlignedBytes;
 pub use in_memory::InMemoryStore;
 pub use record::{RECORD_ALIGN, Record, RecordId};
 

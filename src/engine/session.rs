@@ -185,7 +185,7 @@ impl Session {
     /// One chunk through all layers and into memory.
     pub(super) fn run_chunk(&mut self, ids: &[TokenId], phase: Phase) -> Result<(), EngineError> {
         self.has_logits = false;
-        self.memory.begin_chunk(ids.len(), phase);
+        self.memory.begin_chunk(ids.len(), phase)?;
         let transformer = self.engine.transformer();
         transformer.forward(ids, &mut self.memory, &mut self.workspace)?;
         self.memory.end_chunk()?;

@@ -178,18 +178,22 @@ impl<B: Backend> Memory<B> {
     /// Prepares for `n_tokens` more tokens, which then pass through all layers by
     /// [`Attention::attend`].
     ///
+    /// # Errors
+    /// When there is no memory for the chunk's keys and values.
+    ///
     /// # Panics
     /// When the chunk is longer than the configuration's.
-    pub fn begin_chunk(&mut self, n_tokens: usize, phase: Phase) {
+    pub fn begin_chunk(&mut self, n_tokens: usize, phase: Phase) -> Result<(), StoreError> {
         assert!(n_tokens <= self.config.chunk_tokens, "a chunk longer than configured");
         self.chunk.n_tokens = n_tokens;
         self.chunk.phase = phase;
         let looks_up = phase != Phase::Reading || self.config.read_query_tokens > 0;
         self.chunk.n_retrieved =
             if looks_up { self.config.retrieved_units.min(self.n_units()) } else { 0 };
-        self.pages.reserve(self.n_tokens + n_tokens);
+        self.pages.reserve(self.n_tokens + n_tokens)?;
         self.prepare_angles();
         self.note_attended();
+        Ok(())
     }
 
     /// Accepts the chunk: its tokens are remembered, and what leaves the window is sealed.

@@ -4,32 +4,25 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// 64 bytes at an address divisible by 64.
-#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-struct Line([u16; 32]);
+use memory_store::{AlignedBytes, StoreError};
 
 /// Memory of one page, aligned for vectors.
 #[derive(Debug)]
-pub struct PageBuffer {
-    lines: Vec<Line>,
-    n_elements: usize,
-}
+pub struct PageBuffer(AlignedBytes);
 
 impl PageBuffer {
-    fn new(n_elements: usize) -> Self {
-        let lines = vec![bytemuck::Zeroable::zeroed(); n_elements.div_ceil(32)];
-        Self { lines, n_elements }
+    fn new(n_elements: usize) -> Result<Self, StoreError> {
+        Ok(Self(AlignedBytes::zeroed(n_elements * size_of::<u16>())?))
     }
 
     /// The f16 elements, as bits.
     pub fn elements(&self) -> &[u16] {
-        &bytemuck::cast_slice(&self.lines)[..self.n_elements]
+        bytemuck::cast_slice(&self.0)
     }
 
     /// The f16 elements, as bits.
     pub fn elements_mut(&mut self) -> &mut [u16] {
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.n_elements]
+        bytemuck::cast_slice_mut(&mut self.0)
     }
 }
 
@@ -94,16 +87,23 @@ impl FastPages {
     }
 
     /// Makes pages for all tokens before `end`.
-    pub fn reserve(&mut self, end: usize) {
+    ///
+    /// # Errors
+    /// When there is no memory for them.
+    pub fn reserve(&mut self, end: usize) -> Result<(), StoreError> {
         let n_sinks = self.sink_tokens.min(end).div_ceil(self.page_len);
         while self.sinks.len() < n_sinks {
-            self.sinks.push(PageBuffer::new(self.page_elements));
+            self.sinks.push(PageBuffer::new(self.page_elements)?);
         }
         let n_window = end.saturating_sub(self.window_start()).div_ceil(self.page_len);
         while self.window.len() < n_window {
-            let page = self.spare.pop().unwrap_or_else(|| PageBuffer::new(self.page_elements));
+            let page = match self.spare.pop() {
+                Some(page) => page,
+                None => PageBuffer::new(self.page_elements)?,
+            };
             self.window.push_back(page);
         }
+        Ok(())
     }
 
     /// The page and slot of token `index`, and the end of the run of tokens that share the page.

@@ -6,6 +6,7 @@ mod bad_gguf;
 mod cli;
 mod fixtures;
 mod floor_plan;
+mod forward;
 mod fuzz_files;
 mod hub;
 mod open_models;

@@ -207,7 +207,8 @@ fn sum_masses(step: &AttendStep<'_>, partials: &Partials, masses: &mut [f32]) {
                 for (mass, states) in masses.zip(page_states.chunks_exact(shape.n_rows)) {
                     let state = states[row];
                     if state.sum > 0.0 {
-                        *mass += state.sum * (state.max - total.max).exp() / total.sum;
+                        let share = state.sum * (state.max - total.max).exp() / total.sum;
+                        *mass += share * share;
                     }
                 }
             }

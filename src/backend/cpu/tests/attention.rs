@@ -34,6 +34,8 @@ struct Case {
 
 /// Where the case's queries stand: beyond all positions of pages, in steps of one.
 const QUERY_POSITION: usize = 1000;
+/// A factor on scores, as YaRN has one.
+const SCALE: f32 = 1.25;
 /// The far distance.
 const FAR: usize = 37;
 
@@ -90,6 +92,8 @@ impl Case {
 
     /// Pages as the backend wants them, written by it, with rubbish where no key is.
     fn write_pages(&self, backend: &CpuBackend, rng: &mut Rng) -> Vec<Vec<u16>> {
+        let slot_angles: Vec<f32> =
+            (0..self.layout.page_len).flat_map(|slot| self.angles(&[slot])).collect();
         let write = |spec: &PageSpec| {
             let rubbish = || half::f16::from_f32(rng.f32() * 9.0).to_bits();
             let mut page: Vec<u16> =
@@ -102,6 +106,7 @@ impl Case {
                     layer: self.layer,
                     page: &mut page,
                     first_slot: slots.start,
+                    slot_angles: &slot_angles,
                 };
                 let tokens = spec.first_index + slots.start..spec.first_index + slots.end;
                 backend.write_page(target, &self.keys, &self.values, tokens);
@@ -113,15 +118,8 @@ impl Case {
 
     fn run(&self, backend: &CpuBackend, masses: Option<&mut [f32]>) -> Vec<f32> {
         let pages = self.write_pages(backend, &mut Rng::with_seed(5));
-        let page_angles: Vec<Option<Vec<f32>>> = self
-            .pages
-            .iter()
-            .map(|page| {
-                let position = page.position?;
-                let positions = position..position + self.layout.page_len;
-                Some(self.angles(&positions.collect::<Vec<_>>()))
-            })
-            .collect();
+        let page_angles: Vec<Option<Vec<f32>>> =
+            self.pages.iter().map(|page| Some(self.angles(&[page.position?]))).collect();
         let placed: Vec<PlacedPage<'_>> = self
             .pages
             .iter()
@@ -131,7 +129,7 @@ impl Case {
                 page,
                 n_keys: spec.n_keys,
                 first_index: spec.first_index,
-                placement: angles.as_deref().map_or(Placement::Far, Placement::Rotated),
+                placement: angles.as_deref().map_or(Placement::Far, Placement::At),
             })
             .collect();
         let near_angles: Vec<f32> =
@@ -144,6 +142,8 @@ impl Case {
             first_index: self.first_index,
             near_angles: &near_angles,
             far_angles: &self.angles(&[FAR]),
+            offset_angles: &self.angles(&(0..self.layout.page_len).collect::<Vec<_>>()),
+            scale: SCALE / (self.layout.heads.head_dim as f32).sqrt(),
             page_masses: masses,
         };
         let mut out = vec![f32::NAN; self.queries.len()];
@@ -187,6 +187,8 @@ impl Expected {
             magnitude: 1.0,
             layout: naive::PairLayout::Half,
         };
+        let backwards: Vec<f64> = frequencies.iter().map(|x| -x).collect();
+        let back = naive::Rotary { inverse_frequencies: &backwards, ..rotary };
         let near = rotary.rotate(query, QUERY_POSITION + token);
         let far = rotary.rotate(query, FAR);
         let at = |index: usize| (index * n_kv_heads + kv_head) * head_dim;
@@ -197,18 +199,19 @@ impl Expected {
                 if index > case.first_index + token {
                     continue;
                 }
-                let key: Vec<f32> =
-                    case.keys[at(index)..][..head_dim].iter().map(|x| halved(*x)).collect();
+                // Kept as f16, turned by its place in the page.
+                let key = rotary.rotate(&case.keys[at(index)..][..head_dim], slot);
+                let key: Vec<f32> = key.into_iter().map(halved).collect();
                 let (query, key) = match page.position {
-                    Some(position) => (&near, rotary.rotate(&key, position + slot)),
-                    None => (&far, key),
+                    Some(position) => (&near, rotary.rotate(&key, position)),
+                    None => (&far, back.rotate(&key, slot)),
                 };
-                let root = (head_dim as f64).sqrt();
-                scores.push(naive::dot(query, &key) / root);
+                let scale = f64::from(SCALE) / (head_dim as f64).sqrt();
+                scores.push(naive::dot(query, &key) * scale);
                 seen.push((page_idx, index));
                 let size: f64 = query.iter().zip(&key).map(|(q, k)| f64::from((q * k).abs())).sum();
                 let roundings = (head_dim + 16) as f64; // of the sum, the rotations, the scale
-                self.score_error = self.score_error.max(roundings * ROUNDING * 2.0 * size / root);
+                self.score_error = self.score_error.max(roundings * ROUNDING * 2.0 * size * scale);
             }
         }
         let mut out = vec![0.0; head_dim];

@@ -73,8 +73,13 @@ fn naive_heads(heads: HeadShape) -> naive::HeadShape {
     naive::HeadShape { n_heads, n_kv_heads, head_dim }
 }
 
-/// Cosines and sines of the far distance.
-fn far_angles(heads: HeadShape, angle: f64) -> Vec<f32> {
+/// Factor on scores.
+fn scale(heads: HeadShape) -> f32 {
+    1.0 / (heads.head_dim as f32).sqrt()
+}
+
+/// Cosines and sines of a distance.
+fn angles(heads: HeadShape, angle: f64) -> Vec<f32> {
     let angles = (0..heads.n_pairs).map(|pair| angle * 0.7f64.powi(pair as i32));
     let (sin, cos): (Vec<f32>, Vec<f32>) =
         angles.map(|angle| (angle.sin() as f32, angle.cos() as f32)).unzip();
@@ -140,7 +145,9 @@ impl Coarse {
             heads: self.heads,
             n_tokens: self.n_tokens,
             group_len: self.group_len,
-            far_angles: &far_angles(self.heads, self.angle),
+            segment_angles: &angles(self.heads, self.angle),
+            key_angles: &angles(self.heads, -self.angle),
+            scale: scale(self.heads),
         };
         let mut prepared = LookupQueries::default();
         backend.prepare_lookup(step, &queries.to_vec(), &mut prepared);
@@ -253,8 +260,9 @@ fn check_fine(
     let expected = vote(heads, &turned(&queries, heads, group_len, 2.5), &units);
     let candidates: Vec<&[u16]> = pages.iter().map(Vec::as_slice).collect();
     for backend in backends(Precision::F32) {
-        let far_angles = &far_angles(heads, 2.5);
-        let step = LookupStep { heads, n_tokens, group_len, far_angles };
+        let (segment_angles, key_angles) = (&angles(heads, -1.0), &angles(heads, 2.5));
+        let scale = scale(heads);
+        let step = LookupStep { heads, n_tokens, group_len, segment_angles, key_angles, scale };
         let mut prepared = LookupQueries::default();
         backend.prepare_lookup(step, &queries, &mut prepared);
         let mut votes = vec![f32::NAN; n_candidates];

@@ -1,6 +1,7 @@
 //! Unpacking, quantising and small products, on every instruction set.
 
 use fastrand::Rng;
+use half::f16;
 
 use crate::backend::cpu::simd::Isa;
 use crate::backend::cpu::simd::quantize::{Quantize, QuantizedRows, RowLayout};
@@ -191,13 +192,37 @@ fn check_tile((n_rows, depth, n_cols): (usize, usize, usize), rng: &mut Rng) {
                 *old = *old * factor + dot;
             }
         }
+        let b_halved: Vec<u16> = b.iter().map(|x| f16::from_f32(*x).to_bits()).collect();
         for isa in Isa::under_test() {
-            let mut found = c.clone();
-            let c = &mut found[..];
-            let (a, b) = (&a[..], &b[..]);
-            let product =
-                Product { n_rows, depth, n_cols, a, a_stride, b, b_stride, c, c_stride, start };
-            isa.run(product);
+            let (mut found, mut found_halved) = (c.clone(), c.clone());
+            let a = &a[..];
+            let (b, c) = (&b[..], &mut found[..]);
+            isa.run(Product {
+                n_rows,
+                depth,
+                n_cols,
+                a,
+                a_stride,
+                b,
+                b_stride,
+                c,
+                c_stride,
+                start,
+            });
+            let (b, c) = (&b_halved[..], &mut found_halved[..]);
+            isa.run(Product {
+                n_rows,
+                depth,
+                n_cols,
+                a,
+                a_stride,
+                b,
+                b_stride,
+                c,
+                c_stride,
+                start,
+            });
+            assert_eq!(found, found_halved, "{n_rows} x {depth} x {n_cols}, {}", isa.name());
             // Whole numbers: exact. What lies between the rows is not touched.
             assert_eq!(found, expected, "{n_rows} x {depth} x {n_cols}, {}", isa.name());
         }
