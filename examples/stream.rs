@@ -19,6 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let engine = Engine::load(&model, &EngineOptions::default())?;
     let mut session = engine.session(&MemoryConfig::default())?;
     let options = GenerateOptions { max_tokens: 40, ..Default::default() };
+    let mut out = std::io::stdout().lock();
     let mut passage = String::new();
     for (i, line) in std::io::stdin().lock().lines().enumerate() {
         passage += &line?;
@@ -30,11 +31,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         passage.clear();
         session.prompt("\nIn one sentence, what happened:")?;
         for piece in session.generate(options) {
-            print!("{}", piece?.text);
-            std::io::stdout().flush()?;
+            write!(out, "{}", piece?.text)?;
+            out.flush()?;
         }
         let units = session.memory().n_units();
-        println!("\n-- {} tokens so far, {units} units in memory", session.n_tokens());
+        writeln!(out, "\n-- {} tokens so far, {units} units in memory", session.n_tokens())?;
     }
     Ok(())
 }
