@@ -54,7 +54,7 @@ fn announce(model: &str) {
     match hub::alias(model) {
         Some(alias) => {
             let size = numbers::bytes(alias.model_bytes);
-            note(&format!("Fetching {model}, once: {}, {size}", alias.description));
+            note(&format!("Fetching {model} ({size}), once:\n{}", alias.description));
         }
         None => note(&format!("Fetching {model}, once")),
     }
@@ -68,9 +68,11 @@ fn task(stage: PullStage) -> &'static str {
 }
 
 fn stopped(model: &str, last: Option<PullStep>) -> String {
+    let doing = last.map_or("fetching", |step| task(step.stage));
     let came = last.map_or(String::new(), |step| {
         let (done, total) = (numbers::bytes(step.done_bytes), numbers::bytes(step.total_bytes));
-        format!(" ({} {done} of {total})", task(step.stage))
+        format!(" at {done} of {total}")
     });
-    format!("stopped while fetching {model}{came}; nothing of it was kept")
+    let kept = if hub::alias(model).is_some() { "nothing" } else { "no partial file" };
+    format!("stopped {doing} {model}{came}; {kept} was left behind")
 }

