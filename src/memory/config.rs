@@ -51,7 +51,8 @@ pub struct MemoryConfig {
     pub candidates_per_unit: usize,
     /// Tokens of a chunk while a document is read; a multiple of `unit_tokens`.
     pub chunk_tokens: usize,
-    /// Tokens of a chunk while a question is read and while it is answered.
+    /// Tokens of a chunk while a question is read; while it is answered, tokens that share one
+    /// lookup (1 looks up anew for each).
     pub answer_chunk_tokens: usize,
     /// While a document is read: tokens whose mean query looks up units; 0 looks up nothing.
     pub read_query_tokens: usize,

@@ -85,6 +85,10 @@ struct Chunk {
     phase: Phase,
     /// Units each layer retrieves.
     n_retrieved: usize,
+    /// Whether they are looked up, or those of the last lookup serve again.
+    looks_up: bool,
+    /// Answer tokens since units were looked up.
+    answered: usize,
     near_angles: Vec<f32>, // [token]: cosines, sines of its position
     max_attended: usize,
 }
@@ -118,6 +122,8 @@ impl<B: Backend> Memory<B> {
                 n_tokens: 0,
                 phase: Phase::Reading,
                 n_retrieved: 0,
+                looks_up: false,
+                answered: 0,
                 near_angles: Vec::new(),
                 max_attended: 0,
             },
@@ -187,13 +193,31 @@ impl<B: Backend> Memory<B> {
         assert!(n_tokens <= self.config.chunk_tokens, "a chunk longer than configured");
         self.chunk.n_tokens = n_tokens;
         self.chunk.phase = phase;
-        let looks_up = phase != Phase::Reading || self.config.read_query_tokens > 0;
-        self.chunk.n_retrieved =
-            if looks_up { self.config.retrieved_units.min(self.n_units()) } else { 0 };
+        let retrieves = phase != Phase::Reading || self.config.read_query_tokens > 0;
+        let n_retrieved =
+            if retrieves { self.config.retrieved_units.min(self.n_units()) } else { 0 };
+        self.plan_lookup(n_retrieved);
         self.pages.reserve(self.n_tokens + n_tokens)?;
         self.prepare_angles();
         self.note_attended();
         Ok(())
+    }
+
+    /// Decides whether the chunk looks up units. Neighbouring answer tokens share a lookup: what one
+    /// needs the next mostly needs as well, and a lookup reads four times the keys that it finds.
+    fn plan_lookup(&mut self, n_retrieved: usize) {
+        let chunk = &mut self.chunk;
+        let shares = chunk.phase == Phase::Answering
+            && n_retrieved == chunk.n_retrieved
+            && chunk.answered > 0
+            && chunk.answered < self.config.answer_chunk_tokens;
+        chunk.looks_up = n_retrieved > 0 && !shares;
+        chunk.n_retrieved = n_retrieved;
+        chunk.answered = match (chunk.phase, shares) {
+            (Phase::Answering, true) => chunk.answered + chunk.n_tokens,
+            (Phase::Answering, false) => chunk.n_tokens,
+            _ => 0,
+        };
     }
 
     /// Accepts the chunk: its tokens are remembered, and what leaves the window is sealed.
@@ -381,7 +405,7 @@ impl<B: Backend> Attention<B> for Memory<B> {
     ) -> Result<(), AttentionError> {
         let refused = |error: StoreError| AttentionError(Box::new(error));
         self.write_chunk(layer.0, &chunk);
-        if self.chunk.n_retrieved > 0 {
+        if self.chunk.looks_up {
             self.look_up(layer.0, chunk.queries).map_err(refused)?;
         }
         let mut placed = emptied(std::mem::take(&mut self.placed));

@@ -1,0 +1,173 @@
+//! How far is each hot loop from what this machine can do? Measures the ceilings (f32 products by
+//! the `gemm` crate, reads of the mapped weights) and the loops in turn, best of several runs:
+//! ```text
+//! cargo bench --bench limits -- [--threads N]
+//! ```
+//! Uses the default model, which is pulled when missing.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use mneme::backend::cpu::CpuBackend;
+use mneme::backend::{Backend, Precision, Projection, Write};
+use mneme::hub::{DEFAULT_MODEL, resolve};
+use mneme::model::{LayerWeights, Model};
+use mneme::tensor::Matrix;
+
+/// Runs of each measurement; the best counts, since everything else a machine does only slows.
+const ROUNDS: usize = 7;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip_while(|argument| argument != "--threads").skip(1);
+    let available = std::thread::available_parallelism().map_or(1, usize::from);
+    let n_threads = arguments.next().map_or(Ok(available), |n| n.parse())?;
+    let path = resolve(DEFAULT_MODEL, &mut |_| std::ops::ControlFlow::Continue(()))?;
+    let model = Model::open(&path)?;
+    let matrices: Vec<&Matrix> = model.weights.layers.iter().flat_map(matrices_of).collect();
+    let weight_bytes: usize = matrices.iter().map(|matrix| matrix.bytes.len()).sum();
+
+    let peak = gemm_flops(n_threads);
+    let bandwidth = read_bandwidth(&matrices, n_threads);
+    println!("threads {n_threads}");
+    println!("f32 product (gemm crate), {n_threads} at once: {:.0} GFLOP/s", peak / 1e9);
+    println!(
+        "reading the mapped layers, {:.0} MB: {:.1} GB/s",
+        weight_bytes as f64 / 1e6,
+        bandwidth / 1e9
+    );
+    for precision in [Precision::Int16, Precision::Int8, Precision::F32] {
+        let backend = CpuBackend::new(n_threads, precision);
+        println!("{}, {precision:?}", backend.description());
+        for n_tokens in [1, 4, 512] {
+            let seconds = best(|| project_all(&backend, &matrices, n_tokens));
+            let flops = matrices.iter().map(|m| 2 * m.rows * m.cols * n_tokens).sum::<usize>();
+            let (flops, bytes) = (flops as f64 / seconds, weight_bytes as f64 / seconds);
+            println!(
+                "  all layers' products, {n_tokens:>3} tokens: {:7.2} ms  {:4.0} GFLOP/s ({:3.0} % of \
+                 the f32 product)  {:5.1} GB/s ({:3.0} % of reading)",
+                seconds * 1e3,
+                flops / 1e9,
+                100.0 * flops / peak,
+                bytes / 1e9,
+                100.0 * bytes / bandwidth,
+            );
+        }
+    }
+    Ok(())
+}
+
+fn matrices_of(layer: &LayerWeights) -> [&Matrix; 7] {
+    let LayerWeights { query, key, value, attention_output, gate, up, down, .. } = layer;
+    [query, key, value, attention_output, gate, up, down]
+}
+
+/// Seconds of the fastest of some runs.
+fn best(mut run: impl FnMut()) -> f64 {
+    run(); // warms up
+    let time = |_| {
+        let started = Instant::now();
+        run();
+        started.elapsed().as_secs_f64()
+    };
+    (0..ROUNDS).map(time).fold(f64::INFINITY, f64::min)
+}
+
+fn project_all(backend: &CpuBackend, matrices: &[&Matrix], n_tokens: usize) {
+    let widest = matrices.iter().map(|matrix| matrix.cols).max().unwrap_or(0);
+    let tallest = matrices.iter().map(|matrix| matrix.rows).max().unwrap_or(0);
+    let wave: Vec<f32> = (0..widest * n_tokens).map(|i| (i as f32 * 0.37).sin()).collect();
+    let input = backend.upload(&wave);
+    let mut out = backend.buffer(tallest * n_tokens);
+    for matrix in matrices {
+        let weight = backend.prepare(matrix);
+        let mut outputs = [Projection { weight: &weight, out: &mut out }];
+        backend.project(&input, n_tokens, &mut outputs, Write::Set);
+    }
+    black_box(&out);
+}
+
+/// FLOP/s of f32 products of the model's shape, one problem a thread.
+fn gemm_flops(n_threads: usize) -> f64 {
+    const M: usize = 512;
+    const N: usize = 1536;
+    const K: usize = 576;
+    const REPEATS: usize = 8;
+    let seconds = best(|| {
+        std::thread::scope(|scope| {
+            for _ in 0..n_threads {
+                scope.spawn(|| {
+                    let (a, b) = (vec![0.5f32; M * K], vec![0.25f32; K * N]);
+                    let mut c = vec![0.0f32; M * N];
+                    for _ in 0..REPEATS {
+                        multiply(&mut c, &a, &b, (M, N, K));
+                    }
+                    black_box(&c);
+                });
+            }
+        });
+    });
+    (2 * M * N * K * REPEATS * n_threads) as f64 / seconds
+}
+
+/// `c = a b`, all row-major.
+fn multiply(c: &mut [f32], a: &[f32], b: &[f32], (m, n, k): (usize, usize, usize)) {
+    assert!(c.len() == m * n && a.len() == m * k && b.len() == k * n);
+    let parallelism = gemm::Parallelism::None;
+    // SAFETY: the strides are those of row-major matrices whose lengths are checked above.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c.as_mut_ptr(),
+            1,
+            n as isize,
+            false,
+            a.as_ptr(),
+            1,
+            k as isize,
+            b.as_ptr(),
+            1,
+            n as isize,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+/// Bytes a second at which threads can read the weights, doing nothing with them.
+fn read_bandwidth(matrices: &[&Matrix], n_threads: usize) -> f64 {
+    let bytes: usize = matrices.iter().map(|matrix| matrix.bytes.len()).sum();
+    let seconds = best(|| {
+        std::thread::scope(|scope| {
+            for thread in 0..n_threads {
+                scope.spawn(move || {
+                    for matrix in matrices {
+                        let share = matrix.bytes.len().div_ceil(n_threads);
+                        let start = (thread * share).min(matrix.bytes.len());
+                        let end = (start + share).min(matrix.bytes.len());
+                        black_box(sum_words(&matrix.bytes[start..end]));
+                    }
+                });
+            }
+        });
+    });
+    bytes as f64 / seconds
+}
+
+/// A sum that the compiler turns into vector loads.
+fn sum_words(bytes: &[u8]) -> u64 {
+    let (chunks, _) = bytes.as_chunks::<64>();
+    let mut sums = [0u64; 8];
+    for chunk in chunks {
+        let (words, _) = chunk.as_chunks::<8>();
+        for (sum, word) in sums.iter_mut().zip(words) {
+            *sum = sum.wrapping_add(u64::from_ne_bytes(*word));
+        }
+    }
+    sums.iter().fold(0, |total, sum| total.wrapping_add(*sum))
+}
