@@ -42,7 +42,7 @@ impl InMemoryStore {
 
     /// Opens a new last slab.
     fn add_slab(&mut self) -> Result<(), StoreError> {
-        let wanted_bytes = self.stride.checked_mul(1 << self.slab_shift).unwrap_or(usize::MAX);
+        let wanted_bytes = self.stride.saturating_mul(1 << self.slab_shift);
         self.slabs.push(AlignedBytes::zeroed(wanted_bytes)?);
         Ok(())
     }

@@ -220,7 +220,7 @@ struct MemoryFlags {
     /// Tokens read at once; a multiple of unit-tokens
     #[arg(long, value_name = "N")]
     chunk_tokens: Option<usize>,
-    /// Tokens of a question taken in at once, with one lookup
+    /// Tokens of a question taken in at once, and of an answer that share a lookup
     #[arg(long, value_name = "N")]
     answer_chunk_tokens: Option<usize>,
     /// While reading: tokens that look up units together; 0 looks up nothing

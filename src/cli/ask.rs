@@ -67,7 +67,7 @@ pub(super) fn run(args: AskArgs, interrupt: &Interrupt) -> Result<(), Failure> {
     let document = args.document.read(NotText::from(args.lossy))?;
     let session = opening::open(&settings, interrupt)?;
     let mut show: Box<PieceFn> =
-        if args.json { Box::new(|_| Ok(())) } else { Box::new(|piece| print_words(piece)) };
+        if args.json { Box::new(|_| Ok(())) } else { Box::new(print_words) };
     let mut task = Task { session, document: &document, watch: interrupt.watch() };
     let answered = task.run(&question, settings.answer.options(), &mut show)?;
     let excerpts: Vec<Excerpt> =
