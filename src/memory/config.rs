@@ -65,12 +65,12 @@ impl Default for MemoryConfig {
         Self {
             attention: AttentionMode::Retrieval,
             sink_tokens: 64,
-            window_tokens: 512,
+            window_tokens: 768,
             unit_tokens: 64,
             segment_tokens: 8,
             retrieved_units: 8,
             candidates_per_unit: 4,
-            chunk_tokens: 512,
+            chunk_tokens: 256,
             answer_chunk_tokens: 4,
             read_query_tokens: 16,
             positions: Positions::Contiguous,
@@ -227,7 +227,7 @@ mod tests {
     fn a_sum_beyond_the_trained_length_is_refused_and_spelled_out() {
         let message = refusal(|config| config.window_tokens = 8000);
         assert!(message.contains("window-tokens 8000 + one unit 64"), "{message}");
-        assert!(message.contains("= 9152 positions"), "{message}");
+        assert!(message.contains("= 8896 positions"), "{message}");
         assert!(message.contains("trained for 8192"), "{message}");
     }
 
