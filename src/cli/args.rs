@@ -157,7 +157,7 @@ pub(super) struct AnswerFlags {
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     max_tokens: Option<usize>,
     /// 0 takes the likeliest token each time; higher is more varied
-    #[arg(long, value_name = "T", value_parser = temperature)]
+    #[arg(long, value_name = "T", value_parser = temperature, allow_negative_numbers = true)]
     temperature: Option<f32>,
     /// Draw from the likeliest tokens that together have this share
     #[arg(long, value_name = "P", value_parser = share)]
