@@ -30,7 +30,8 @@ fn a_pull_that_cannot_work_says_what_to_do() {
     check_refused(&["pull", "smollm9"], 2, &["smollm2-135m", "hf:OWNER/NAME"]);
     check_refused(&["pull", "hf:alone"], 2, &["hf:OWNER/NAME"]);
     let folder = ScratchFolder::new();
-    let mut machine = bare_machine(&folder, "sleep 0.3; echo 'Name or service not known' >&2; exit 1");
+    let mut machine =
+        bare_machine(&folder, "sleep 0.3; echo 'Name or service not known' >&2; exit 1");
     let ran = Ran::from(machine.output().unwrap());
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
     for words in ["Fetching smollm2-135m, once", "check the network", "Name or service not known"] {
