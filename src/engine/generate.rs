@@ -2,9 +2,8 @@
 
 use super::error::EngineError;
 use super::sampler::Sampler;
-use super::session::{Session, no_progress};
+use super::session::Session;
 use crate::ids::TokenId;
-use crate::memory::Phase;
 use crate::tokenizer::StreamDecoder;
 
 /// How to draw an answer.
@@ -71,8 +70,6 @@ pub struct Generation<'s> {
     session: &'s mut Session,
     sampler: Sampler,
     decoder: StreamDecoder,
-    /// Drawn and given out, but not yet run through the model.
-    pending: Option<TokenId>,
     left: usize,
     at_end: AtEnd,
     n_tokens: usize,
@@ -86,7 +83,6 @@ impl Session {
         Generation {
             sampler: Sampler::new(options.temperature, options.top_p, options.seed),
             decoder,
-            pending: None,
             left: options.max_tokens,
             at_end: options.at_end,
             n_tokens: 0,
@@ -108,9 +104,7 @@ impl Generation<'_> {
     }
 
     fn step(&mut self) -> Result<Option<Piece>, EngineError> {
-        if let Some(token) = self.pending.take() {
-            self.session.feed(&[token], None, Phase::Answering, &mut no_progress)?;
-        }
+        self.session.run_pending()?;
         if !self.session.has_logits {
             return Err(EngineError::NothingRead);
         }
@@ -124,7 +118,7 @@ impl Generation<'_> {
         }
         self.left -= 1;
         self.n_tokens += 1;
-        self.pending = Some(token);
+        self.session.pending = Some(token);
         let text = self.decoder.push(tokenizer.tokenizer().piece(token));
         Ok(Some(Piece { token, text }))
     }

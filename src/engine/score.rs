@@ -36,6 +36,7 @@ impl Session {
         if ids.len() < 2 {
             return Err(EngineError::TooShort { n_tokens: ids.len() });
         }
+        self.run_pending()?;
         let vocab = self.logits.len();
         let mut logits = vec![0.0; LOGIT_ROWS * vocab];
         let mut nll = Vec::with_capacity(ids.len() - 1);

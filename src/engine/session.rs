@@ -11,6 +11,9 @@ use crate::ids::{ByteSpan, TokenId};
 use crate::memory::{InMemoryStore, Memory, MemoryConfig, Phase};
 use crate::model::Workspace;
 
+/// The place of a token that stands for no bytes of the text read.
+const NOWHERE: ByteSpan = ByteSpan { start: 0, end: 0 };
+
 /// How far a longer task has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
@@ -37,6 +40,8 @@ pub struct Session {
     pub(super) logits: Vec<f32>,
     /// Whether `logits` belong to the last token.
     pub(super) has_logits: bool,
+    /// Given out by a generation, but not yet run through the model.
+    pub(super) pending: Option<TokenId>,
     /// `[token]`: the bytes of the read text that each token stands for; empty for tokens of
     /// templates, questions and answers.
     pub(super) sources: Vec<ByteSpan>,
@@ -75,6 +80,7 @@ impl Session {
             workspace: transformer.workspace(config.chunk_tokens),
             logits: vec![0.0; transformer.config().vocab_size],
             has_logits: false,
+            pending: None,
             sources: Vec::new(),
             read_bytes: 0,
             memory,
@@ -128,7 +134,7 @@ impl Session {
 
     /// Tokens taken in so far, answers included.
     pub fn n_tokens(&self) -> usize {
-        self.memory.n_tokens()
+        self.memory.n_tokens() + usize::from(self.pending.is_some())
     }
 
     /// The memory, for what it can report.
@@ -157,6 +163,7 @@ impl Session {
         phase: Phase,
         progress: &mut ProgressFn<'_>,
     ) -> Result<(), EngineError> {
+        self.run_pending()?;
         let config = self.memory.config();
         let chunk_tokens = match phase {
             Phase::Reading => config.chunk_tokens,
@@ -164,10 +171,12 @@ impl Session {
         };
         for (i, chunk) in ids.chunks(chunk_tokens).enumerate() {
             let first = i * chunk_tokens;
+            // Tokens before these that came from no text, scored ones for example.
+            self.sources.resize(self.memory.n_tokens(), NOWHERE);
             self.run_chunk(chunk, phase)?;
             match sources {
                 Some(sources) => self.sources.extend(&sources[first..first + chunk.len()]),
-                None => self.sources.resize(self.memory.n_tokens(), ByteSpan { start: 0, end: 0 }),
+                None => self.sources.resize(self.memory.n_tokens(), NOWHERE),
             }
             let done = Progress { done_tokens: first + chunk.len(), total_tokens: ids.len() };
             if progress(done).is_break() {
@@ -180,6 +189,14 @@ impl Session {
             self.read_logits(last);
         }
         Ok(())
+    }
+
+    /// Takes in the token that was given out last, if it was not yet.
+    pub(super) fn run_pending(&mut self) -> Result<(), EngineError> {
+        match self.pending.take() {
+            Some(token) => self.feed(&[token], None, Phase::Answering, &mut no_progress),
+            None => Ok(()),
+        }
     }
 
     /// One chunk through all layers and into memory.

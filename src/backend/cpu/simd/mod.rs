@@ -9,6 +9,10 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(any(target_arch = "aarch64", test))]
+mod neon;
+#[cfg(all(test, not(target_arch = "aarch64")))]
+mod neon_emulated;
 mod portable;
 
 pub mod attend;
@@ -36,6 +40,9 @@ enum Set {
     Avx512,
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// In tests on other machines: emulated.
+    #[cfg(any(target_arch = "aarch64", test))]
+    Neon,
     Portable,
 }
 
@@ -60,14 +67,20 @@ impl Isa {
                 sets.push(Self(Set::Avx2));
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        sets.push(Self(Set::Neon)); // every such target has it
         sets.push(Self(Set::Portable));
         sets
     }
 
-    /// What tests run on.
+    /// What tests run on: all sets present, and NEON wherever they run.
     #[cfg(test)]
     pub fn under_test() -> Vec<Self> {
-        Self::present()
+        let mut sets = Self::present();
+        if !sets.contains(&Self(Set::Neon)) {
+            sets.push(Self(Set::Neon));
+        }
+        sets
     }
 
     /// Name for reports.
@@ -77,6 +90,8 @@ impl Isa {
             Set::Avx512 => "avx512-vnni",
             #[cfg(target_arch = "x86_64")]
             Set::Avx2 => "avx2",
+            #[cfg(any(target_arch = "aarch64", test))]
+            Set::Neon => "neon",
             Set::Portable => "portable",
         }
     }
@@ -88,6 +103,8 @@ impl Isa {
             Set::Avx512 => avx512::Avx512::LANES,
             #[cfg(target_arch = "x86_64")]
             Set::Avx2 => avx2::Avx2::LANES,
+            #[cfg(any(target_arch = "aarch64", test))]
+            Set::Neon => neon::Neon::LANES,
             Set::Portable => portable::Portable::LANES,
         }
     }
@@ -102,6 +119,8 @@ impl Isa {
                 Set::Avx512 => avx512::run(kernel),
                 #[cfg(target_arch = "x86_64")]
                 Set::Avx2 => avx2::run(kernel),
+                #[cfg(any(target_arch = "aarch64", test))]
+                Set::Neon => kernel.run::<neon::Neon>(),
                 Set::Portable => kernel.run::<portable::Portable>(),
             }
         }

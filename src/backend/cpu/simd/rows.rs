@@ -301,7 +301,8 @@ impl Kernel for QuantizeRow<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) -> (f32, i32) {
         let largest = self.x.iter().fold(0.0f32, |max, x| max.max(x.abs()));
-        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        // The inverse of almost nothing overflows, as that of nothing does: both become zeros.
+        let inverse = Some(127.0 / largest).filter(|x| x.is_finite()).unwrap_or(0.0);
         let mut sum = 0;
         for (q, x) in self.q.iter_mut().zip(self.x) {
             *q = (x * inverse).round_ties_even() as i8;

@@ -60,7 +60,7 @@ pub trait Simd: Copy + 'static {
     unsafe fn splat_4(p: *const i8) -> Self::I;
     unsafe fn to_float(a: Self::I) -> Self::F;
     /// To each integer of `acc` adds the four products of unsigned bytes of `a` and signed bytes
-    /// of `b` that lie in it. `WIDE`: `a` may exceed 127.
+    /// of `b`, within -127..=127, that lie in it. `WIDE`: `a` may exceed 127.
     unsafe fn dot4<const WIDE: bool>(acc: Self::I, a: Self::I, b: Self::I) -> Self::I;
 
     /// `a << 7`

@@ -1,0 +1,260 @@
+//! NEON, which every 64-bit Arm processor has: two registers of 128 bits make one vector of eight.
+//!
+//! Compiled for aarch64 and run through all kernel tests, but under emulation only
+//! (`neon_emulated.rs`; the project's machines are x86-64): its results are proven, its speed was
+//! never measured. Products of bytes go without the `dotprod` extension, whose intrinsics are not
+//! stable yet.
+
+#[cfg(target_arch = "aarch64")]
+use std::arch::aarch64::*;
+
+use half::f16;
+
+#[cfg(not(target_arch = "aarch64"))]
+use super::neon_emulated::*;
+use super::vector::{Blocks, Simd};
+
+/// Pairs of vectors of 128 bits.
+#[derive(Clone, Copy)]
+pub struct Neon;
+
+type F = [float32x4_t; 2];
+type I = [int32x4_t; 2];
+
+#[inline(always)]
+fn map(a: F, f: impl Fn(float32x4_t) -> float32x4_t) -> F {
+    [f(a[0]), f(a[1])]
+}
+
+#[inline(always)]
+fn zip(a: F, b: F, f: impl Fn(float32x4_t, float32x4_t) -> float32x4_t) -> F {
+    [f(a[0], b[0]), f(a[1], b[1])]
+}
+
+// SAFETY (all blocks of this impl): the trait's contract: pointers valid. NEON is a part of every
+// aarch64 target; intrinsics without pointers are safe there.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Simd for Neon {
+    const LANES: usize = 8;
+    // 6 rows of 2 pairs are 24 of the 32 registers.
+    const TILE_VECTORS: usize = 2;
+    type F = F;
+    type I = I;
+    type P = float32x4_t;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> F {
+        [vdupq_n_f32(x); 2]
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> F {
+        unsafe { [vld1q_f32(p), vld1q_f32(p.add(4))] }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, x: F) {
+        unsafe {
+            vst1q_f32(p, x[0]);
+            vst1q_f32(p.add(4), x[1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u16) -> F {
+        unsafe { [widened(vld1_u16(p)), widened(vld1_u16(p.add(4)))] }
+    }
+    #[inline(always)]
+    unsafe fn store_f16(p: *mut u16, x: F) {
+        // One by one: only keys and values of new tokens are narrowed.
+        let mut lanes = [0.0; 8];
+        unsafe {
+            Self::store(lanes.as_mut_ptr(), x);
+            let bits = lanes.map(|x| f16::from_f32(x).to_bits());
+            p.cast::<[u16; 8]>().write_unaligned(bits);
+        }
+    }
+    #[inline(always)]
+    unsafe fn add(a: F, b: F) -> F {
+        zip(a, b, |a, b| vaddq_f32(a, b))
+    }
+    #[inline(always)]
+    unsafe fn sub(a: F, b: F) -> F {
+        zip(a, b, |a, b| vsubq_f32(a, b))
+    }
+    #[inline(always)]
+    unsafe fn mul(a: F, b: F) -> F {
+        zip(a, b, |a, b| vmulq_f32(a, b))
+    }
+    #[inline(always)]
+    unsafe fn div(a: F, b: F) -> F {
+        zip(a, b, |a, b| vdivq_f32(a, b))
+    }
+    #[inline(always)]
+    unsafe fn max(a: F, b: F) -> F {
+        zip(a, b, |a, b| vmaxnmq_f32(a, b))
+    }
+    #[inline(always)]
+    unsafe fn abs(a: F) -> F {
+        map(a, |a| vabsq_f32(a))
+    }
+    #[inline(always)]
+    unsafe fn fma(a: F, b: F, c: F) -> F {
+        [vfmaq_f32(c[0], a[0], b[0]), vfmaq_f32(c[1], a[1], b[1])]
+    }
+    #[inline(always)]
+    unsafe fn round(a: F) -> F {
+        map(a, |a| vrndnq_f32(a))
+    }
+    #[inline(always)]
+    unsafe fn scale_by_power(a: F, n: F) -> F {
+        zip(a, n, |a, n| {
+            let exponent = vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127));
+            vmulq_f32(a, vreinterpretq_f32_s32(vshlq_n_s32::<23>(exponent)))
+        })
+    }
+    #[inline(always)]
+    unsafe fn reduce_add(a: F) -> f32 {
+        vaddvq_f32(vaddq_f32(a[0], a[1]))
+    }
+    #[inline(always)]
+    unsafe fn reduce_max(a: F) -> f32 {
+        vmaxnmvq_f32(vmaxnmq_f32(a[0], a[1]))
+    }
+    #[inline(always)]
+    unsafe fn store_i8(p: *mut i8, a: F) {
+        let shorts = a.map(|a| vqmovn_s32(vcvtnq_s32_f32(a)));
+        unsafe { vst1_s8(p, vqmovn_s16(vcombine_s16(shorts[0], shorts[1]))) }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch(_p: *const u8) {
+        #[cfg(target_arch = "aarch64")]
+        unsafe {
+            // The intrinsic is not stable. A hint: it never faults.
+            std::arch::asm!(
+                "prfm pldl1keep, [{p}]",
+                p = in(reg) _p,
+                options(nostack, preserves_flags, readonly)
+            );
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn zero_i() -> I {
+        [vdupq_n_s32(0); 2]
+    }
+    #[inline(always)]
+    unsafe fn load_i(p: *const u8) -> I {
+        unsafe { [vld1q_u8(p), vld1q_u8(p.add(16))] }.map(|x| vreinterpretq_s32_u8(x))
+    }
+    #[inline(always)]
+    unsafe fn splat_4(p: *const i8) -> I {
+        [vdupq_n_s32(unsafe { p.cast::<i32>().read_unaligned() }); 2]
+    }
+    #[inline(always)]
+    unsafe fn to_float(a: I) -> F {
+        a.map(|a| vcvtq_f32_s32(a))
+    }
+    #[inline(always)]
+    unsafe fn dot4<const WIDE: bool>(acc: I, a: I, b: I) -> I {
+        [dot4::<WIDE>(acc[0], a[0], b[0]), dot4::<WIDE>(acc[1], a[1], b[1])]
+    }
+
+    #[inline(always)]
+    unsafe fn shift_left_7(a: I) -> I {
+        a.map(|a| vshlq_n_s32::<7>(a))
+    }
+
+    #[inline(always)]
+    unsafe fn load_q4_0(p: *const u8) -> Blocks<Self> {
+        unsafe {
+            let (first, second) = nibbles(p.add(2), p.add(20));
+            Blocks { first, second, pairs: halves([p, p, p.add(18), p.add(18)]) }
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_q4_1(p: *const u8) -> Blocks<Self> {
+        unsafe {
+            let (first, second) = nibbles(p.add(4), p.add(24));
+            Blocks { first, second, pairs: halves([p, p.add(2), p.add(20), p.add(22)]) }
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_q8_0(p: *const u8) -> Blocks<Self> {
+        unsafe {
+            let gather = |at: usize| {
+                let blocks = [vld1q_u8(p.add(at)), vld1q_u8(p.add(at + 34))];
+                blocks.map(|q| vreinterpretq_s32_u8(veorq_u8(q, vdupq_n_u8(0x80))))
+            };
+            let pairs = halves([p, p, p.add(34), p.add(34)]);
+            Blocks { first: gather(2), second: gather(18), pairs }
+        }
+    }
+    #[inline(always)]
+    unsafe fn zero_pairs() -> float32x4_t {
+        vdupq_n_f32(0.0)
+    }
+    #[inline(always)]
+    unsafe fn add_pairs(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        vaddq_f32(a, b)
+    }
+    #[inline(always)]
+    unsafe fn mul_pairs(a: float32x4_t, p: *const f32) -> float32x4_t {
+        vmulq_f32(a, unsafe { vld1q_f32(p) })
+    }
+    #[inline(always)]
+    unsafe fn spread_firsts(pairs: float32x4_t) -> F {
+        [vdupq_laneq_f32::<0>(pairs), vdupq_laneq_f32::<2>(pairs)]
+    }
+    #[inline(always)]
+    unsafe fn sum_seconds(pairs: float32x4_t) -> f32 {
+        vgetq_lane_f32::<1>(pairs) + vgetq_lane_f32::<3>(pairs)
+    }
+}
+
+/// f16 to f32 by moving bits: the conversion's own intrinsics are younger than our oldest compiler.
+/// Exact; subnormals, infinities and NaN included.
+#[inline(always)]
+fn widened(half: uint16x4_t) -> float32x4_t {
+    let bits = vmovl_u16(half);
+    let magnitude = vshlq_n_u32::<13>(vandq_u32(bits, vdupq_n_u32(0x7fff)));
+    // The exponent's bias is 127 and not 15: times 2^112.
+    let factor = vdupq_n_f32(f32::from_bits(0x7780_0000));
+    let finite = vreinterpretq_u32_f32(vmulq_f32(vreinterpretq_f32_u32(magnitude), factor));
+    let is_infinite = vcgeq_u32(magnitude, vdupq_n_u32(0x7c00 << 13));
+    let infinite = vandq_u32(is_infinite, vdupq_n_u32(0x7f80_0000));
+    let sign = vshlq_n_u32::<16>(vandq_u32(bits, vdupq_n_u32(0x8000)));
+    vreinterpretq_f32_u32(vorrq_u32(vorrq_u32(finite, infinite), sign))
+}
+
+/// To each integer of `acc` adds the four products of unsigned bytes of `a` and signed bytes of
+/// `b`, which are within -127..=127.
+#[inline(always)]
+fn dot4<const WIDE: bool>(acc: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+    let (a, b) = (vreinterpretq_s8_s32(a), vreinterpretq_s8_s32(b));
+    // Unsigned bytes less 128 are signed bytes; 128 times the bytes of `b` make up for it.
+    let a = if WIDE { veorq_s8(a, vdupq_n_s8(-128)) } else { a };
+    let low = vmull_s8(vget_low_s8(a), vget_low_s8(b));
+    let high = vmull_high_s8(a, b);
+    // Two products fit 16 bits: 2 * 128 * 127.
+    let acc = vpadalq_s16(acc, vpaddq_s16(low, high));
+    if WIDE { vpadalq_s16(acc, vshlq_n_s16::<7>(vpaddlq_s8(b))) } else { acc }
+}
+
+/// Low and high nibbles of 16 bytes at `a` and 16 at `b`.
+#[inline(always)]
+unsafe fn nibbles(a: *const u8, b: *const u8) -> (I, I) {
+    // SAFETY: the caller vouches for the pointers.
+    let packed = unsafe { [vld1q_u8(a), vld1q_u8(b)] };
+    let low = packed.map(|packed| vreinterpretq_s32_u8(vandq_u8(packed, vdupq_n_u8(15))));
+    let high = packed.map(|packed| vreinterpretq_s32_u8(vshrq_n_u8::<4>(packed)));
+    (low, high)
+}
+
+/// The f16 at four places.
+#[inline(always)]
+unsafe fn halves(places: [*const u8; 4]) -> float32x4_t {
+    // SAFETY: the caller vouches for the pointers.
+    unsafe {
+        let bits = places.map(|p| p.cast::<u16>().read_unaligned());
+        widened(vld1_u16(bits.as_ptr()))
+    }
+}

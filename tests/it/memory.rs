@@ -1,0 +1,52 @@
+//! Does the memory keep its promises? Tiny random models and made-up attention layers, against
+//! oracles that know only the definition (DESIGN.md, sections 1 to 3). Sizes are drawn from seeds;
+//! a failure names its seed.
+
+mod any_sizes;
+mod definition;
+mod equality;
+mod lookup;
+mod once_only;
+mod steps;
+
+use mneme::memory::{AttentionMode, MemoryConfig, Positions};
+use mneme::model::Architecture;
+
+use crate::fixtures::{Random, TinyModel};
+
+/// A model whose heads attend sharply (Qwen 3 normalises queries and keys), trained far enough for
+/// any memory here.
+fn tiny_model() -> TinyModel {
+    TinyModel { trained_tokens: 4096, seed: 21, ..TinyModel::new(Architecture::Qwen3) }
+}
+
+/// Random sizes with units of 16, 32 or 48 tokens, of which `retrieved_units` are retrieved.
+fn random_config(random: &mut Random, retrieved_units: usize) -> MemoryConfig {
+    let unit_tokens = 16 * (1 + random.below(3));
+    let chunk_tokens = unit_tokens * (1 + random.below(3));
+    let segments = [1, 2, 4, 8, 16, unit_tokens];
+    MemoryConfig {
+        attention: AttentionMode::Retrieval,
+        sink_tokens: random.below(3 * unit_tokens),
+        window_tokens: 1 + random.below(4 * unit_tokens),
+        unit_tokens,
+        segment_tokens: segments[random.below(segments.len())],
+        retrieved_units,
+        candidates_per_unit: 1 + random.below(4),
+        chunk_tokens,
+        answer_chunk_tokens: 1 + random.below(chunk_tokens.min(6)),
+        read_query_tokens: [0, 1, 5, 16][random.below(4)],
+        positions: Positions::Contiguous,
+    }
+}
+
+/// Where the window begins when a chunk begins after `n_tokens` tokens: a unit leaves it as soon
+/// as the window and a whole unit remain.
+fn window_start(config: &MemoryConfig, n_tokens: usize) -> usize {
+    let kept = config.sink_tokens + config.window_tokens;
+    let n_left = match config.attention {
+        AttentionMode::Full => 0,
+        _ => n_tokens.saturating_sub(kept) / config.unit_tokens,
+    };
+    config.sink_tokens + n_left * config.unit_tokens
+}

@@ -1,0 +1,65 @@
+//! Whatever sizes are valid work: no panic, no number that is not one.
+
+use mneme::backend::Precision;
+use mneme::memory::{AttentionMode, MemoryConfig, Phase, Positions};
+use mneme::model::Architecture;
+
+use crate::fixtures::{Random, Runner, TinyModel, gguf_model, random_tokens};
+
+/// Sizes without regard for whether they fit together.
+fn any_config(random: &mut Random) -> MemoryConfig {
+    let unit_tokens = 8 * (1 + random.below(10));
+    MemoryConfig {
+        attention: [AttentionMode::Retrieval, AttentionMode::Window, AttentionMode::Full]
+            [random.below(8).saturating_sub(5)],
+        sink_tokens: random.below(100),
+        window_tokens: random.below(200),
+        unit_tokens,
+        segment_tokens: 1 + random.below(unit_tokens),
+        retrieved_units: random.below(12),
+        candidates_per_unit: random.below(8),
+        chunk_tokens: unit_tokens * random.below(5),
+        answer_chunk_tokens: random.below(20),
+        read_query_tokens: random.below(40),
+        positions: [Positions::Contiguous, Positions::Edge, Positions::Fixed][random.below(3)],
+    }
+}
+
+#[test]
+fn any_valid_sizes_run_to_the_end_with_finite_logits() {
+    let trained_tokens = 512;
+    let models = [
+        TinyModel { trained_tokens, ..TinyModel::new(Architecture::Llama) },
+        TinyModel { trained_tokens, n_kv_heads: 1, ..TinyModel::new(Architecture::Qwen2) },
+        TinyModel { trained_tokens, n_kv_heads: 4, ..TinyModel::new(Architecture::Qwen3) },
+    ];
+    let mut runners = models.map(|tiny| Runner::new(&gguf_model(&tiny), 2, Precision::default()));
+    let mut n_run = 0;
+    for seed in 0..1500 {
+        let mut random = Random(seed);
+        let config = any_config(&mut random);
+        if config.validate(trained_tokens).is_err() {
+            continue;
+        }
+        println!("seed {seed}: {config:?}");
+        let runner = &mut runners[random.below(3)];
+        let mut memory = runner.memory(&config);
+        let mut n_tokens = 0;
+        for _ in 0..1 + random.below(6) {
+            let phase = [Phase::Reading, Phase::Asking, Phase::Answering][random.below(3)];
+            let most = if phase == Phase::Reading { 400 } else { 30 };
+            let tokens = random_tokens(random.below(most), 288, random.bits());
+            let logits = runner.read(&mut memory, &tokens, phase);
+            assert!(logits.iter().all(|x| x.is_finite()), "seed {seed}");
+            n_tokens += tokens.len();
+            assert_eq!(memory.n_tokens(), n_tokens);
+            let limit = config.max_attended_tokens().unwrap_or(n_tokens);
+            assert!(memory.max_attended_tokens() <= limit, "seed {seed}: {limit}");
+        }
+        let evidence = memory.take_evidence();
+        assert!(evidence.iter().all(|unit| unit.mass > 0.0 && unit.mass.is_finite()));
+        assert!(evidence.iter().all(|unit| (unit.unit as usize) < memory.n_units()));
+        n_run += 1;
+    }
+    assert!(n_run > 40, "{n_run} of the sizes were valid");
+}

@@ -1,0 +1,158 @@
+//! A whole model with a memory, against plain loops in f64 that are told only which units each
+//! layer retrieved: positions, windows and masks come from the definition.
+
+use mneme::ids::{LayerIdx, TokenId};
+use mneme::memory::{AttentionMode, Memory, MemoryConfig, Phase, Positions};
+
+use super::{random_config, tiny_model, window_start};
+use crate::fixtures::{
+    NaiveModel, Random, Runner, Seen, TinyModel, largest_difference, random_tokens,
+    typical_difference,
+};
+
+/// Largest difference of a logit: f32 against f64 now and then rounds a key or a value to the other
+/// of two halves, which is a thousandth of what it adds to a score.
+const TOLERANCE: f64 = 1e-3;
+/// And that is rare.
+const TYPICAL: f64 = 1e-4;
+
+/// What was retrieved for a chunk.
+struct ChunkRecord {
+    first: usize,
+    end: usize,
+    units: Vec<Vec<usize>>, // [layer], first tokens of the units in document order
+}
+
+/// Runs tokens through `memory` and records what each layer retrieved.
+fn run(
+    runner: &mut Runner,
+    memory: &mut Memory<mneme::backend::cpu::CpuBackend>,
+    (tokens, phase): (&[TokenId], Phase),
+    records: &mut Vec<ChunkRecord>,
+) -> Vec<f32> {
+    let config = memory.config().clone();
+    let (n_layers, is_reading) = (runner.transformer.config().n_layers, phase == Phase::Reading);
+    let chunk_tokens = if is_reading { config.chunk_tokens } else { config.answer_chunk_tokens };
+    let looks_up = !is_reading || config.read_query_tokens > 0;
+    let mut logits = Vec::new();
+    for chunk in tokens.chunks(chunk_tokens) {
+        let first = memory.n_tokens();
+        let retrieves =
+            looks_up && memory.n_units() > 0 && config.attention == AttentionMode::Retrieval;
+        logits.extend(runner.read(memory, chunk, phase));
+        let of_layer = |layer: usize| match retrieves && config.retrieved_units > 0 {
+            true => {
+                let units = memory.retrieved(LayerIdx(layer)).iter();
+                units.map(|unit| memory.unit_tokens(*unit as usize).start).collect()
+            }
+            false => Vec::new(),
+        };
+        let units = (0..n_layers).map(of_layer).collect();
+        records.push(ChunkRecord { first, end: first + chunk.len(), units });
+    }
+    logits
+}
+
+/// What token `token` sees in a layer that retrieved `record.units[layer]`: DESIGN.md, section 3.
+fn sees(config: &MemoryConfig, record: &ChunkRecord, layer: usize, token: usize) -> Vec<Seen> {
+    let MemoryConfig { sink_tokens, window_tokens, unit_tokens, positions, .. } = *config;
+    let window_start = window_start(config, record.first);
+    let units = &record.units[layer];
+    let n_slots = match positions {
+        Positions::Contiguous => units.len(),
+        Positions::Edge => units.len().min(1),
+        Positions::Fixed => 0,
+    };
+    // The window follows the slots as if the text were one short text.
+    let in_window = |index: usize| sink_tokens + n_slots * unit_tokens + index - window_start;
+    let query_position = if token < sink_tokens { token } else { in_window(token) };
+    let sinks = (0..sink_tokens.min(token + 1)).map(|index| Seen {
+        index,
+        key_position: index,
+        query_position,
+        slot: Some(index % unit_tokens),
+    });
+    let distant = units.iter().enumerate().flat_map(|(slot, first)| {
+        (0..unit_tokens).map(move |offset| {
+            let (key_position, query_position) = match positions {
+                Positions::Contiguous => {
+                    (sink_tokens + slot * unit_tokens + offset, query_position)
+                }
+                Positions::Edge => (sink_tokens + offset, query_position),
+                Positions::Fixed => (0, window_tokens),
+            };
+            Seen { index: first + offset, key_position, query_position, slot: Some(offset) }
+        })
+    });
+    let window = (window_start..=token).map(|index| Seen {
+        index,
+        key_position: in_window(index),
+        query_position,
+        slot: Some((index - window_start) % unit_tokens),
+    });
+    sinks.chain(distant).chain(window).collect()
+}
+
+fn check(tiny: &TinyModel, runner: &mut Runner, config: &MemoryConfig, random: &mut Random) {
+    let n_document = 30 + random.below(200);
+    let tokens = random_tokens(n_document + 12, tiny.vocab_size, random.bits());
+    let mut memory = runner.memory(config);
+    let mut records = Vec::new();
+    let parts = [
+        (&tokens[..n_document], Phase::Reading),
+        (&tokens[n_document..n_document + 7], Phase::Asking),
+        (&tokens[n_document + 7..], Phase::Answering),
+    ];
+    let mut logits = Vec::new();
+    for part in parts {
+        logits.extend(run(runner, &mut memory, part, &mut records));
+    }
+    let expected = NaiveModel::new(tiny).logits(&tokens, &|layer, token| {
+        let record = records.iter().find(|record| token < record.end).unwrap();
+        sees(config, record, layer, token)
+    });
+    let expected = expected.concat();
+    let difference = largest_difference(&logits, &expected);
+    assert!(difference < TOLERANCE, "{} units: {difference:e}", memory.n_units());
+    let difference = typical_difference(&logits, &expected);
+    assert!(difference < TYPICAL, "{} units: {difference:e}", memory.n_units());
+}
+
+fn check_seeds(seeds: std::ops::Range<u64>, change: impl Fn(&mut MemoryConfig)) {
+    let tiny = tiny_model();
+    let mut runner = Runner::of_tiny(&tiny);
+    for seed in seeds {
+        let mut random = Random(seed);
+        let retrieved_units = 1 + random.below(4);
+        let mut config = random_config(&mut random, retrieved_units);
+        change(&mut config);
+        println!("seed {seed}: {config:?}");
+        check(&tiny, &mut runner, &config, &mut random);
+    }
+}
+
+#[test]
+fn contiguous_units_are_read_as_if_the_text_were_one_short_text() {
+    check_seeds(0..10, |_| {});
+}
+
+#[test]
+fn units_at_the_edge_are_all_read_just_beyond_the_window() {
+    check_seeds(20..30, |config| config.positions = Positions::Edge);
+}
+
+#[test]
+fn units_at_the_fixed_distance_are_read_without_an_order() {
+    check_seeds(40..50, |config| config.positions = Positions::Fixed);
+}
+
+/// Sinks and window at positions within the cache, as in StreamingLLM (arXiv 2309.17453).
+#[test]
+fn a_window_alone_is_streaming_llm() {
+    check_seeds(60..70, |config| config.attention = AttentionMode::Window);
+}
+
+#[test]
+fn full_attention_is_at_true_positions() {
+    check_seeds(80..84, |config| config.attention = AttentionMode::Full);
+}

@@ -1,0 +1,156 @@
+//! Does a session keep its text together, whatever interrupts it?
+
+use std::ops::ControlFlow;
+
+use mneme::engine::{Engine, EngineError, EngineOptions, GenerateOptions, Session, no_progress};
+use mneme::ids::TokenId;
+use mneme::memory::MemoryConfig;
+use mneme::tokenizer::SpecialTokens;
+
+use crate::fixtures::{Random, ScratchFolder, TinyModel};
+
+fn engine() -> Engine {
+    let scratch = ScratchFolder::new();
+    let tiny = TinyModel { trained_tokens: 2048, seed: 33, ..TinyModel::default() };
+    let path = tiny.write_gguf(&scratch.path().join("tiny.gguf"));
+    Engine::load(&path, &EngineOptions { n_threads: 1, ..EngineOptions::default() }).unwrap()
+}
+
+/// Small enough that a text of some hundred tokens fills units.
+fn config() -> MemoryConfig {
+    MemoryConfig {
+        sink_tokens: 8,
+        window_tokens: 32,
+        unit_tokens: 16,
+        chunk_tokens: 32,
+        retrieved_units: 2,
+        ..MemoryConfig::default()
+    }
+}
+
+/// Letters that no merge joins: a token each.
+fn letters(n_letters: usize) -> String {
+    let mut random = Random(9);
+    (0..n_letters).map(|_| char::from(b"bcdfgjklmpqvwxyz"[random.below(16)])).collect()
+}
+
+fn greedy(session: &mut Session, max_tokens: usize) -> Vec<TokenId> {
+    let options = GenerateOptions { max_tokens, ..GenerateOptions::default() };
+    session.generate(options).map(|piece| piece.unwrap().token).collect()
+}
+
+/// What the session would say next: a question, an answer, a score.
+fn fingerprint(session: &mut Session) -> (Vec<TokenId>, Vec<f32>) {
+    session.prompt("quick").unwrap();
+    let answer = greedy(session, 12);
+    let ids = session.engine().tokenizer().encode("jumps over", SpecialTokens::AsText);
+    (answer, session.score(&ids, &mut no_progress).unwrap().nll)
+}
+
+#[test]
+fn reading_that_was_stopped_goes_on_where_it_stopped() {
+    let engine = engine();
+    let text = letters(230);
+    let mut whole = engine.session(&config()).unwrap();
+    whole.read(&text, &mut no_progress).unwrap();
+    let expected = fingerprint(&mut whole);
+    for n_chunks in [1, 3, 5] {
+        let mut session = engine.session(&config()).unwrap();
+        let mut n_calls = 0;
+        let stopped = session.read(&text, &mut |progress| {
+            n_calls += 1;
+            assert_eq!((progress.done_tokens, progress.total_tokens), (32 * n_calls, 230));
+            if n_calls == n_chunks { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let done = 32 * n_chunks;
+        let Err(EngineError::Stopped { done_tokens, total_tokens }) = stopped else {
+            panic!("it was to stop: {stopped:?}")
+        };
+        assert_eq!((done_tokens, total_tokens, session.n_tokens()), (done, 230, done));
+        session.read(&text[done..], &mut no_progress).unwrap();
+        assert_eq!(session.n_tokens(), 230);
+        assert_eq!(fingerprint(&mut session), expected, "stopped after {n_chunks} chunks");
+    }
+}
+
+#[test]
+fn a_score_that_was_stopped_leaves_a_session_that_goes_on() {
+    let engine = engine();
+    let ids = engine.tokenizer().encode(&letters(100), SpecialTokens::AsText);
+    let mut session = engine.session(&config()).unwrap();
+    let stopped = session.score(&ids, &mut |_| ControlFlow::Break(()));
+    assert!(matches!(stopped, Err(EngineError::Stopped { done_tokens: 32, total_tokens: 100 })));
+    session.score(&ids[32..], &mut no_progress).unwrap();
+    let mut whole = engine.session(&config()).unwrap();
+    whole.score(&ids, &mut no_progress).unwrap();
+    assert_eq!(fingerprint(&mut session), fingerprint(&mut whole));
+}
+
+#[test]
+fn a_session_with_nothing_read_says_so() {
+    let mut session = engine().session(&config()).unwrap();
+    let first = session.generate(GenerateOptions::default()).next();
+    assert!(matches!(first, Some(Err(EngineError::NothingRead))));
+    // Reading alone asks for no logits: there is nothing yet to continue from.
+    session.read(&letters(40), &mut no_progress).unwrap();
+    assert!(session.generate(GenerateOptions::default()).next().unwrap().is_err());
+    session.prompt("go").unwrap();
+    assert_eq!(greedy(&mut session, 3).len(), 3);
+}
+
+/// The story: a token that was given out is run through the model only when the next one is asked
+/// for; when an answer was dropped in between, its last token was forgotten.
+#[test]
+fn an_answer_cut_short_is_part_of_the_text_up_to_its_last_token() {
+    let engine = engine();
+    let start = |session: &mut Session| {
+        session.read(&letters(90), &mut no_progress).unwrap();
+        session.prompt("quick").unwrap();
+    };
+    let mut whole = engine.session(&config()).unwrap();
+    start(&mut whole);
+    let answer = greedy(&mut whole, 12);
+    assert_eq!(answer.len(), 12, "the tiny model rambles on");
+    for n_taken in [1, 5, 11] {
+        let mut session = engine.session(&config()).unwrap();
+        start(&mut session);
+        let options = GenerateOptions::default();
+        let taken: Vec<_> =
+            session.generate(options).take(n_taken).map(|piece| piece.unwrap().token).collect();
+        assert_eq!(taken, answer[..n_taken]);
+        assert_eq!(greedy(&mut session, 12 - n_taken), answer[n_taken..], "{n_taken} taken");
+        assert_eq!(session.n_tokens(), whole.n_tokens());
+        let mut again = engine.session(&config()).unwrap();
+        start(&mut again);
+        greedy(&mut again, 12);
+        assert_eq!(fingerprint(&mut session), fingerprint(&mut again));
+    }
+}
+
+/// The story: tokens that were scored had no place in the list of where tokens come from, so that
+/// passages read after a score were named with the places of other tokens.
+#[test]
+fn evidence_names_the_bytes_that_were_read_also_after_a_score() {
+    let engine = engine();
+    let text = letters(200);
+    let scored = engine.tokenizer().encode(&letters(48), SpecialTokens::AsText);
+    for n_scored in [0, 2, 48] {
+        let mut session = engine.session(&config()).unwrap();
+        if n_scored > 0 {
+            session.score(&scored[..n_scored], &mut no_progress).unwrap();
+        }
+        session.read(&text, &mut no_progress).unwrap();
+        session.prompt("quick").unwrap();
+        greedy(&mut session, 8);
+        let passages = session.take_evidence(100);
+        assert!(!passages.is_empty());
+        for passage in &passages {
+            // A letter is a token; units begin after the sinks, each sixteen tokens long.
+            let end = passage.span.end + n_scored;
+            assert_eq!((end - 8) % 16, 0, "{n_scored} scored: {:?}", passage.span);
+            assert!(passage.span.end - passage.span.start <= 16);
+        }
+        let total: f32 = passages.iter().map(|passage| passage.weight).sum();
+        assert!(total <= 1.0 + 1e-5, "{total}");
+    }
+}
