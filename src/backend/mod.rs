@@ -103,6 +103,17 @@ pub struct SegmentsView<'a> {
     pub scales: &'a [f32],
 }
 
+/// Pages whose keys a lookup compares one by one.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidates<'a> {
+    /// Sizes.
+    pub layout: PageLayout,
+    /// Which layer's part of the pages.
+    pub layer: usize,
+    /// The pages of all layers.
+    pub pages: &'a [&'a [u16]],
+}
+
 /// A device that can run a transformer and its memory.
 pub trait Backend: Send + Sync {
     /// Activations: `len` floats on the device.
@@ -165,14 +176,7 @@ pub trait Backend: Send + Sync {
         votes: &mut [f32],
     );
     /// The fine vote: `votes[i]`, from the best key of each candidate page.
-    fn vote_by_keys(
-        &self,
-        queries: &LookupQueries,
-        layout: PageLayout,
-        layer: usize,
-        candidates: &[&[u16]],
-        votes: &mut [f32],
-    );
+    fn vote_by_keys(&self, queries: &LookupQueries, candidates: Candidates<'_>, votes: &mut [f32]);
 }
 
 /// A gain and an epsilon, and which rows to normalise.

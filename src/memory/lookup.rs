@@ -5,7 +5,7 @@ use memory_store::{RecordId, StoreError, UnitStore};
 
 use super::config::MAX_CANDIDATES;
 use super::index::SegmentIndex;
-use crate::backend::{Backend, LookupQueries, LookupStep, PageLayout, SegmentsView};
+use crate::backend::{Backend, Candidates, LookupQueries, LookupStep, PageLayout, SegmentsView};
 
 /// Selections of all layers, and buffers to make them.
 #[derive(Debug)]
@@ -67,7 +67,8 @@ impl Lookup {
             *keys = bytemuck::cast_slice(task.store.read(RecordId(*unit))?.bytes());
         }
         self.votes.resize(keys.len(), 0.0);
-        backend.vote_by_keys(&self.queries, task.layout, task.layer, keys, &mut self.votes);
+        let candidates = Candidates { layout: task.layout, layer: task.layer, pages: keys };
+        backend.vote_by_keys(&self.queries, candidates, &mut self.votes);
         best(&self.votes, task.n_retrieved, &mut self.order);
         let retrieved = &mut self.retrieved[task.layer];
         retrieved.clear();

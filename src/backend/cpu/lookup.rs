@@ -10,7 +10,7 @@ use super::pool::Grid;
 use super::simd::attend::BestKey;
 use super::simd::rows::{ExpShifted, MaxScaled, QuantizeRow, RotateRows};
 use super::simd::segments::{ScoreSegments, UNITS};
-use crate::backend::{HeadShape, LookupQueries, LookupStep, PageLayout, SegmentsView};
+use crate::backend::{Candidates, HeadShape, LookupQueries, LookupStep, SegmentsView};
 
 /// Units of a coarse task: some 130 KB of means at eight segments of 64 dimensions.
 const UNITS_A_TASK: usize = 256;
@@ -118,10 +118,10 @@ pub fn vote_by_keys(
     crew: &Crew,
     buffers: &mut VoteBuffers,
     queries: &LookupQueries,
-    (layout, layer): (PageLayout, usize),
-    candidates: &[&[u16]],
+    candidates: Candidates<'_>,
     votes: &mut [f32],
 ) {
+    let Candidates { layout, layer, pages: candidates } = candidates;
     let (n_rows, n_kv_heads) = (queries.n_rows, layout.heads.n_kv_heads);
     let n_candidates = candidates.len();
     let needed = n_kv_heads * n_candidates * n_rows;

@@ -23,7 +23,7 @@ use self::simd::Isa;
 use self::simd::quantize::RowLayout;
 use self::simd::rows::{Add, RmsNorm, SwiGlu, WidenRow};
 use super::{
-    AttendStep, Backend, HeadShape, LookupQueries, LookupStep, Norm, PageLayout, PageTarget,
+    AttendStep, Backend, Candidates, HeadShape, LookupQueries, LookupStep, Norm, PageTarget,
     Precision, Projection, SegmentsView, Write,
 };
 use crate::ids::TokenId;
@@ -208,16 +208,8 @@ impl Backend for CpuBackend {
         lookup::vote_by_segments(&self.crew, buffers, queries, index, votes);
     }
 
-    fn vote_by_keys(
-        &self,
-        queries: &LookupQueries,
-        layout: PageLayout,
-        layer: usize,
-        candidates: &[&[u16]],
-        votes: &mut [f32],
-    ) {
+    fn vote_by_keys(&self, queries: &LookupQueries, candidates: Candidates<'_>, votes: &mut [f32]) {
         let buffers = &mut self.shared().votes;
-        let part = (layout, layer);
-        lookup::vote_by_keys(&self.crew, buffers, queries, part, candidates, votes);
+        lookup::vote_by_keys(&self.crew, buffers, queries, candidates, votes);
     }
 }

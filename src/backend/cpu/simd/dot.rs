@@ -272,10 +272,9 @@ unsafe fn add_step<
     tokens: &[TokenRow; TOKENS],
 ) {
     let half = 16 * S::BLOCKS;
-    for token in 0..TOKENS {
+    for (token, TokenRow { paired, term_bytes, pairs }) in tokens.iter().copied().enumerate() {
         // SAFETY: by the caller's word: the step lies in the quantised row.
         unsafe {
-            let TokenRow { paired, term_bytes, pairs } = tokens[token];
             let q = paired.add(step * 2 * half);
             let mut dot = dot4::<S, B>(S::zero_i(), blocks.first, S::load_i(q));
             dot = dot4::<S, B>(dot, blocks.second, S::load_i(q.add(half)));

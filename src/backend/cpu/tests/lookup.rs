@@ -6,7 +6,7 @@ use kernels::naive;
 
 use super::{backends, floats};
 use crate::backend::{
-    Backend, HeadShape, LookupQueries, LookupStep, PageLayout, Precision, SegmentsView,
+    Backend, Candidates, HeadShape, LookupQueries, LookupStep, PageLayout, Precision, SegmentsView,
 };
 
 /// Units side by side in an index, as `SegmentsView` says.
@@ -266,7 +266,8 @@ fn check_fine(
         let mut prepared = LookupQueries::default();
         backend.prepare_lookup(step, &queries, &mut prepared);
         let mut votes = vec![f32::NAN; n_candidates];
-        backend.vote_by_keys(&prepared, layout, layer, &candidates, &mut votes);
+        let candidates = Candidates { layout, layer, pages: &candidates };
+        backend.vote_by_keys(&prepared, candidates, &mut votes);
         let case = format!("{heads:?}, {n_tokens} tokens, {n_candidates} units, {backend:?}");
         assert_votes(&votes, &expected, 1e-5, &case);
     }
