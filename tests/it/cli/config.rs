@@ -52,7 +52,7 @@ fn sizes_that_do_not_fit_are_refused_with_the_sum() {
     let refused = |flags: &[&str], words: &[&str]| {
         check_refused(&[&BENCH[..], flags].concat(), 2, words);
     };
-    refused(&["--window-tokens", "8000"], &["= 9152 positions", "trained for 8192"]);
+    refused(&["--window-tokens", "8000"], &["= 8896 positions", "trained for 8192"]);
     refused(&["--unit-tokens", "24"], &["unit-tokens = 24", "multiple of 16"]);
     refused(&["--window-tokens", "many"], &["--window-tokens", "many"]);
     refused(&["--attention", "some"], &["retrieval", "window", "full"]);
