@@ -67,7 +67,9 @@ pub struct AttendStep<'a> {
     pub offset_angles: &'a [f32],
     /// Factor on scores.
     pub scale: f32,
-    /// `[page]`: softmax mass that each page received, summed over tokens and heads, where asked.
+    /// `[page]`: the square of the softmax mass that each page received, summed over tokens and
+    /// heads, where asked. Squared, since a head that reads one page says more of where an answer
+    /// came from than many that glance at all.
     pub page_masses: Option<&'a mut [f32]>,
 }
 

@@ -21,7 +21,8 @@ pub struct Asked {
 pub struct Passage {
     /// Bytes of the text read.
     pub span: ByteSpan,
-    /// Share of the attention that answer tokens gave to retrieved units.
+    /// Share of the attention that answer tokens gave to retrieved units, heads weighted by how
+    /// much of their attention went to one place.
     pub weight: f32,
 }
 

@@ -1,12 +1,12 @@
-//! What did the answer rest on? The softmax mass that answer tokens gave to retrieved units, summed
-//! over tokens, heads and layers.
+//! What did the answer rest on? The squared softmax mass that answer tokens gave to retrieved units,
+//! summed over tokens, heads and layers: attention that is focused counts, glances hardly do.
 
 /// A unit and the attention mass it received.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct UnitMass {
     /// The unit.
     pub unit: u32,
-    /// Softmax mass, summed over answer tokens, heads and layers.
+    /// Squared softmax mass, summed over answer tokens, heads and layers.
     pub mass: f32,
 }
 

@@ -193,7 +193,7 @@ fn total_of_row(
     total
 }
 
-/// `masses[page]`: the share of softmax that each page received, summed over rows.
+/// `masses[page]`: the squared share of softmax that each page received, summed over rows.
 fn sum_masses(step: &AttendStep<'_>, partials: &Partials, masses: &mut [f32]) {
     let heads = step.layout.heads;
     let shape = PartialShape::of(step);

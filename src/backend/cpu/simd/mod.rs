@@ -1,7 +1,7 @@
 //! Which instructions does this machine have, and how is a loop written once for all of them?
 //!
-//! [`Simd`] is the small vocabulary the inner loops are written in; one file an instruction set
-//! implements it. A loop is a [`Kernel`]: a struct of its arguments with a generic `run`, which
+//! `Simd` is the small vocabulary the inner loops are written in; one file an instruction set
+//! implements it. A loop is a `Kernel`: a struct of its arguments with a generic `run`, which
 //! [`Isa::run`] compiles once per instruction set and picks at run time, so that one binary is
 //! fast everywhere. Only this folder (and the thread pool) of the CPU backend has `unsafe`.
 

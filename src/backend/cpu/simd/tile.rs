@@ -1,7 +1,7 @@
 //! How are two matrices multiplied when one of them is small enough for the L1 cache?
 //!
-//! `c[rows][cols] (+)= a[rows][k] * b[k][cols]` in register tiles of [`TILE_ROWS`] rows and
-//! [`Simd::TILE_VECTORS`] vectors: each element of `a` is broadcast once a tile, each vector of
+//! `c[rows][cols] (+)= a[rows][k] * b[k][cols]` in register tiles of `TILE_ROWS` rows and
+//! `Simd::TILE_VECTORS` vectors: each element of `a` is broadcast once a tile, each vector of
 //! `b` serves six multiply-adds, and `c` stays in registers over the whole of `k`. The caller lays
 //! `b` out so that its rows are contiguous (f32, or f16 widened as it is loaded); nothing is packed. Attention uses it for
 //! `queries * keys^T` and `weights * values`, the f32 projections for `inputs * panel`.
@@ -22,7 +22,7 @@ pub trait Element: Copy {
     /// A vector of elements as floats.
     ///
     /// # Safety
-    /// As [`Simd::load`].
+    /// As `Simd::load`.
     unsafe fn load<S: Simd>(p: *const Self) -> S::F;
 }
 

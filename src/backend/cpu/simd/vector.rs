@@ -1,13 +1,13 @@
 //! Which operations are the inner loops written in? A small vocabulary over vectors; one file an
 //! instruction set implements it.
 //!
-//! Every method of [`Simd`] and every generic function that calls one is `inline(always)`: it must
+//! Every method of `Simd` and every generic function that calls one is `inline(always)`: it must
 //! end up inside the one function that carries the `target_feature` attribute.
 
 /// Query rows or token rows that one register tile covers.
 pub const TILE_ROWS: usize = 6;
 
-/// Vectors of [`Simd::LANES`] floats, and as many 32-bit integers (or four times as many bytes).
+/// Vectors of `Simd::LANES` floats, and as many 32-bit integers (or four times as many bytes).
 ///
 /// # Safety
 /// All methods: the instruction set is present, and every pointer is valid for what is read or
@@ -17,7 +17,7 @@ pub trait Simd: Copy + 'static {
     const LANES: usize;
     /// Blocks of 32 weights that two vectors of bytes hold: `LANES / 4`, four lanes for each.
     const BLOCKS: usize = Self::LANES / 4;
-    /// Vectors side by side in a register tile of [`TILE_ROWS`] rows.
+    /// Vectors side by side in a register tile of `TILE_ROWS` rows.
     const TILE_VECTORS: usize;
     /// `LANES` floats.
     type F: Copy;
@@ -107,7 +107,7 @@ pub trait Kernel {
 /// e^x with a relative error below 2e-7; 0 < result where x is below the range of f32.
 ///
 /// # Safety
-/// As [`Simd`].
+/// As `Simd`.
 #[inline(always)]
 pub unsafe fn exp<S: Simd>(x: S::F) -> S::F {
     // Range reduction to |r| <= ln(2)/2, then the Taylor polynomial of degree 7 (Cody and Waite).
