@@ -8,8 +8,12 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use memory_store::AlignedBytes;
 use mneme::backend::cpu::CpuBackend;
-use mneme::backend::{Backend, Precision, Projection, Write};
+use mneme::backend::{
+    AttendStep, Backend, HeadShape, KvType, PageLayout, PageTarget, PlacedPage, Placement,
+    Precision, Projection, Write,
+};
 use mneme::hub::{DEFAULT_MODEL, resolve};
 use mneme::model::{LayerWeights, Model};
 use mneme::tensor::Matrix;
@@ -35,6 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         weight_bytes as f64 / 1e6,
         bandwidth / 1e9
     );
+    attention(n_threads, (peak, bandwidth));
     for precision in [Precision::Int16, Precision::Int8, Precision::F32] {
         let backend = CpuBackend::new(n_threads, precision);
         println!("{}, {precision:?}", backend.description());
@@ -54,6 +59,103 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     Ok(())
+}
+
+/// Attention of the default model's 30 layers to 1,600 keys: by one token, where keys and values
+/// are read from memory, and by a chunk of 256, where each is used many times.
+fn attention(n_threads: usize, (peak, bandwidth): (f64, f64)) {
+    for (kv_type, precision) in [
+        (KvType::F16, Precision::F32),
+        (KvType::F16, Precision::Int16),
+        (KvType::Int8, Precision::Int16),
+    ] {
+        let backend = CpuBackend::new(n_threads, precision);
+        let text = Text::new(&backend, kv_type);
+        for n_tokens in [1, 256] {
+            let seconds = best(|| text.attend(&backend, n_tokens));
+            let bytes = text.pages.iter().map(|page| page.len()).sum::<usize>() as f64 / seconds;
+            let HeadShape { n_heads, head_dim, .. } = Text::HEADS;
+            let products = Text::N_LAYERS * n_heads * head_dim * Text::N_KEYS * n_tokens;
+            let flops = 4.0 * products as f64 / seconds;
+            println!(
+                "  attention, {kv_type:?} keys, {precision:?}, {n_tokens:>3} tokens: {:7.2} ms  \
+                 {:4.0} GFLOP/s ({:3.0} % of the f32 product)  {:5.1} GB/s ({:3.0} % of reading)",
+                seconds * 1e3,
+                flops / 1e9,
+                100.0 * flops / peak,
+                bytes / 1e9,
+                100.0 * bytes / bandwidth,
+            );
+        }
+    }
+}
+
+/// Pages full of keys and values.
+struct Text {
+    layout: PageLayout,
+    pages: Vec<AlignedBytes>,
+}
+
+impl Text {
+    const HEADS: HeadShape = HeadShape { n_heads: 9, n_kv_heads: 3, head_dim: 64, n_pairs: 32 };
+    const N_LAYERS: usize = 30;
+    const PAGE_LEN: usize = 64;
+    const N_KEYS: usize = 1600;
+
+    fn new(backend: &CpuBackend, kv_type: KvType) -> Self {
+        let layout = PageLayout {
+            heads: Self::HEADS,
+            n_layers: Self::N_LAYERS,
+            page_len: Self::PAGE_LEN,
+            kv_type,
+        };
+        let wave = |len: usize, step: f32| (0..len).map(|i| (i as f32 * step).sin()).collect();
+        let keys: Vec<f32> = wave(Self::PAGE_LEN * 3 * 64, 0.37);
+        let values: Vec<f32> = wave(Self::PAGE_LEN * 3 * 64, 0.11);
+        let slot_angles = [[1.0; 32], [0.0; 32]].concat().repeat(Self::PAGE_LEN);
+        let page = |_| {
+            let mut page = AlignedBytes::zeroed(layout.page_bytes()).expect("memory");
+            for layer in 0..Self::N_LAYERS {
+                let slot_angles = &slot_angles;
+                let target =
+                    PageTarget { layout, layer, page: &mut page, first_slot: 0, slot_angles };
+                backend.write_page(target, &keys, &values, 0..Self::PAGE_LEN);
+            }
+            page
+        };
+        Self { layout, pages: (0..Self::N_KEYS / Self::PAGE_LEN).map(page).collect() }
+    }
+
+    fn attend(&self, backend: &CpuBackend, n_tokens: usize) {
+        let angles = [[0.8; 32], [0.6; 32]].concat();
+        let placed: Vec<PlacedPage<'_>> = (0..)
+            .zip(&self.pages)
+            .map(|(i, page)| PlacedPage {
+                page,
+                n_keys: Self::PAGE_LEN,
+                first_index: i * Self::PAGE_LEN,
+                placement: Placement::At(&angles),
+            })
+            .collect();
+        let queries: Vec<f32> = (0..n_tokens * 9 * 64).map(|i| (i as f32 * 0.73).cos()).collect();
+        let mut out = backend.buffer(queries.len());
+        for layer in 0..Self::N_LAYERS {
+            let step = AttendStep {
+                layout: self.layout,
+                layer,
+                pages: &placed,
+                n_tokens,
+                first_index: Self::N_KEYS,
+                near_angles: &angles.repeat(n_tokens),
+                far_angles: &angles,
+                offset_angles: &[],
+                scale: 0.125,
+                page_masses: None,
+            };
+            backend.attend(step, &queries, &mut out);
+        }
+        black_box(&out);
+    }
 }
 
 fn matrices_of(layer: &LayerWeights) -> [&Matrix; 7] {

@@ -13,7 +13,9 @@ use std::ops::Range;
 use crate::ids::TokenId;
 use crate::tensor::Matrix;
 
-pub use pages::{HeadShape, PageLayout, PlacedPage, Placement};
+pub use pages::{
+    HeadPage, HeadPageMut, HeadShape, KEY_GROUP, KvType, PageLayout, PlacedPage, Placement,
+};
 
 /// How products with quantised weights are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,6 +88,10 @@ pub struct LookupQueries {
     pub rows: Vec<f32>,
     /// `[head of the group][head_dim]`: scratch.
     pub turned: Vec<f32>,
+    /// Shape as of `rows`: the same as 16-bit numbers, for keys that are bytes.
+    pub shorts: Vec<i16>,
+    /// `[kv_head][row]`: what a step of `shorts` is worth.
+    pub short_scales: Vec<f32>,
     /// Shape as of `rows`: rotated for segments' means, as bytes.
     pub bytes: Vec<i8>,
     /// `[kv_head][row]`: what a byte's step is worth.
@@ -113,7 +119,7 @@ pub struct Candidates<'a> {
     /// Which layer's part of the pages.
     pub layer: usize,
     /// The pages of all layers.
-    pub pages: &'a [&'a [u16]],
+    pub pages: &'a [&'a [u8]],
 }
 
 /// A device that can run a transformer and its memory.
@@ -200,7 +206,7 @@ pub struct PageTarget<'a> {
     /// Which layer's part.
     pub layer: usize,
     /// The page of all layers.
-    pub page: &'a mut [u16],
+    pub page: &'a mut [u8],
     /// The first key's slot in the page.
     pub first_slot: usize,
     /// Angles of the slots: `[slot]`: cosines of the pairs, then their sines.

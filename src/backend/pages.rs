@@ -3,6 +3,9 @@
 
 use std::ops::Range;
 
+use half::f16;
+use serde::{Deserialize, Serialize};
+
 /// Sizes of a model's attention heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadShape {
@@ -23,8 +26,23 @@ impl HeadShape {
     }
 }
 
-/// The layout of a page: `[layer][kv_head]`, and for each of them keys `[head_dim][page_len]`
-/// (dimension-major) and then values `[page_len][head_dim]`, all f16.
+/// How keys and values are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KvType {
+    /// Halves.
+    F16,
+    /// Bytes with scales: a little more than half the memory and half the reading. Keys have a
+    /// scale for each token and [`KEY_GROUP`] dimensions, since a few of a key's dimensions are
+    /// much larger than the others; values have one for each token.
+    #[default]
+    Int8,
+}
+
+/// Dimensions of a key that share a scale.
+pub const KEY_GROUP: usize = 16;
+
+/// The layout of a page: `[layer][kv_head]`, and for each of them a [`HeadPage`].
 ///
 /// Keys are rotated by their offset in the page and by nothing else. A page can so be placed
 /// anywhere: rotations add up, and what its position adds is the same for all its keys, so that it
@@ -35,35 +53,175 @@ pub struct PageLayout {
     pub heads: HeadShape,
     /// Layers.
     pub n_layers: usize,
-    /// Tokens in a page: the unit length.
+    /// Tokens in a page: the unit length; a multiple of 16.
     pub page_len: usize,
+    /// How keys and values are kept.
+    pub kv_type: KvType,
+}
+
+/// Keys and values of one layer and KV head in a page. Keys are dimension-major, so that vector
+/// lanes are keys; values are token-major, so that lanes are dimensions: no product with them
+/// needs a horizontal sum. Bytes come in pairs of what is summed over, for products of 16-bit
+/// pairs.
+#[derive(Clone, Copy, Debug)]
+pub enum HeadPage<'a> {
+    /// [`KvType::F16`]
+    F16 {
+        /// `[head_dim][page_len]` f16
+        keys: &'a [u16],
+        /// `[page_len][head_dim]` f16
+        values: &'a [u16],
+    },
+    /// [`KvType::Int8`]: `byte * scale`.
+    Int8 {
+        /// `[head_dim / 2][page_len][2]`
+        keys: &'a [i8],
+        /// `[head_dim / KEY_GROUP][page_len]` f16
+        key_scales: &'a [u16],
+        /// `[page_len / 2][head_dim][2]`
+        values: &'a [i8],
+        /// `[page_len]`
+        value_scales: &'a [f32],
+    },
+}
+
+/// A [`HeadPage`] to be written.
+#[derive(Debug)]
+pub enum HeadPageMut<'a> {
+    /// See [`HeadPage::F16`].
+    F16 {
+        /// `[head_dim][page_len]` f16
+        keys: &'a mut [u16],
+        /// `[page_len][head_dim]` f16
+        values: &'a mut [u16],
+    },
+    /// See [`HeadPage::Int8`].
+    Int8 {
+        /// `[head_dim / 2][page_len][2]`
+        keys: &'a mut [i8],
+        /// `[head_dim / KEY_GROUP][page_len]` f16
+        key_scales: &'a mut [u16],
+        /// `[page_len / 2][head_dim][2]`
+        values: &'a mut [i8],
+        /// `[page_len]`
+        value_scales: &'a mut [f32],
+    },
 }
 
 impl PageLayout {
-    /// f16 elements of a page.
-    pub fn page_elements(self) -> usize {
-        self.n_layers * self.heads.n_kv_heads * 2 * self.part()
-    }
-
-    /// Where the keys of a layer and KV head are in a page.
-    pub fn keys(self, layer: usize, kv_head: usize) -> Range<usize> {
-        let start = (layer * self.heads.n_kv_heads + kv_head) * 2 * self.part();
-        start..start + self.part()
-    }
-
-    /// Where the values of a layer and KV head are in a page.
-    pub fn values(self, layer: usize, kv_head: usize) -> Range<usize> {
-        let keys = self.keys(layer, kv_head);
-        keys.end..keys.end + self.part()
+    /// Bytes of a page.
+    pub fn page_bytes(self) -> usize {
+        self.n_layers * self.heads.n_kv_heads * self.head_bytes()
     }
 
     /// Bytes of keys and values a token.
     pub fn bytes_per_token(self) -> usize {
-        self.page_elements() * 2 / self.page_len
+        self.page_bytes() / self.page_len
     }
 
+    /// Where the keys and values of a layer and KV head are in a page.
+    pub fn head(self, layer: usize, kv_head: usize) -> Range<usize> {
+        let start = (layer * self.heads.n_kv_heads + kv_head) * self.head_bytes();
+        start..start + self.head_bytes()
+    }
+
+    /// The keys and values of a layer and KV head.
+    ///
+    /// # Panics
+    /// When the page is too short, or not at a multiple of four bytes in memory.
+    pub fn view(self, page: &[u8], layer: usize, kv_head: usize) -> HeadPage<'_> {
+        let (keys, values) = page[self.head(layer, kv_head)].split_at(self.key_bytes());
+        match self.kv_type {
+            KvType::F16 => HeadPage::F16 {
+                keys: bytemuck::cast_slice(keys),
+                values: bytemuck::cast_slice(values),
+            },
+            KvType::Int8 => {
+                let (keys, key_scales) = keys.split_at(self.part());
+                let (values, value_scales) = values.split_at(self.part());
+                HeadPage::Int8 {
+                    keys: bytemuck::cast_slice(keys),
+                    key_scales: bytemuck::cast_slice(key_scales),
+                    values: bytemuck::cast_slice(values),
+                    value_scales: bytemuck::cast_slice(value_scales),
+                }
+            }
+        }
+    }
+
+    /// As [`view`](Self::view), to be written.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn view_mut(self, page: &mut [u8], layer: usize, kv_head: usize) -> HeadPageMut<'_> {
+        let (keys, values) = page[self.head(layer, kv_head)].split_at_mut(self.key_bytes());
+        match self.kv_type {
+            KvType::F16 => HeadPageMut::F16 {
+                keys: bytemuck::cast_slice_mut(keys),
+                values: bytemuck::cast_slice_mut(values),
+            },
+            KvType::Int8 => {
+                let (keys, key_scales) = keys.split_at_mut(self.part());
+                let (values, value_scales) = values.split_at_mut(self.part());
+                HeadPageMut::Int8 {
+                    keys: bytemuck::cast_slice_mut(keys),
+                    key_scales: bytemuck::cast_slice_mut(key_scales),
+                    values: bytemuck::cast_slice_mut(values),
+                    value_scales: bytemuck::cast_slice_mut(value_scales),
+                }
+            }
+        }
+    }
+
+    fn head_bytes(self) -> usize {
+        let value_bytes = match self.kv_type {
+            KvType::F16 => self.part() * size_of::<u16>(),
+            KvType::Int8 => self.part() + self.page_len * size_of::<f32>(),
+        };
+        self.key_bytes() + value_bytes
+    }
+
+    fn key_bytes(self) -> usize {
+        match self.kv_type {
+            KvType::F16 => self.part() * size_of::<u16>(),
+            KvType::Int8 => self.part() + self.part() / KEY_GROUP * size_of::<u16>(),
+        }
+    }
+
+    /// Elements of keys, or of values, of one layer and KV head.
     fn part(self) -> usize {
         self.heads.head_dim * self.page_len
+    }
+}
+
+impl HeadPage<'_> {
+    /// The keys as `[head_dim][page_len]`, still rotated by their offsets.
+    ///
+    /// # Panics
+    /// When `out` is not as long as the keys.
+    pub fn read_keys(&self, page_len: usize, out: &mut [f32]) {
+        match self {
+            Self::F16 { keys, .. } => {
+                assert_eq!(keys.len(), out.len(), "a float a key and dimension");
+                out.iter_mut().zip(*keys).for_each(|(x, key)| *x = f16::from_bits(*key).to_f32());
+            }
+            Self::Int8 { keys, key_scales, .. } => {
+                assert_eq!(keys.len(), out.len(), "a float a key and dimension");
+                let (pairs, _) = keys.as_chunks::<2>();
+                let rows = out.chunks_exact_mut(2 * page_len);
+                for (i, (rows, pairs)) in rows.zip(pairs.chunks_exact(page_len)).enumerate() {
+                    let (even, odd) = rows.split_at_mut(page_len);
+                    let scales = &key_scales[2 * i / KEY_GROUP * page_len..];
+                    for (((even, odd), pair), scale) in
+                        even.iter_mut().zip(odd).zip(pairs).zip(scales)
+                    {
+                        let scale = f16::from_bits(*scale).to_f32();
+                        *even = f32::from(pair[0]) * scale;
+                        *odd = f32::from(pair[1]) * scale;
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -71,7 +229,7 @@ impl PageLayout {
 #[derive(Clone, Copy, Debug)]
 pub struct PlacedPage<'a> {
     /// The page of all layers.
-    pub page: &'a [u16],
+    pub page: &'a [u8],
     /// Keys that are there, from the first.
     pub n_keys: usize,
     /// Index in the text of the first key.

@@ -9,6 +9,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use super::failure::Failure;
 use super::input::Source;
 use super::settings::{Activations, Settings, share, temperature};
+use crate::backend::KvType;
 use crate::memory::{AttentionMode, MemoryConfig, Positions};
 
 /// A memory for language models, far longer than their context window
@@ -229,6 +230,9 @@ struct MemoryFlags {
     /// At which positions retrieved units are read
     #[arg(long, value_name = "WHERE")]
     positions: Option<Positions>,
+    /// How keys and values are kept
+    #[arg(long, value_name = "TYPE")]
+    kv_type: Option<KvType>,
 }
 
 /// Understands the command line.
@@ -294,6 +298,7 @@ impl MemoryFlags {
         put(&mut memory.answer_chunk_tokens, &self.answer_chunk_tokens);
         put(&mut memory.read_query_tokens, &self.read_query_tokens);
         put(&mut memory.positions, &self.positions);
+        put(&mut memory.kv_type, &self.kv_type);
     }
 }
 

@@ -9,7 +9,7 @@ use clap::builder::PossibleValue;
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
-use crate::backend::Precision;
+use crate::backend::{KvType, Precision};
 use crate::engine::{AtEnd, EngineOptions, GenerateOptions};
 use crate::hub::DEFAULT_MODEL;
 use crate::memory::{AttentionMode, MemoryConfig, Positions};
@@ -169,6 +169,20 @@ impl ValueEnum for Positions {
             Self::Fixed => {
                 PossibleValue::new("fixed").help("All keys at one far distance (InfLLM)")
             }
+        })
+    }
+}
+
+impl ValueEnum for KvType {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Int8, Self::F16]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Int8 => PossibleValue::new("int8")
+                .help("Bytes with a scale for each token and head: half the memory of f16"),
+            Self::F16 => PossibleValue::new("f16").help("Halves"),
         })
     }
 }

@@ -66,6 +66,7 @@ impl Session {
             heads: transformer.heads(),
             n_layers: transformer.config().n_layers,
             page_len: config.unit_tokens,
+            kv_type: config.kv_type,
         };
         config.validate(engine.trained_tokens())?;
         let store = InMemoryStore::new(Memory::<CpuBackend>::record_bytes(layout))?;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::KvType;
+
 /// What distant context becomes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -58,6 +60,8 @@ pub struct MemoryConfig {
     pub read_query_tokens: usize,
     /// Placement of retrieved units.
     pub positions: Positions,
+    /// How keys and values are kept.
+    pub kv_type: KvType,
 }
 
 impl Default for MemoryConfig {
@@ -74,6 +78,7 @@ impl Default for MemoryConfig {
             answer_chunk_tokens: 4,
             read_query_tokens: 16,
             positions: Positions::Contiguous,
+            kv_type: KvType::default(),
         }
     }
 }

@@ -1,8 +1,6 @@
 //! What stands for a unit? The means of its segments, as bytes, sixteen units side by side (see
 //! `backend::SegmentsView`): the exact index, scanned whole by every coarse lookup.
 
-use half::f16;
-
 use crate::backend::{PageLayout, SegmentsView};
 
 /// Units side by side in a block.
@@ -24,10 +22,10 @@ impl SegmentIndex {
         Self { head_dim, n_segments, n_units: 0, means: Vec::new(), scales: Vec::new() }
     }
 
-    /// Adds the next unit, whose keys are `[head_dim][page_len]` f16, rotated by their offsets;
+    /// Adds the next unit, whose keys are `[head_dim][page_len]`, rotated by their offsets;
     /// `angles` are those of the offsets: cosines `[pair][page_len]`, then sines. (Means of
-    /// rotated keys would smear: they are turned back first.)
-    pub fn push(&mut self, keys: &[u16], angles: &[f32]) {
+    /// rotated keys would smear: they are turned back first, where they are.)
+    pub fn push(&mut self, keys: &mut [f32], angles: &[f32]) {
         let lane = self.n_units % UNITS;
         let block_segments = self.n_segments * UNITS;
         if lane == 0 {
@@ -38,8 +36,7 @@ impl SegmentIndex {
         let first_segment = self.n_units / UNITS * self.n_segments;
         let page_len = keys.len() / self.head_dim;
         let segment_len = page_len / self.n_segments;
-        let mut keys: Vec<f32> = keys.iter().map(|key| f16::from_bits(*key).to_f32()).collect();
-        turn_back(&mut keys, angles);
+        turn_back(keys, angles);
         let mut mean = vec![0.0; self.head_dim];
         for segment in 0..self.n_segments {
             for (mean, column) in mean.iter_mut().zip(keys.chunks_exact(page_len)) {
@@ -95,10 +92,10 @@ mod tests {
         let mut index = SegmentIndex::new(head_dim, n_segments);
         let key = |unit: usize, dim: usize, i: usize| ((unit * 31 + dim * 7 + i * 3) % 23) as f32;
         for unit in 0..19 {
-            let keys: Vec<u16> = (0..head_dim * page_len)
-                .map(|at| f16::from_f32(key(unit, at / page_len, at % page_len) - 11.0).to_bits())
+            let mut keys: Vec<f32> = (0..head_dim * page_len)
+                .map(|at| key(unit, at / page_len, at % page_len) - 11.0)
                 .collect();
-            index.push(&keys, &[]);
+            index.push(&mut keys, &[]);
         }
         let view = index.view();
         assert_eq!(view.scales.len(), 2 * n_segments * UNITS, "two blocks for nineteen units");

@@ -61,10 +61,10 @@ impl Lookup {
         }
         backend.prepare_lookup(step, queries, &mut self.queries);
         self.pick_candidates(backend, &task, n_units);
-        let mut keys = [const { &[] as &[u16] }; MAX_CANDIDATES];
+        let mut keys = [const { &[] as &[u8] }; MAX_CANDIDATES];
         let keys = &mut keys[..self.candidates.len()];
         for (keys, unit) in keys.iter_mut().zip(&self.candidates) {
-            *keys = bytemuck::cast_slice(task.store.read(RecordId(*unit))?.bytes());
+            *keys = task.store.read(RecordId(*unit))?.bytes();
         }
         self.votes.resize(keys.len(), 0.0);
         let candidates = Candidates { layout: task.layout, layer: task.layer, pages: keys };

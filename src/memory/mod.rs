@@ -65,6 +65,7 @@ pub struct Memory<B: Backend> {
     lookup: Lookup,
     evidence: EvidenceTally,
     placed: Vec<PlacedPage<'static>>, // empty between layers: an allocation to use again
+    keys: Vec<f32>,                   // [head_dim][page_len]: scratch of sealing
 }
 
 /// Cosines and sines of positions.
@@ -114,7 +115,7 @@ impl<B: Backend> Memory<B> {
             backend,
             layout,
             n_tokens: 0,
-            pages: FastPages::new(sinks, unit, layout.page_elements()),
+            pages: FastPages::new(sinks, unit, layout.page_bytes()),
             store,
             index: index::indexes(layout, n_segments),
             angles,
@@ -130,6 +131,7 @@ impl<B: Backend> Memory<B> {
             lookup: Lookup::new(layout.n_layers),
             evidence: EvidenceTally::default(),
             placed: Vec::new(),
+            keys: vec![0.0; layout.heads.head_dim * layout.page_len],
             rotary,
             config,
         })
@@ -137,7 +139,7 @@ impl<B: Backend> Memory<B> {
 
     /// Bytes of a unit's record: its page.
     pub fn record_bytes(layout: PageLayout) -> usize {
-        layout.page_elements() * size_of::<u16>()
+        layout.page_bytes()
     }
 
     /// The sizes in use.
@@ -242,11 +244,12 @@ impl<B: Backend> Memory<B> {
 
     fn seal_oldest(&mut self) -> Result<(), StoreError> {
         let page = self.pages.oldest().expect("because the window holds more than a unit");
-        self.store.append(bytemuck::cast_slice(page.elements()))?;
+        self.store.append(page)?;
         let n_kv_heads = self.layout.heads.n_kv_heads;
         for (i, index) in self.index.iter_mut().enumerate() {
-            let keys = self.layout.keys(i / n_kv_heads, i % n_kv_heads);
-            index.push(&page.elements()[keys], &self.angles.offsets);
+            let view = self.layout.view(page, i / n_kv_heads, i % n_kv_heads);
+            view.read_keys(self.layout.page_len, &mut self.keys);
+            index.push(&mut self.keys, &self.angles.offsets);
         }
         Ok(())
     }
@@ -348,7 +351,7 @@ impl<B: Backend> Memory<B> {
                     PageKind::Window => &self.angles.slots[unit_slots + page.slot],
                 };
                 placed.push(PlacedPage {
-                    page: page.buffer.elements(),
+                    page: page.bytes,
                     n_keys: tokens.len(),
                     first_index: page.first_index,
                     placement: Placement::At(angles),
@@ -364,7 +367,7 @@ impl<B: Backend> Memory<B> {
                 Positions::Fixed => Placement::Far,
             };
             placed.push(PlacedPage {
-                page: bytemuck::cast_slice(self.store.read(RecordId(*unit))?.bytes()),
+                page: self.store.read(RecordId(*unit))?.bytes(),
                 n_keys: self.config.unit_tokens,
                 first_index: self.unit_tokens(*unit as usize).start,
                 placement,

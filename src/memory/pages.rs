@@ -6,36 +6,16 @@ use std::ops::Range;
 
 use memory_store::{AlignedBytes, StoreError};
 
-/// Memory of one page, aligned for vectors.
-#[derive(Debug)]
-pub struct PageBuffer(AlignedBytes);
-
-impl PageBuffer {
-    fn new(n_elements: usize) -> Result<Self, StoreError> {
-        Ok(Self(AlignedBytes::zeroed(n_elements * size_of::<u16>())?))
-    }
-
-    /// The f16 elements, as bits.
-    pub fn elements(&self) -> &[u16] {
-        bytemuck::cast_slice(&self.0)
-    }
-
-    /// The f16 elements, as bits.
-    pub fn elements_mut(&mut self) -> &mut [u16] {
-        bytemuck::cast_slice_mut(&mut self.0)
-    }
-}
-
 /// Sinks and window. Tokens are counted from the start of the text.
 #[derive(Debug)]
 pub struct FastPages {
     sink_tokens: usize,
     page_len: usize,
-    page_elements: usize,
-    sinks: Vec<PageBuffer>,
-    window: VecDeque<PageBuffer>,
+    page_bytes: usize,
+    sinks: Vec<AlignedBytes>,
+    window: VecDeque<AlignedBytes>,
     /// Pages that have left the window and wait to be used again.
-    spare: Vec<PageBuffer>,
+    spare: Vec<AlignedBytes>,
     /// Pages that have left the window for good, so where the window begins.
     n_gone: usize,
 }
@@ -50,7 +30,7 @@ pub struct FastPage<'a> {
     /// Index in the text of the first token.
     pub first_index: usize,
     /// Memory of all layers.
-    pub buffer: &'a PageBuffer,
+    pub bytes: &'a [u8],
 }
 
 /// Which part of the memory a page belongs to.
@@ -64,11 +44,11 @@ pub enum PageKind {
 
 impl FastPages {
     /// No tokens yet.
-    pub fn new(sink_tokens: usize, page_len: usize, page_elements: usize) -> Self {
+    pub fn new(sink_tokens: usize, page_len: usize, page_bytes: usize) -> Self {
         Self {
             sink_tokens,
             page_len,
-            page_elements,
+            page_bytes,
             sinks: Vec::new(),
             window: VecDeque::new(),
             spare: Vec::new(),
@@ -93,13 +73,13 @@ impl FastPages {
     pub fn reserve(&mut self, end: usize) -> Result<(), StoreError> {
         let n_sinks = self.sink_tokens.min(end).div_ceil(self.page_len);
         while self.sinks.len() < n_sinks {
-            self.sinks.push(PageBuffer::new(self.page_elements)?);
+            self.sinks.push(AlignedBytes::zeroed(self.page_bytes)?);
         }
         let n_window = end.saturating_sub(self.window_start()).div_ceil(self.page_len);
         while self.window.len() < n_window {
             let page = match self.spare.pop() {
                 Some(page) => page,
-                None => PageBuffer::new(self.page_elements)?,
+                None => AlignedBytes::zeroed(self.page_bytes)?,
             };
             self.window.push_back(page);
         }
@@ -107,33 +87,33 @@ impl FastPages {
     }
 
     /// The page and slot of token `index`, and the end of the run of tokens that share the page.
-    pub fn page_of(&mut self, index: usize) -> (&mut [u16], usize, usize) {
+    pub fn page_of(&mut self, index: usize) -> (&mut [u8], usize, usize) {
         if index < self.sink_tokens {
             let page = index / self.page_len;
             let end = ((page + 1) * self.page_len).min(self.sink_tokens);
-            return (self.sinks[page].elements_mut(), index % self.page_len, end);
+            return (&mut self.sinks[page], index % self.page_len, end);
         }
         let past = index - self.window_start();
         let page = past / self.page_len;
         let end = self.window_start() + (page + 1) * self.page_len;
-        (self.window[page].elements_mut(), past % self.page_len, end)
+        (&mut self.window[page], past % self.page_len, end)
     }
 
     /// Sinks, then window, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = FastPage<'_>> {
         let page_len = self.page_len;
-        let sinks = self.sinks.iter().enumerate().map(move |(slot, buffer)| FastPage {
+        let sinks = self.sinks.iter().enumerate().map(move |(slot, bytes)| FastPage {
             slot,
             kind: PageKind::Sink,
             first_index: slot * page_len,
-            buffer,
+            bytes,
         });
         let start = self.window_start();
-        let window = self.window.iter().enumerate().map(move |(slot, buffer)| FastPage {
+        let window = self.window.iter().enumerate().map(move |(slot, bytes)| FastPage {
             slot,
             kind: PageKind::Window,
             first_index: start + slot * page_len,
-            buffer,
+            bytes,
         });
         sinks.chain(window)
     }
@@ -148,8 +128,8 @@ impl FastPages {
     }
 
     /// The oldest page of the window.
-    pub fn oldest(&self) -> Option<&PageBuffer> {
-        self.window.front()
+    pub fn oldest(&self) -> Option<&[u8]> {
+        self.window.front().map(|page| &**page)
     }
 
     /// Takes the oldest page out of the window; its memory is used again.

@@ -9,6 +9,7 @@ mod lookup;
 mod once_only;
 mod steps;
 
+use mneme::backend::KvType;
 use mneme::memory::{AttentionMode, MemoryConfig, Positions};
 use mneme::model::Architecture;
 
@@ -37,6 +38,7 @@ fn random_config(random: &mut Random, retrieved_units: usize) -> MemoryConfig {
         answer_chunk_tokens: 1 + random.below(chunk_tokens.min(6)),
         read_query_tokens: [0, 1, 5, 16][random.below(4)],
         positions: Positions::Contiguous,
+        kv_type: KvType::F16, // the oracles keep keys and values as f32
     }
 }
 

@@ -2,11 +2,12 @@
 //! tokens are few, by runs of pages whose partial results are merged by log-sum-exp. The split
 //! depends on sizes alone, so the result is the same whatever the number of threads.
 
-use super::crew::{AttentionScratch, Crew, page_shape};
+use super::crew::{AttentionScratch, Crew};
 use super::pool::Grid;
-use super::simd::attend::{Attend, Queries, RowState};
-use super::simd::rows::{RotateRows, ToHalf};
-use crate::backend::{AttendStep, HeadShape, PageTarget, Placement};
+use super::simd::attend::{Attend, Queries};
+use super::simd::rows::{QuantizeGroups, QuantizeRow, RotateRows, ToHalf};
+use super::simd::softmax::RowState;
+use crate::backend::{AttendStep, HeadPageMut, HeadShape, KEY_GROUP, PageTarget, Placement};
 
 /// Query rows of a task: some 100 KB of queries and outputs, and the widening of a page amortised.
 const ROWS_A_TASK: usize = 192;
@@ -59,7 +60,9 @@ fn attend_blocks(crew: &Crew, step: &AttendStep<'_>, queries: &[f32], out: &mut 
         out.resize(n_rows * heads.head_dim, 0.0);
         states.resize(n_rows, RowState::EMPTY);
         crew.isa.run(Attend {
-            shape: page_shape(heads, step.layout.page_len),
+            layout: step.layout,
+            head: (step.layer, kv_head),
+            arithmetic: crew.arithmetic,
             queries: Queries {
                 near,
                 far,
@@ -67,9 +70,8 @@ fn attend_blocks(crew: &Crew, step: &AttendStep<'_>, queries: &[f32], out: &mut 
                 first_index: step.first_index + tokens.start,
             },
             pages: step.pages,
-            keys_at: step.layout.keys(step.layer, kv_head).start,
             offset_angles: step.offset_angles,
-            scratch: page.of(page_shape(heads, step.layout.page_len)),
+            scratch: page.of(step.layout),
             out,
             states,
             page_states: None,
@@ -136,12 +138,13 @@ fn attend_split(crew: &Crew, partials: &mut Partials, step: &AttendStep<'_>, que
         let pages = &step.pages[split * PAGES_A_SPLIT..last];
         let (out, states, page_states) = shape.split_mut(block.row_mut(row));
         crew.isa.run(Attend {
-            shape: page_shape(heads, step.layout.page_len),
+            layout: step.layout,
+            head: (step.layer, kv_head),
+            arithmetic: crew.arithmetic,
             queries: Queries { near, far, group: heads.group(), first_index: step.first_index },
             pages,
-            keys_at: step.layout.keys(step.layer, kv_head).start,
             offset_angles: step.offset_angles,
-            scratch: page.of(page_shape(heads, step.layout.page_len)),
+            scratch: page.of(step.layout),
             out,
             states,
             page_states: Some(page_states),
@@ -162,6 +165,9 @@ fn merge(step: &AttendStep<'_>, partials: &Partials, out: &mut [f32]) {
             let target = &mut out[at..][..heads.head_dim];
             for cells in splits_of(heads, shape, partials, kv_head) {
                 let (values, states, _) = shape.split(cells);
+                if states[row].sum == 0.0 {
+                    continue;
+                }
                 let factor = (states[row].max - total.max).exp() / total.sum;
                 let values = &values[row * heads.head_dim..][..heads.head_dim];
                 target.iter_mut().zip(values).for_each(|(target, x)| *target += factor * x);
@@ -244,7 +250,7 @@ fn rotate_queries(
     }
 }
 
-/// Writes keys (dimension-major) and values of some tokens into a page.
+/// Writes keys and values of some tokens into a page.
 pub fn write_page(
     crew: &Crew,
     target: PageTarget<'_>,
@@ -252,22 +258,57 @@ pub fn write_page(
     tokens: std::ops::Range<usize>,
 ) {
     let PageTarget { layout, layer, page, first_slot, slot_angles } = target;
-    let (heads, page_len) = (layout.heads, layout.page_len);
-    let (mut turned, mut halves) = ([0.0; MAX_HEAD_DIM], [0u16; MAX_HEAD_DIM]);
-    let turned = &mut turned[..heads.head_dim];
-    let halves = &mut halves[..heads.head_dim];
-    for kv_head in 0..heads.n_kv_heads {
+    let HeadShape { n_kv_heads, head_dim, n_pairs, .. } = layout.heads;
+    let mut turned = [0.0; MAX_HEAD_DIM];
+    let turned = &mut turned[..head_dim];
+    for kv_head in 0..n_kv_heads {
+        let mut view = layout.view_mut(page, layer, kv_head);
         for (slot, token) in (first_slot..).zip(tokens.clone()) {
-            let at = (token * heads.n_kv_heads + kv_head) * heads.head_dim;
-            let (x, head_dim) = (&keys[at..][..heads.head_dim], heads.head_dim);
-            let angles = &slot_angles[slot * 2 * heads.n_pairs..][..2 * heads.n_pairs];
+            let at = (token * n_kv_heads + kv_head) * head_dim;
+            let x = &keys[at..][..head_dim];
+            let angles = &slot_angles[slot * 2 * n_pairs..][..2 * n_pairs];
             crew.isa.run(RotateRows { x, head_dim, angles, scale: 1.0, out: turned });
-            crew.isa.run(ToHalf { x: turned, out: halves });
-            let columns = page[layout.keys(layer, kv_head)].chunks_exact_mut(page_len);
+            write_slot(crew, &mut view, slot, (turned, &values[at..][..head_dim]));
+        }
+    }
+}
+
+/// Writes one key and its value into slot `slot` of a page.
+fn write_slot(
+    crew: &Crew,
+    page: &mut HeadPageMut<'_>,
+    slot: usize,
+    (key, value): (&[f32], &[f32]),
+) {
+    let head_dim = key.len();
+    match page {
+        HeadPageMut::F16 { keys, values } => {
+            let mut halves = [0u16; MAX_HEAD_DIM];
+            let halves = &mut halves[..head_dim];
+            crew.isa.run(ToHalf { x: key, out: halves });
+            let columns = keys.chunks_exact_mut(keys.len() / head_dim);
             columns.zip(&*halves).for_each(|(column, half)| column[slot] = *half);
-            let row = &mut page[layout.values(layer, kv_head)][slot * heads.head_dim..];
-            let (x, out) = (&values[at..][..heads.head_dim], &mut row[..heads.head_dim]);
-            crew.isa.run(ToHalf { x, out });
+            crew.isa.run(ToHalf { x: value, out: &mut values[slot * head_dim..][..head_dim] });
+        }
+        HeadPageMut::Int8 { keys, key_scales, values, value_scales } => {
+            let mut bytes = [0i8; MAX_HEAD_DIM];
+            let bytes = &mut bytes[..head_dim];
+            let mut scales = [0u16; MAX_HEAD_DIM / KEY_GROUP];
+            let scales = &mut scales[..head_dim / KEY_GROUP];
+            crew.isa.run(QuantizeGroups { x: key, q: bytes, scales });
+            let page_len = key_scales.len() / scales.len();
+            for (row, scale) in key_scales.chunks_exact_mut(page_len).zip(&*scales) {
+                row[slot] = *scale;
+            }
+            let rows = keys.chunks_exact_mut(2 * page_len);
+            for (row, pair) in rows.zip(bytes.chunks_exact(2)) {
+                row[2 * slot..][..2].copy_from_slice(pair);
+            }
+            (value_scales[slot], _) = crew.isa.run(QuantizeRow { x: value, q: bytes });
+            let row = &mut values[slot / 2 * 2 * head_dim..][..2 * head_dim];
+            for (pair, byte) in row.chunks_exact_mut(2).zip(&*bytes) {
+                pair[slot % 2] = *byte;
+            }
         }
     }
 }

@@ -5,15 +5,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::pool::{ThreadPool, Worker};
 use super::simd::Isa;
-use super::simd::attend::{PageShape, RowState, Scratch};
+use super::simd::attend::{Arithmetic, Scratch};
 use super::simd::panel::Panel;
+use super::simd::softmax::RowState;
 use super::simd::unpack::UnpackedRow;
-use crate::backend::HeadShape;
+use crate::backend::PageLayout;
 
 /// The threads and what they work with.
 pub struct Crew {
     /// Instruction set.
     pub isa: Isa,
+    /// Numbers that attention is computed in.
+    pub arithmetic: Arithmetic,
     /// Threads.
     pub pool: ThreadPool,
     scratch: Vec<Mutex<WorkerScratch>>, // one a worker
@@ -21,10 +24,10 @@ pub struct Crew {
 
 impl Crew {
     /// A crew of `n_threads`, the caller's included.
-    pub fn new(isa: Isa, n_threads: usize) -> Self {
+    pub fn new(isa: Isa, arithmetic: Arithmetic, n_threads: usize) -> Self {
         let pool = ThreadPool::new(n_threads);
         let scratch = (0..pool.n_threads()).map(|_| Mutex::default()).collect();
-        Self { isa, pool, scratch }
+        Self { isa, arithmetic, pool, scratch }
     }
 
     /// The scratch of `worker`; uncontended, since no two tasks at a time have the same worker.
@@ -71,21 +74,16 @@ pub struct LookupScratch {
     pub scores: Vec<f32>, // [row][unit of the task], or [unit]
 }
 
-/// Widened pages, made anew only when the shape changes.
+/// Widened pages, made anew only when the layout changes.
 #[derive(Debug, Default)]
-pub struct PageScratch(Option<(PageShape, Scratch)>);
+pub struct PageScratch(Option<(PageLayout, Scratch)>);
 
 impl PageScratch {
-    /// Scratch for pages of `shape`.
-    pub fn of(&mut self, shape: PageShape) -> &mut Scratch {
-        if self.0.as_ref().is_none_or(|(made_for, _)| *made_for != shape) {
-            self.0 = Some((shape, Scratch::new(shape)));
+    /// Scratch for pages of `layout`.
+    pub fn of(&mut self, layout: PageLayout) -> &mut Scratch {
+        if self.0.as_ref().is_none_or(|(made_for, _)| *made_for != layout) {
+            self.0 = Some((layout, Scratch::new(layout)));
         }
         &mut self.0.as_mut().expect("because it was made above").1
     }
-}
-
-/// The page shape of `heads` and `page_len`.
-pub fn page_shape(heads: HeadShape, page_len: usize) -> PageShape {
-    PageShape { head_dim: heads.head_dim, page_len, n_pairs: heads.n_pairs }
 }

@@ -5,9 +5,10 @@
 //! rows, and these are summed over heads (DESIGN.md, section 2). Softmax within a head first keeps
 //! heads with large logits from drowning the others (as in TokenSelect, arXiv 2411.02886).
 
-use super::crew::{Crew, page_shape};
+use super::crew::Crew;
 use super::pool::Grid;
-use super::simd::attend::BestKey;
+use super::simd::best_key::BestKey;
+use super::simd::pairs::{BYTES_PARTNER_LARGEST, RoundRows, ShortRows};
 use super::simd::rows::{ExpShifted, MaxScaled, QuantizeRow, RotateRows};
 use super::simd::segments::{ScoreSegments, UNITS};
 use crate::backend::{Candidates, HeadShape, LookupQueries, LookupStep, SegmentsView};
@@ -33,6 +34,8 @@ pub fn prepare(crew: &Crew, step: LookupStep<'_>, queries: &[f32], out: &mut Loo
     out.bytes.resize(n_rows * head_dim, 0);
     out.scales.resize(n_rows, 0.0);
     out.sums.resize(n_rows, 0);
+    out.shorts.resize(n_rows * head_dim, 0);
+    out.short_scales.resize(n_rows, 0.0);
     out.mean.resize(width, 0.0);
     out.turned.resize(width, 0.0);
     for kv_head in 0..n_kv_heads {
@@ -60,6 +63,13 @@ pub fn prepare(crew: &Crew, step: LookupStep<'_>, queries: &[f32], out: &mut Loo
             }
         }
     }
+    crew.isa.run(RoundRows {
+        x: &out.rows,
+        width: head_dim,
+        largest: BYTES_PARTNER_LARGEST,
+        q: &mut out.shorts,
+        scales: &mut out.short_scales,
+    });
 }
 
 /// See [`crate::backend::Backend::vote_by_segments`].
@@ -129,21 +139,25 @@ pub fn vote_by_keys(
         buffers.scores.resize(needed, 0.0);
     }
     let cells = &mut buffers.scores[..needed];
-    let shape = page_shape(layout.heads, layout.page_len);
     let mut grids = [Grid { cells, cols: n_rows, row_step: 4, col_step: n_rows }];
     crew.pool.run_blocks(&mut grids, &|worker, mut block| {
         let mut scratch = crew.scratch(worker);
         for row in block.rows.clone() {
             let (kv_head, candidate) = (row / n_candidates, row % n_candidates);
             let width = n_rows * layout.heads.head_dim;
+            let rows = kv_head * width..(kv_head + 1) * width;
+            let next = candidates.get(candidate + 1);
             crew.isa.run(BestKey {
-                shape,
-                keys: &candidates[candidate][layout.keys(layer, kv_head)],
-                next_keys: candidates
-                    .get(candidate + 1)
-                    .map_or(&[], |next| &next[layout.keys(layer, kv_head)]),
-                queries: &queries.rows[kv_head * width..][..width],
-                scratch: scratch.lookup.page.of(shape),
+                layout,
+                arithmetic: crew.arithmetic,
+                page: layout.view(candidates[candidate], layer, kv_head),
+                next: next.map_or(&[], |next| &next[layout.head(layer, kv_head)]),
+                queries: &queries.rows[rows.clone()],
+                shorts: ShortRows {
+                    q: &queries.shorts[rows],
+                    scales: &queries.short_scales[kv_head * n_rows..][..n_rows],
+                },
+                scratch: scratch.lookup.page.of(layout),
                 best: block.row_mut(row),
             });
         }

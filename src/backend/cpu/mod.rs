@@ -20,6 +20,7 @@ use self::lookup::VoteBuffers;
 use self::pool::Grid;
 use self::project::{Inputs, QuantizedBuffer, takes_bytes};
 use self::simd::Isa;
+use self::simd::attend::Arithmetic;
 use self::simd::quantize::RowLayout;
 use self::simd::rows::{Add, RmsNorm, SwiGlu, WidenRow};
 use super::{
@@ -52,7 +53,11 @@ impl CpuBackend {
 
     /// A given instruction set, for comparing them.
     pub fn with_isa(isa: Isa, n_threads: usize, precision: Precision) -> Self {
-        Self { crew: Crew::new(isa, n_threads), precision, shared: Mutex::default() }
+        let arithmetic = match precision {
+            Precision::F32 => Arithmetic::Float,
+            Precision::Int16 | Precision::Int8 => Arithmetic::Integer,
+        };
+        Self { crew: Crew::new(isa, arithmetic, n_threads), precision, shared: Mutex::default() }
     }
 
     fn shared(&self) -> MutexGuard<'_, SharedScratch> {

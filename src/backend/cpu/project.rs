@@ -110,8 +110,10 @@ pub fn project<B: Backend<Buffer = Vec<f32>, Weight = Matrix>>(
 fn rows_of_a_task(crew: &Crew, matrix: &Matrix, n_tokens: usize, precision: Precision) -> usize {
     match (takes_bytes(matrix, precision), n_tokens <= MAX_DIRECT_TOKENS) {
         (_, true) => {
-            let share = matrix.rows.div_ceil(crew.pool.n_threads());
-            share.next_multiple_of(4).min(MAX_DIRECT_ROWS)
+            let n_threads = crew.pool.n_threads();
+            // As many tasks for each thread, or one waits for the other.
+            let n_tasks = n_threads * matrix.rows.div_ceil(n_threads * MAX_DIRECT_ROWS);
+            matrix.rows.div_ceil(n_tasks).next_multiple_of(4)
         }
         (true, false) => PANEL_ROWS,
         (false, false) => WIDE_PANEL_ROWS,

@@ -1,6 +1,6 @@
 //! Whatever sizes are valid work: no panic, no number that is not one.
 
-use mneme::backend::Precision;
+use mneme::backend::{KvType, Precision};
 use mneme::memory::{AttentionMode, MemoryConfig, Phase, Positions};
 use mneme::model::Architecture;
 
@@ -22,6 +22,7 @@ fn any_config(random: &mut Random) -> MemoryConfig {
         answer_chunk_tokens: random.below(20),
         read_query_tokens: random.below(40),
         positions: [Positions::Contiguous, Positions::Edge, Positions::Fixed][random.below(3)],
+        kv_type: [KvType::F16, KvType::Int8][random.below(2)],
     }
 }
 

@@ -30,7 +30,12 @@ fn place_of(index: usize, layer: usize, kv_head: usize) -> usize {
 
 fn new_memory(config: &MemoryConfig) -> Memory<CpuBackend> {
     let backend = Arc::new(CpuBackend::new(1, Precision::F32));
-    let layout = PageLayout { heads: HEADS, n_layers: N_LAYERS, page_len: config.unit_tokens };
+    let layout = PageLayout {
+        heads: HEADS,
+        n_layers: N_LAYERS,
+        page_len: config.unit_tokens,
+        kv_type: config.kv_type,
+    };
     let frequencies: Vec<f64> = (0..HEADS.n_pairs).map(|i| 0.95f64.powi(i as i32)).collect();
     let store = InMemoryStore::new(Memory::<CpuBackend>::record_bytes(layout)).unwrap();
     let rotary = (Rotary::new(&frequencies, 1.0), 1 << 20);

@@ -104,6 +104,16 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn reduce_add_4([a, b, c, d]: [__m256; 4]) -> [f32; 4] {
+        unsafe {
+            let all = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+            let four = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps::<1>(all));
+            let mut sums = [0.0; 4];
+            _mm_storeu_ps(sums.as_mut_ptr(), four);
+            sums
+        }
+    }
+    #[inline(always)]
     unsafe fn store_i8(p: *mut i8, a: __m256) {
         unsafe {
             let words = _mm256_cvtps_epi32(a);
@@ -151,6 +161,43 @@ impl Simd for Avx2 {
             // exactly; activations are within -127..=127 anyway.
             let high = _mm256_maddubs_epi16(_mm256_and_si256(top, a), b);
             _mm256_add_epi32(acc, _mm256_madd_epi16(high, ones))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dot2(acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(a, b)) }
+    }
+    #[inline(always)]
+    unsafe fn load_pairs(p: *const i8) -> __m256i {
+        unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn store_i(p: *mut u8, a: __m256i) {
+        unsafe { _mm256_storeu_si256(p.cast(), a) }
+    }
+    #[inline(always)]
+    unsafe fn pack_pairs(low: __m256, high: __m256) -> __m256i {
+        unsafe {
+            let high = _mm256_slli_epi32::<16>(_mm256_cvtps_epi32(high));
+            _mm256_blend_epi16::<0b1010_1010>(_mm256_cvtps_epi32(low), high)
+        }
+    }
+    #[inline(always)]
+    unsafe fn low_shorts(a: __m256i) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(_mm256_srai_epi32::<16>(_mm256_slli_epi32::<16>(a))) }
+    }
+    #[inline(always)]
+    unsafe fn high_shorts(a: __m256i) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(_mm256_srai_epi32::<16>(a)) }
+    }
+    #[inline(always)]
+    unsafe fn store_i16(p: *mut i16, a: __m256) {
+        unsafe {
+            let words = _mm256_cvtps_epi32(a);
+            let low = _mm256_castsi256_si128(words);
+            let high = _mm256_extracti128_si256::<1>(words);
+            _mm_storeu_si128(p.cast(), _mm_packs_epi32(low, high));
         }
     }
 
@@ -206,10 +253,10 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn sum_seconds(pairs: __m128) -> f32 {
+    unsafe fn add_seconds(acc: __m256, pairs: __m128, factor: f32) -> __m256 {
         unsafe {
-            let odd = _mm_movehdup_ps(pairs);
-            _mm_cvtss_f32(_mm_add_ss(odd, _mm_movehl_ps(odd, odd)))
+            let factors = _mm256_setr_ps(0.0, factor, 0.0, factor, 0.0, 0.0, 0.0, 0.0);
+            _mm256_fmadd_ps(_mm256_zextps128_ps256(pairs), factors, acc)
         }
     }
 }

@@ -93,6 +93,21 @@ impl Simd for Avx512 {
         unsafe { _mm512_reduce_max_ps(a) }
     }
     #[inline(always)]
+    unsafe fn reduce_add_4([a, b, c, d]: [__m512; 4]) -> [f32; 4] {
+        unsafe {
+            let ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+            let cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+            let low = _mm512_shuffle_ps::<0b01_00_01_00>(ab, cd);
+            let all = _mm512_add_ps(low, _mm512_shuffle_ps::<0b11_10_11_10>(ab, cd));
+            let eight =
+                _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps::<1>(all));
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let mut sums = [0.0; 4];
+            _mm_storeu_ps(sums.as_mut_ptr(), four);
+            sums
+        }
+    }
+    #[inline(always)]
     unsafe fn store_i8(p: *mut i8, a: __m512) {
         unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a))) }
     }
@@ -124,6 +139,40 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn dot2(acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        // The saturating twin, which no sum here reaches: LLVM takes the other apart into a product
+        // and an addition to shorten its latency, and so doubles what is to be done.
+        unsafe { _mm512_dpwssds_epi32(acc, a, b) }
+    }
+    #[inline(always)]
+    unsafe fn load_pairs(p: *const i8) -> __m512i {
+        unsafe { _mm512_cvtepi8_epi16(_mm256_loadu_si256(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn store_i(p: *mut u8, a: __m512i) {
+        unsafe { _mm512_storeu_si512(p.cast(), a) }
+    }
+    #[inline(always)]
+    unsafe fn pack_pairs(low: __m512, high: __m512) -> __m512i {
+        unsafe {
+            let high = _mm512_slli_epi32::<16>(_mm512_cvtps_epi32(high));
+            _mm512_mask_blend_epi16(0xaaaa_aaaa, _mm512_cvtps_epi32(low), high)
+        }
+    }
+    #[inline(always)]
+    unsafe fn low_shorts(a: __m512i) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(_mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(a))) }
+    }
+    #[inline(always)]
+    unsafe fn high_shorts(a: __m512i) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(_mm512_srai_epi32::<16>(a)) }
+    }
+    #[inline(always)]
+    unsafe fn store_i16(p: *mut i16, a: __m512) {
+        unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(a))) }
+    }
+
+    #[inline(always)]
     unsafe fn shift_left_7(a: __m512i) -> __m512i {
         unsafe { _mm512_slli_epi32::<7>(a) }
     }
@@ -145,8 +194,9 @@ impl Simd for Avx512 {
     unsafe fn load_q4_1(p: *const u8) -> Blocks<Self> {
         unsafe {
             // Four blocks are 80 bytes: 20 double words, of which every fifth is scale and offset.
-            let (head, tail) = (_mm512_loadu_si512(p.cast()), _mm512_loadu_si512(p.add(16).cast()));
-            let quants = _mm512_setr_epi32(1, 2, 3, 4, 6, 7, 8, 9, 11, 12, 13, 14, 28, 29, 30, 31);
+            let head = _mm512_loadu_si512(p.cast());
+            let tail = _mm512_castsi128_si512(_mm_loadu_si128(p.add(64).cast()));
+            let quants = _mm512_setr_epi32(1, 2, 3, 4, 6, 7, 8, 9, 11, 12, 13, 14, 16, 17, 18, 19);
             let packed = _mm512_permutex2var_epi32(head, quants, tail);
             let scales = _mm512_setr_epi32(0, 5, 10, 15, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
             let scales = _mm512_castsi512_si128(_mm512_permutexvar_epi32(scales, head));
@@ -192,11 +242,10 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    unsafe fn sum_seconds(pairs: __m256) -> f32 {
+    unsafe fn add_seconds(acc: __m512, pairs: __m256, factor: f32) -> __m512 {
         unsafe {
-            let odd = _mm256_movehdup_ps(pairs);
-            let two = _mm_add_ps(_mm256_castps256_ps128(odd), _mm256_extractf128_ps::<1>(odd));
-            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehl_ps(two, two)))
+            let factors = _mm512_maskz_mov_ps(0xaaaa, _mm512_set1_ps(factor));
+            _mm512_fmadd_ps(_mm512_zextps256_ps512(pairs), factors, acc)
         }
     }
 }

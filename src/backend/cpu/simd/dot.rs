@@ -73,22 +73,16 @@ impl DotRows<'_> {
         let mut row = 0;
         while row < n_rows {
             let weights = &self.matrix.bytes[(self.rows.start + row) * row_bytes..];
-            let n = if n_rows - row >= ROWS { ROWS } else { 1 };
-            let mut sums = [[0.0; TOKENS]; ROWS];
-            // SAFETY: `n` rows lie in `weights`.
-            unsafe {
-                if n == ROWS {
-                    sums = dot_blocks::<S, B, TOKENS, ROWS>(weights, row_bytes, self.x);
+            // SAFETY: the rows lie in `weights`.
+            row += unsafe {
+                if n_rows - row >= ROWS {
+                    let sums = dot_blocks::<S, B, TOKENS, ROWS>(weights, row_bytes, self.x);
+                    keep(sums, row, n_rows, self.out)
                 } else {
-                    [sums[0]] = dot_blocks::<S, B, TOKENS, 1>(weights, row_bytes, self.x);
+                    let sums = dot_blocks::<S, B, TOKENS, 1>(weights, row_bytes, self.x);
+                    keep(sums, row, n_rows, self.out)
                 }
-            }
-            for (i, sums) in sums.into_iter().enumerate().take(n) {
-                for (token, sum) in sums.into_iter().enumerate() {
-                    self.out[token * n_rows + row + i] = sum;
-                }
-            }
-            row += n;
+            };
         }
     }
 
@@ -111,6 +105,20 @@ impl DotRows<'_> {
             }
         }
     }
+}
+
+/// Puts sums `[token][row]` into `out`, `[token][n_rows]`, from `row` on; returns how many rows.
+#[inline(always)]
+fn keep<const TOKENS: usize, const ROWS: usize>(
+    sums: [[f32; ROWS]; TOKENS],
+    row: usize,
+    n_rows: usize,
+    out: &mut [f32],
+) -> usize {
+    for (token, sums) in sums.iter().enumerate() {
+        out[token * n_rows + row..][..ROWS].copy_from_slice(sums);
+    }
+    ROWS
 }
 
 /// A format whose blocks of 32 are unpacked in registers.
@@ -181,7 +189,13 @@ struct Sums<S: Simd, const TOKENS: usize, const ROWS: usize> {
     offsets: [[S::P; TOKENS]; ROWS],
 }
 
-/// Sums `[row][token]` of the first `ROWS` rows of `weights`.
+/// One step's inputs of each token.
+struct StepInputs<S: Simd, const TOKENS: usize> {
+    q: [[S::I; 4]; TOKENS], // first and second halves, of one term and then of the other
+    pairs: [*const f32; TOKENS], // scales and sums of the step's blocks
+}
+
+/// Sums `[token][row]` of the first `ROWS` rows of `weights`.
 ///
 /// # Safety
 /// The rows lie in `weights`.
@@ -190,12 +204,13 @@ unsafe fn dot_blocks<S: Simd, B: BlockFormat, const TOKENS: usize, const ROWS: u
     weights: &[u8],
     row_bytes: usize,
     x: QuantizedRows<'_>,
-) -> [[f32; TOKENS]; ROWS] {
-    let tokens: [TokenRow; TOKENS] = std::array::from_fn(|token| TokenRow {
-        paired: x.paired(token).as_ptr().cast(),
-        term_bytes: x.paired_len(),
-        pairs: x.pairs(token).as_ptr(),
-    });
+) -> [[f32; ROWS]; TOKENS] {
+    let mut tokens =
+        [TokenRow { paired: std::ptr::null(), term_bytes: 0, pairs: std::ptr::null() }; TOKENS];
+    for (token, row) in tokens.iter_mut().enumerate() {
+        let paired = x.paired(token).as_ptr().cast();
+        *row = TokenRow { paired, term_bytes: x.paired_len(), pairs: x.pairs(token).as_ptr() };
+    }
     // SAFETY: the caller vouches for the instruction set and the rows.
     unsafe {
         if x.layout.n_terms == 2 {
@@ -235,13 +250,15 @@ unsafe fn sum_steps<
             for line in 0..(ROWS * step_bytes).div_ceil(64) {
                 S::prefetch(ahead.wrapping_add(64 * line));
             }
+            let inputs = load_step::<S, TOKENS, TWO_TERMS>(tokens, step);
             for row in 0..ROWS {
                 let p = weights.as_ptr().add(row * row_bytes + step * step_bytes);
                 let blocks = B::load::<S>(p);
-                add_step::<S, B, TOKENS, ROWS, TWO_TERMS>(&mut sums, row, step, blocks, tokens);
+                add_step::<S, B, TOKENS, ROWS, TWO_TERMS>(&mut sums, row, blocks, &inputs);
             }
         }
         if !n_blocks.is_multiple_of(S::BLOCKS) {
+            let inputs = load_step::<S, TOKENS, TWO_TERMS>(tokens, n_whole);
             for row in 0..ROWS {
                 // What lies after the row's last block is multiplied by the zeros that pad `x`.
                 let rest = &weights[row * row_bytes + n_whole * step_bytes..];
@@ -250,10 +267,35 @@ unsafe fn sum_steps<
                 } else {
                     B::load::<S>(at_the_end(rest).as_ptr())
                 };
-                add_step::<S, B, TOKENS, ROWS, TWO_TERMS>(&mut sums, row, n_whole, blocks, tokens);
+                add_step::<S, B, TOKENS, ROWS, TWO_TERMS>(&mut sums, row, blocks, &inputs);
             }
         }
         sums
+    }
+}
+
+/// The inputs of a step: loaded once for all rows, since it is loads that the loop has most of.
+#[inline(always)]
+unsafe fn load_step<S: Simd, const TOKENS: usize, const TWO_TERMS: bool>(
+    tokens: &[TokenRow; TOKENS],
+    step: usize,
+) -> StepInputs<S, TOKENS> {
+    let half = 16 * S::BLOCKS;
+    // SAFETY: by the caller's word: the step lies in the quantised rows.
+    unsafe {
+        let mut inputs =
+            StepInputs { q: [[S::zero_i(); 4]; TOKENS], pairs: [std::ptr::null(); TOKENS] };
+        for (token, row) in tokens.iter().enumerate() {
+            let q = row.paired.add(step * 2 * half);
+            inputs.q[token][0] = S::load_i(q);
+            inputs.q[token][1] = S::load_i(q.add(half));
+            if TWO_TERMS {
+                inputs.q[token][2] = S::load_i(q.add(row.term_bytes));
+                inputs.q[token][3] = S::load_i(q.add(row.term_bytes + half));
+            }
+            inputs.pairs[token] = row.pairs.add(step * 2 * S::BLOCKS);
+        }
+        inputs
     }
 }
 
@@ -267,24 +309,20 @@ unsafe fn add_step<
 >(
     sums: &mut Sums<S, TOKENS, ROWS>,
     row: usize,
-    step: usize,
     blocks: Blocks<S>,
-    tokens: &[TokenRow; TOKENS],
+    inputs: &StepInputs<S, TOKENS>,
 ) {
-    let half = 16 * S::BLOCKS;
-    for (token, TokenRow { paired, term_bytes, pairs }) in tokens.iter().copied().enumerate() {
-        // SAFETY: by the caller's word: the step lies in the quantised row.
+    for (token, q) in inputs.q.iter().enumerate() {
+        // SAFETY: by the caller's word.
         unsafe {
-            let q = paired.add(step * 2 * half);
-            let mut dot = dot4::<S, B>(S::zero_i(), blocks.first, S::load_i(q));
-            dot = dot4::<S, B>(dot, blocks.second, S::load_i(q.add(half)));
+            let mut dot = dot4::<S, B>(S::zero_i(), blocks.first, q[0]);
+            dot = dot4::<S, B>(dot, blocks.second, q[1]);
             if TWO_TERMS {
-                let q = q.add(term_bytes);
                 dot = S::shift_left_7(dot);
-                dot = dot4::<S, B>(dot, blocks.first, S::load_i(q));
-                dot = dot4::<S, B>(dot, blocks.second, S::load_i(q.add(half)));
+                dot = dot4::<S, B>(dot, blocks.first, q[2]);
+                dot = dot4::<S, B>(dot, blocks.second, q[3]);
             }
-            let scales = S::mul_pairs(blocks.pairs, pairs.add(step * 2 * S::BLOCKS));
+            let scales = S::mul_pairs(blocks.pairs, inputs.pairs[token]);
             sums.offsets[row][token] = S::add_pairs(sums.offsets[row][token], scales);
             let scale = S::spread_firsts(scales);
             let products = &mut sums.products[row][token];
@@ -297,14 +335,23 @@ unsafe fn add_step<
 unsafe fn finish<S: Simd, B: BlockFormat, const TOKENS: usize, const ROWS: usize>(
     sums: Sums<S, TOKENS, ROWS>,
     unit: f32,
-) -> [[f32; TOKENS]; ROWS] {
-    let mut out = [[0.0; TOKENS]; ROWS];
-    for (row, out) in out.iter_mut().enumerate() {
-        for (token, out) in out.iter_mut().enumerate() {
-            // SAFETY: the caller vouches for the instruction set.
-            unsafe {
-                let offset = S::sum_seconds(sums.offsets[row][token]);
-                *out = S::reduce_add(sums.products[row][token]) * unit + B::OFFSET * offset;
+) -> [[f32; ROWS]; TOKENS] {
+    let mut out = [[0.0; ROWS]; TOKENS];
+    for (token, out) in out.iter_mut().enumerate() {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            let mut totals = [S::splat(0.0); ROWS];
+            for (row, total) in totals.iter_mut().enumerate() {
+                let products = S::mul(sums.products[row][token], S::splat(unit));
+                *total = S::add_seconds(products, sums.offsets[row][token], B::OFFSET);
+            }
+            let (fours, rest) = totals.as_chunks::<4>();
+            let (out_fours, out_rest) = out.as_chunks_mut::<4>();
+            for (out, four) in out_fours.iter_mut().zip(fours) {
+                *out = S::reduce_add_4(*four);
+            }
+            for (out, total) in out_rest.iter_mut().zip(rest) {
+                *out = S::reduce_add(*total);
             }
         }
     }

@@ -16,11 +16,15 @@ mod neon_emulated;
 mod portable;
 
 pub mod attend;
+pub mod best_key;
 pub mod dot;
+mod page;
+pub mod pairs;
 pub mod panel;
 pub mod quantize;
 pub mod rows;
 pub mod segments;
+pub mod softmax;
 #[cfg(test)]
 mod tests;
 pub mod tile;

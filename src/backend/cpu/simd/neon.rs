@@ -161,6 +161,43 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    unsafe fn dot2(acc: I, a: I, b: I) -> I {
+        [dot2(acc[0], a[0], b[0]), dot2(acc[1], a[1], b[1])]
+    }
+    #[inline(always)]
+    unsafe fn load_pairs(p: *const i8) -> I {
+        unsafe { [vld1_s8(p), vld1_s8(p.add(8))] }.map(|x| vreinterpretq_s32_s16(vmovl_s8(x)))
+    }
+    #[inline(always)]
+    unsafe fn store_i(p: *mut u8, a: I) {
+        unsafe {
+            vst1q_s32(p.cast(), a[0]);
+            vst1q_s32(p.add(16).cast(), a[1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn pack_pairs(low: F, high: F) -> I {
+        let pack = |low: float32x4_t, high: float32x4_t| {
+            let low = vandq_s32(vcvtnq_s32_f32(low), vdupq_n_s32(0xffff));
+            vorrq_s32(low, vshlq_n_s32::<16>(vcvtnq_s32_f32(high)))
+        };
+        [pack(low[0], high[0]), pack(low[1], high[1])]
+    }
+    #[inline(always)]
+    unsafe fn low_shorts(a: I) -> F {
+        a.map(|a| vcvtq_f32_s32(vshrq_n_s32::<16>(vshlq_n_s32::<16>(a))))
+    }
+    #[inline(always)]
+    unsafe fn high_shorts(a: I) -> F {
+        a.map(|a| vcvtq_f32_s32(vshrq_n_s32::<16>(a)))
+    }
+    #[inline(always)]
+    unsafe fn store_i16(p: *mut i16, a: F) {
+        let shorts = a.map(|a| vqmovn_s32(vcvtnq_s32_f32(a)));
+        unsafe { vst1q_s16(p, vcombine_s16(shorts[0], shorts[1])) }
+    }
+
+    #[inline(always)]
     unsafe fn shift_left_7(a: I) -> I {
         a.map(|a| vshlq_n_s32::<7>(a))
     }
@@ -207,8 +244,9 @@ impl Simd for Neon {
         [vdupq_laneq_f32::<0>(pairs), vdupq_laneq_f32::<2>(pairs)]
     }
     #[inline(always)]
-    unsafe fn sum_seconds(pairs: float32x4_t) -> f32 {
-        vgetq_lane_f32::<1>(pairs) + vgetq_lane_f32::<3>(pairs)
+    unsafe fn add_seconds(acc: F, pairs: float32x4_t, factor: f32) -> F {
+        let factors = [0.0, factor, 0.0, factor];
+        [vfmaq_f32(acc[0], pairs, unsafe { vld1q_f32(factors.as_ptr()) }), acc[1]]
     }
 }
 
@@ -239,6 +277,14 @@ fn dot4<const WIDE: bool>(acc: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4
     // Two products fit 16 bits: 2 * 128 * 127.
     let acc = vpadalq_s16(acc, vpaddq_s16(low, high));
     if WIDE { vpadalq_s16(acc, vshlq_n_s16::<7>(vpaddlq_s8(b))) } else { acc }
+}
+
+/// To each integer of `acc` adds the two products of 16-bit numbers that lie in it.
+#[inline(always)]
+fn dot2(acc: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+    let (a, b) = (vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b));
+    let low = vmull_s16(vget_low_s16(a), vget_low_s16(b));
+    vaddq_s32(acc, vpaddq_s32(low, vmull_high_s16(a, b)))
 }
 
 /// Low and high nibbles of 16 bytes at `a` and 16 at `b`.

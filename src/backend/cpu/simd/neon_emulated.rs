@@ -110,10 +110,13 @@ load! {
     vld1q_f32: f32 => float32x4_t;
     vld1q_u8: u8 => uint8x16_t;
     vld1_u16: u16 => uint16x4_t;
+    vld1_s8: i8 => int8x8_t;
 }
 store! {
     vst1q_f32: f32 => float32x4_t;
     vst1_s8: i8 => int8x8_t;
+    vst1q_s16: i16 => int16x8_t;
+    vst1q_s32: i32 => int32x4_t;
 }
 reinterpret! {
     vreinterpretq_f32_s32: int32x4_t -> float32x4_t;
@@ -121,6 +124,8 @@ reinterpret! {
     vreinterpretq_u32_f32: float32x4_t -> uint32x4_t;
     vreinterpretq_s32_u8: uint8x16_t -> int32x4_t;
     vreinterpretq_s8_s32: int32x4_t -> int8x16_t;
+    vreinterpretq_s16_s32: int32x4_t -> int16x8_t;
+    vreinterpretq_s32_s16: int16x8_t -> int32x4_t;
 }
 binary! {
     vaddq_f32: float32x4_t = |a, b| a + b;
@@ -129,6 +134,8 @@ binary! {
     vdivq_f32: float32x4_t = |a, b| a / b;
     vmaxnmq_f32: float32x4_t = f32::max;
     vaddq_s32: int32x4_t = i32::wrapping_add;
+    vandq_s32: int32x4_t = |a, b| a & b;
+    vorrq_s32: int32x4_t = |a, b| a | b;
     vandq_u32: uint32x4_t = |a, b| a & b;
     vorrq_u32: uint32x4_t = |a, b| a | b;
     vcgeq_u32: uint32x4_t = |a, b| if a >= b { u32::MAX } else { 0 };
@@ -143,11 +150,13 @@ unary! {
     // Ties to even, saturating; NaN becomes 0.
     vcvtnq_s32_f32: float32x4_t -> int32x4_t = |a| a.round_ties_even() as i32;
     vmovl_u16: uint16x4_t -> uint32x4_t = u32::from;
+    vmovl_s8: int8x8_t -> int16x8_t = i16::from;
     vqmovn_s32: int32x4_t -> int16x4_t = |a| a.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
     vqmovn_s16: int16x8_t -> int8x8_t = |a| a.clamp(i8::MIN.into(), i8::MAX.into()) as i8;
 }
 shift! {
     vshlq_n_s32: int32x4_t = |a, n| a << n;
+    vshrq_n_s32: int32x4_t = |a, n| a >> n;
     vshlq_n_u32: uint32x4_t = |a, n| a << n;
     vshlq_n_s16: int16x8_t = |a, n| a << n;
     vshrq_n_u8: uint8x16_t = |a, n| a >> n;
@@ -172,11 +181,6 @@ pub fn vmaxnmvq_f32(a: float32x4_t) -> f32 {
 }
 
 #[inline(always)]
-pub fn vgetq_lane_f32<const LANE: i32>(a: float32x4_t) -> f32 {
-    a.0[LANE as usize]
-}
-
-#[inline(always)]
 pub fn vdupq_laneq_f32<const LANE: i32>(a: float32x4_t) -> float32x4_t {
     float32x4_t([a.0[LANE as usize]; 4])
 }
@@ -189,6 +193,30 @@ pub fn vcombine_s16(low: int16x4_t, high: int16x4_t) -> int16x8_t {
 #[inline(always)]
 pub fn vget_low_s8(a: int8x16_t) -> int8x8_t {
     int8x8_t(std::array::from_fn(|i| a.0[i]))
+}
+
+#[inline(always)]
+pub fn vget_low_s16(a: int16x8_t) -> int16x4_t {
+    int16x4_t(std::array::from_fn(|i| a.0[i]))
+}
+
+/// Products of 16-bit numbers, in 32 bits.
+#[inline(always)]
+pub fn vmull_s16(a: int16x4_t, b: int16x4_t) -> int32x4_t {
+    int32x4_t(std::array::from_fn(|i| i32::from(a.0[i]) * i32::from(b.0[i])))
+}
+
+/// Products of the upper four 16-bit numbers, in 32 bits.
+#[inline(always)]
+pub fn vmull_high_s16(a: int16x8_t, b: int16x8_t) -> int32x4_t {
+    int32x4_t(std::array::from_fn(|i| i32::from(a.0[i + 4]) * i32::from(b.0[i + 4])))
+}
+
+/// Sums of neighbours: two of `a`, then two of `b`.
+#[inline(always)]
+pub fn vpaddq_s32(a: int32x4_t, b: int32x4_t) -> int32x4_t {
+    let pair = |x: int32x4_t, i: usize| x.0[2 * i].wrapping_add(x.0[2 * i + 1]);
+    int32x4_t(std::array::from_fn(|i| if i < 2 { pair(a, i) } else { pair(b, i - 2) }))
 }
 
 /// Products of bytes, in 16 bits.

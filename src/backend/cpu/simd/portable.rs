@@ -126,6 +126,38 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn dot2(acc: [i32; 8], a: [i32; 8], b: [i32; 8]) -> [i32; 8] {
+        std::array::from_fn(|i| acc[i] + low(a[i]) * low(b[i]) + high(a[i]) * high(b[i]))
+    }
+    #[inline(always)]
+    unsafe fn load_pairs(p: *const i8) -> [i32; 8] {
+        let bytes = unsafe { p.cast::<[i8; 16]>().read_unaligned() };
+        std::array::from_fn(|i| pair(bytes[2 * i].into(), bytes[2 * i + 1].into()))
+    }
+    #[inline(always)]
+    unsafe fn store_i(p: *mut u8, a: [i32; 8]) {
+        unsafe { p.cast::<[i32; 8]>().write_unaligned(a) }
+    }
+    #[inline(always)]
+    unsafe fn pack_pairs(low: F, high: F) -> [i32; 8] {
+        let round = |x: f32| x.round_ties_even() as i32;
+        std::array::from_fn(|i| pair(round(low[i]), round(high[i])))
+    }
+    #[inline(always)]
+    unsafe fn low_shorts(a: [i32; 8]) -> F {
+        a.map(|a| low(a) as f32)
+    }
+    #[inline(always)]
+    unsafe fn high_shorts(a: [i32; 8]) -> F {
+        a.map(|a| high(a) as f32)
+    }
+    #[inline(always)]
+    unsafe fn store_i16(p: *mut i16, a: F) {
+        let shorts = a.map(|a| a.round_ties_even() as i16);
+        unsafe { p.cast::<[i16; 8]>().write_unaligned(shorts) }
+    }
+
+    #[inline(always)]
     unsafe fn shift_left_7(a: [i32; 8]) -> [i32; 8] {
         a.map(|a| a << 7)
     }
@@ -176,9 +208,27 @@ impl Simd for Portable {
         std::array::from_fn(|i| pairs[i / 4 * 2])
     }
     #[inline(always)]
-    unsafe fn sum_seconds(pairs: [f32; 4]) -> f32 {
-        pairs[1] + pairs[3]
+    unsafe fn add_seconds(mut acc: F, pairs: [f32; 4], factor: f32) -> F {
+        acc[1] += factor * pairs[1];
+        acc[3] += factor * pairs[3];
+        acc
     }
+}
+
+/// Two 16-bit numbers in one integer.
+#[inline(always)]
+fn pair(low: i32, high: i32) -> i32 {
+    low & 0xffff | high << 16
+}
+
+#[inline(always)]
+fn low(pair: i32) -> i32 {
+    pair << 16 >> 16
+}
+
+#[inline(always)]
+fn high(pair: i32) -> i32 {
+    pair >> 16
 }
 
 /// Low and high nibbles of two blocks of 16 bytes.

@@ -1,6 +1,9 @@
 //! What happens to one row of activations between the products? Norm, quantisation, gate, sums.
 
+use half::f16;
+
 use super::vector::{Kernel, Simd, exp};
+use crate::backend::KEY_GROUP;
 use crate::tensor::{DType, Matrix, dequantize_row};
 
 /// `out = x / rms(x) * gain` (RMSNorm, arXiv 1910.07467), with `rms` over the whole row.
@@ -282,6 +285,35 @@ impl Kernel for RotateRows<'_> {
             }
             for (out, x) in out_rest.iter_mut().zip(&x[2 * n_pairs..]) {
                 *out = x * self.scale;
+            }
+        }
+    }
+}
+
+/// Quantises a row to signed bytes with a scale, an f16, for each group of [`KEY_GROUP`].
+#[derive(Debug)]
+pub struct QuantizeGroups<'a> {
+    /// Whole groups.
+    pub x: &'a [f32],
+    /// As long as `x`.
+    pub q: &'a mut [i8],
+    /// `[group]` f16
+    pub scales: &'a mut [u16],
+}
+
+impl Kernel for QuantizeGroups<'_> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let groups = self.x.chunks_exact(KEY_GROUP).zip(self.q.chunks_exact_mut(KEY_GROUP));
+        for ((x, q), scale) in groups.zip(self.scales) {
+            let largest = x.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+            let rounded = f16::from_f32(largest / 127.0);
+            *scale = rounded.to_bits();
+            let inverse = Some(1.0 / rounded.to_f32()).filter(|x| x.is_finite()).unwrap_or(0.0);
+            for (q, x) in q.iter_mut().zip(x) {
+                // A very small scale may have been rounded down by much.
+                *q = (x * inverse).clamp(-127.0, 127.0).round_ties_even() as i8;
             }
         }
     }

@@ -47,6 +47,12 @@ pub trait Simd: Copy + 'static {
     unsafe fn scale_by_power(a: Self::F, n: Self::F) -> Self::F;
     unsafe fn reduce_add(a: Self::F) -> f32;
     unsafe fn reduce_max(a: Self::F) -> f32;
+    /// [`reduce_add`](Self::reduce_add) of four vectors at once.
+    #[inline(always)]
+    unsafe fn reduce_add_4(a: [Self::F; 4]) -> [f32; 4] {
+        // SAFETY: by the caller's word.
+        a.map(|a| unsafe { Self::reduce_add(a) })
+    }
     /// Rounds to the nearest integers and writes them as `LANES` signed bytes (they must fit).
     unsafe fn store_i8(p: *mut i8, a: Self::F);
 
@@ -63,6 +69,23 @@ pub trait Simd: Copy + 'static {
     /// of `b`, within -127..=127, that lie in it. `WIDE`: `a` may exceed 127.
     unsafe fn dot4<const WIDE: bool>(acc: Self::I, a: Self::I, b: Self::I) -> Self::I;
 
+    /// To each integer of `acc` adds the two products of signed 16-bit numbers of `a` and `b` that
+    /// lie in it.
+    unsafe fn dot2(acc: Self::I, a: Self::I, b: Self::I) -> Self::I;
+    /// Reads `2 * LANES` signed bytes as 16-bit numbers.
+    unsafe fn load_pairs(p: *const i8) -> Self::I;
+    /// Writes `4 * LANES` bytes.
+    unsafe fn store_i(p: *mut u8, a: Self::I);
+    /// Rounds to the nearest integers, which must fit 16 bits, and puts each of `low` below that
+    /// of `high`.
+    unsafe fn pack_pairs(low: Self::F, high: Self::F) -> Self::I;
+    /// The lower 16-bit number of each integer.
+    unsafe fn low_shorts(a: Self::I) -> Self::F;
+    /// The upper 16-bit number of each integer.
+    unsafe fn high_shorts(a: Self::I) -> Self::F;
+    /// Rounds to the nearest integers and writes them as `LANES` 16-bit numbers (they must fit).
+    unsafe fn store_i16(p: *mut i16, a: Self::F);
+
     /// `a << 7`
     unsafe fn shift_left_7(a: Self::I) -> Self::I;
 
@@ -78,8 +101,8 @@ pub trait Simd: Copy + 'static {
     unsafe fn mul_pairs(a: Self::P, p: *const f32) -> Self::P;
     /// The first number of each pair, in four lanes each.
     unsafe fn spread_firsts(pairs: Self::P) -> Self::F;
-    /// The sum of the second numbers.
-    unsafe fn sum_seconds(pairs: Self::P) -> f32;
+    /// Adds `factor` times the second number of each pair to `acc`, each in a lane of its own.
+    unsafe fn add_seconds(acc: Self::F, pairs: Self::P, factor: f32) -> Self::F;
 }
 
 /// Some consecutive blocks of 32 weights, unpacked.
@@ -119,6 +142,27 @@ pub unsafe fn exp<S: Simd>(x: S::F) -> S::F {
         let r = S::fma(n, S::splat(2.121_944_4e-4), r);
         let mut p = S::splat(1.0 / 5040.0);
         for c in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+            p = S::fma(p, r, S::splat(c));
+        }
+        S::scale_by_power(p, n)
+    }
+}
+
+/// 2^x for x within -126..=126, and for all below as for -126, with a relative error below 3e-6:
+/// for what is rounded to 13 bits anyway.
+///
+/// # Safety
+/// As `Simd`.
+#[inline(always)]
+pub unsafe fn exp2_rough<S: Simd>(x: S::F) -> S::F {
+    // The polynomial of degree 4 with the least relative error on -1/2..=1/2.
+    // SAFETY: the caller vouches for the instruction set; no memory is touched.
+    unsafe {
+        let x = S::max(x, S::splat(-126.0));
+        let n = S::round(x);
+        let r = S::sub(x, n);
+        let mut p = S::splat(0.009_570_102);
+        for c in [0.055_917_86, 0.240_247_45, 0.693_121_8, 0.999_999_3] {
             p = S::fma(p, r, S::splat(c));
         }
         S::scale_by_power(p, n)

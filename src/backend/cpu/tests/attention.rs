@@ -4,10 +4,13 @@
 use fastrand::Rng;
 use kernels::naive;
 
+use memory_store::AlignedBytes;
+
 use super::{ROUNDING, backends, floats, halved};
 use crate::backend::cpu::CpuBackend;
 use crate::backend::{
-    AttendStep, Backend, HeadShape, PageLayout, PageTarget, PlacedPage, Placement, Precision,
+    AttendStep, Backend, HeadPage, HeadShape, KvType, PageLayout, PageTarget, PlacedPage,
+    Placement, Precision,
 };
 
 /// A page of a made-up text.
@@ -42,7 +45,8 @@ const FAR: usize = 37;
 impl Case {
     /// Sinks in a partly filled page, a gap, units placed elsewhere than they stand, then a window
     /// that ends in the chunk itself.
-    fn random(heads: HeadShape, page_len: usize, n_tokens: usize, rng: &mut Rng) -> Self {
+    fn random(layout: PageLayout, n_tokens: usize, rng: &mut Rng) -> Self {
+        let PageLayout { heads, page_len, .. } = layout;
         let n_sinks = rng.usize(1..=page_len);
         let mut pages = vec![PageSpec { first_index: 0, n_keys: n_sinks, position: Some(0) }];
         let mut index = n_sinks;
@@ -62,8 +66,8 @@ impl Case {
         }
         let kv_width = heads.n_kv_heads * heads.head_dim;
         Self {
-            layout: PageLayout { heads, n_layers: 3, page_len },
-            layer: rng.usize(0..3),
+            layout,
+            layer: rng.usize(0..layout.n_layers),
             n_tokens,
             first_index,
             pages,
@@ -91,13 +95,12 @@ impl Case {
     }
 
     /// Pages as the backend wants them, written by it, with rubbish where no key is.
-    fn write_pages(&self, backend: &CpuBackend, rng: &mut Rng) -> Vec<Vec<u16>> {
+    fn write_pages(&self, backend: &CpuBackend, rng: &mut Rng) -> Vec<AlignedBytes> {
         let slot_angles: Vec<f32> =
             (0..self.layout.page_len).flat_map(|slot| self.angles(&[slot])).collect();
         let write = |spec: &PageSpec| {
-            let rubbish = || half::f16::from_f32(rng.f32() * 9.0).to_bits();
-            let mut page: Vec<u16> =
-                std::iter::repeat_with(rubbish).take(self.layout.page_elements()).collect();
+            let mut page = AlignedBytes::zeroed(self.layout.page_bytes()).unwrap();
+            page.iter_mut().for_each(|byte| *byte = rng.u8(..));
             // In two parts, as a page that fills up over several chunks.
             let middle = spec.n_keys / 3;
             for slots in [0..middle, middle..spec.n_keys] {
@@ -116,14 +119,18 @@ impl Case {
         self.pages.iter().map(write).collect()
     }
 
-    fn run(&self, backend: &CpuBackend, masses: Option<&mut [f32]>) -> Vec<f32> {
-        let pages = self.write_pages(backend, &mut Rng::with_seed(5));
+    fn run(
+        &self,
+        backend: &CpuBackend,
+        pages: &[AlignedBytes],
+        masses: Option<&mut [f32]>,
+    ) -> Vec<f32> {
         let page_angles: Vec<Option<Vec<f32>>> =
             self.pages.iter().map(|page| Some(self.angles(&[page.position?]))).collect();
         let placed: Vec<PlacedPage<'_>> = self
             .pages
             .iter()
-            .zip(&pages)
+            .zip(pages)
             .zip(&page_angles)
             .map(|((spec, page), angles)| PlacedPage {
                 page,
@@ -151,18 +158,33 @@ impl Case {
         out
     }
 
-    fn expected(&self) -> Expected {
+    /// What the pages hold, as `[page][kv_head]` of keys `[key][head_dim]`, rotated by their
+    /// offsets, and values `[key][head_dim]`.
+    fn kept(&self, pages: &[AlignedBytes]) -> Vec<Vec<[Vec<f32>; 2]>> {
+        let of_head = |page: &AlignedBytes, kv_head| {
+            read_back(self.layout, self.layout.view(page, self.layer, kv_head))
+        };
+        let of_page =
+            |page| (0..self.layout.heads.n_kv_heads).map(|head| of_head(page, head)).collect();
+        pages.iter().map(of_page).collect()
+    }
+
+    fn expected(&self, pages: &[AlignedBytes]) -> Expected {
         let HeadShape { n_heads, head_dim, .. } = self.layout.heads;
+        let kept = self.kept(pages);
         let mut expected = Expected {
             out: Vec::new(),
             masses: vec![0.0; self.pages.len()],
             score_error: 0.0,
+            relative_error: 0.0,
             n_keys: 0,
         };
         for row in 0..self.n_tokens * n_heads {
             let (token, head) = (row / n_heads, row % n_heads);
             let query = &self.queries[row * head_dim..][..head_dim];
-            expected.add_row(self, query, token, head / self.layout.heads.group());
+            let kv_head = head / self.layout.heads.group();
+            let kept: Vec<&[Vec<f32>; 2]> = kept.iter().map(|page| &page[kv_head]).collect();
+            expected.add_row(self, query, token, &kept);
         }
         expected
     }
@@ -174,13 +196,15 @@ struct Expected {
     masses: Vec<f64>, // [page], squares of shares, summed over tokens and heads
     /// The most by which f32 can be off in a score.
     score_error: f64,
+    /// The most by which 16-bit numbers can be off in a score.
+    relative_error: f64,
     /// Most keys that a row sees.
     n_keys: usize,
 }
 
 impl Expected {
-    fn add_row(&mut self, case: &Case, query: &[f32], token: usize, kv_head: usize) {
-        let HeadShape { n_kv_heads, head_dim, .. } = case.layout.heads;
+    fn add_row(&mut self, case: &Case, query: &[f32], token: usize, kept: &[&[Vec<f32>; 2]]) {
+        let head_dim = case.layout.heads.head_dim;
         let frequencies = case.frequencies();
         let rotary = naive::Rotary {
             inverse_frequencies: &frequencies,
@@ -191,7 +215,6 @@ impl Expected {
         let back = naive::Rotary { inverse_frequencies: &backwards, ..rotary };
         let near = rotary.rotate(query, QUERY_POSITION + token);
         let far = rotary.rotate(query, FAR);
-        let at = |index: usize| (index * n_kv_heads + kv_head) * head_dim;
         let (mut scores, mut seen) = (Vec::new(), Vec::new());
         for (page_idx, page) in case.pages.iter().enumerate() {
             for slot in 0..page.n_keys {
@@ -199,27 +222,32 @@ impl Expected {
                 if index > case.first_index + token {
                     continue;
                 }
-                // Kept as f16, turned by its place in the page.
-                let key = rotary.rotate(&case.keys[at(index)..][..head_dim], slot);
-                let key: Vec<f32> = key.into_iter().map(halved).collect();
+                // Turned by its place in the page.
+                let key = &kept[page_idx][0][slot * head_dim..][..head_dim];
                 let (query, key) = match page.position {
-                    Some(position) => (&near, rotary.rotate(&key, position)),
-                    None => (&far, back.rotate(&key, slot)),
+                    Some(position) => (&near, rotary.rotate(key, position)),
+                    None => (&far, back.rotate(key, slot)),
                 };
                 let scale = f64::from(SCALE) / (head_dim as f64).sqrt();
                 scores.push(naive::dot(query, &key) * scale);
-                seen.push((page_idx, index));
+                seen.push((page_idx, slot));
                 let size: f64 = query.iter().zip(&key).map(|(q, k)| f64::from((q * k).abs())).sum();
                 let roundings = (head_dim + 16) as f64; // of the sum, the rotations, the scale
                 self.score_error = self.score_error.max(roundings * ROUNDING * 2.0 * size * scale);
+                // Half a step of either's largest, the other's size: sums of absolute values.
+                let largest = |x: &[f32]| f64::from(x.iter().fold(0.0f32, |m, x| m.max(x.abs())));
+                let sum = |x: &[f32]| x.iter().map(|x| f64::from(x.abs())).sum::<f64>();
+                let error = (largest(query) * sum(&key) + largest(&key) * sum(query)) * 1.1;
+                self.relative_error = self.relative_error.max(error * scale / (2.0 * 5792.0));
             }
         }
         let mut out = vec![0.0; head_dim];
         let mut shares = vec![0.0; case.pages.len()];
-        for (weight, (page_idx, index)) in naive::softmax(&scores).into_iter().zip(&seen) {
+        for (weight, (page_idx, slot)) in naive::softmax(&scores).into_iter().zip(&seen) {
             shares[*page_idx] += weight;
-            for (out, x) in out.iter_mut().zip(&case.values[at(*index)..][..head_dim]) {
-                *out += weight * f64::from(halved(*x));
+            let value = &kept[*page_idx][1][slot * head_dim..][..head_dim];
+            for (out, x) in out.iter_mut().zip(value) {
+                *out += weight * f64::from(*x);
             }
         }
         self.masses.iter_mut().zip(shares).for_each(|(mass, share)| *mass += share * share);
@@ -228,30 +256,43 @@ impl Expected {
     }
 
     /// The relative error of a weight: that of its score, of its exponential, of the sums.
-    fn weight_error(&self) -> f64 {
-        2.0 * (self.score_error + 4e-7 + self.n_keys as f64 * ROUNDING)
+    fn weight_error(&self, precision: Precision) -> f64 {
+        let floats = 2.0 * (self.score_error + 4e-7 + self.n_keys as f64 * ROUNDING);
+        match precision {
+            Precision::F32 => floats,
+            _ => floats + 2.0 * self.relative_error,
+        }
     }
 
-    fn check(&self, case: &Case, backend: &CpuBackend) {
-        let heads = case.layout.heads;
-        let name = format!("{heads:?}, {} tokens, {backend:?}", case.n_tokens);
+    /// The error of an element of the output; values are at most 1.
+    fn out_error(&self, case: &Case, precision: Precision) -> f64 {
+        let rounding = match precision {
+            Precision::F32 => 0.0,
+            // Half a step of each weight of a page, half a step of each value.
+            _ => 0.5 / 8191.0 * case.layout.page_len as f64 + 0.5 / 4095.0,
+        };
+        self.weight_error(precision) + rounding
+    }
+
+    fn check(&self, case: &Case, backend: &CpuBackend, pages: &[AlignedBytes]) {
+        let precision = backend.precision;
+        let (layout, weight_error) = (case.layout, self.weight_error(precision));
+        let name = format!("{layout:?}, {} tokens, {precision:?}, {backend:?}", case.n_tokens);
         let mut masses = vec![f32::NAN; case.pages.len() + 1];
-        let out = case.run(backend, None);
-        let out_with_masses = case.run(backend, Some(&mut masses));
+        let out = case.run(backend, pages, None);
+        let out_with_masses = case.run(backend, pages, Some(&mut masses));
         for out in [out, out_with_masses] {
             for (i, (found, expected)) in out.iter().zip(&self.out).enumerate() {
                 let error = (f64::from(*found) - expected).abs();
-                // Values are at most 1.
-                assert!(error <= self.weight_error(), "{name}, element {i}: {found} {expected}");
+                let bound = self.out_error(case, precision);
+                assert!(error <= bound, "{name}, element {i}: {found} {expected} {bound}");
             }
         }
+        let heads = layout.heads;
         let rows = (case.n_tokens * heads.n_heads) as f64;
         for (page, (found, expected)) in masses.iter().zip(&self.masses).enumerate() {
             let error = (f64::from(*found) - expected).abs();
-            assert!(
-                error <= 2.0 * rows * self.weight_error(),
-                "{name}, page {page}: {found} {expected}"
-            );
+            assert!(error <= 2.0 * rows * weight_error, "{name}, page {page}: {found} {expected}");
         }
         let total: f64 = masses[..case.pages.len()].iter().map(|mass| f64::from(*mass)).sum();
         assert!(total <= rows * (1.0 + 1e-5), "{name}: squares of shares sum to {total}");
@@ -263,11 +304,85 @@ const TOKENS: [usize; 5] = [1, 4, 16, 17, 70];
 
 fn check(heads: HeadShape, page_len: usize, seed: u64) {
     let mut rng = Rng::with_seed(seed);
-    for n_tokens in TOKENS {
-        let case = Case::random(heads, page_len, n_tokens, &mut rng);
-        let expected = case.expected();
+    for kv_type in [KvType::F16, KvType::Int8] {
+        for n_tokens in TOKENS {
+            let layout = PageLayout { heads, n_layers: 3, page_len, kv_type };
+            let case = Case::random(layout, n_tokens, &mut rng);
+            for precision in [Precision::F32, Precision::Int16] {
+                for backend in backends(precision) {
+                    let pages = case.write_pages(&backend, &mut Rng::with_seed(5));
+                    case.expected(&pages).check(&case, &backend, &pages);
+                }
+            }
+        }
+    }
+}
+
+/// Keys and values of a page, `[key][head_dim]` each, element by element.
+fn read_back(layout: PageLayout, page: HeadPage<'_>) -> [Vec<f32>; 2] {
+    let (head_dim, page_len) = (layout.heads.head_dim, layout.page_len);
+    let half = |bits: u16| half::f16::from_bits(bits).to_f32();
+    let element = |key: usize, dim: usize| match page {
+        HeadPage::F16 { keys, values } => {
+            [half(keys[dim * page_len + key]), half(values[key * head_dim + dim])]
+        }
+        HeadPage::Int8 { keys, key_scales, values, value_scales } => {
+            let scale = half(key_scales[dim / 16 * page_len + key]);
+            let byte = keys[(dim / 2 * page_len + key) * 2 + dim % 2];
+            let value = values[(key / 2 * head_dim + dim) * 2 + key % 2];
+            [f32::from(byte) * scale, f32::from(value) * value_scales[key]]
+        }
+    };
+    let all = |which: usize| {
+        let elements = (0..page_len).flat_map(|key| (0..head_dim).map(move |dim| (key, dim)));
+        elements.map(|(key, dim)| element(key, dim)[which]).collect()
+    };
+    [all(0), all(1)]
+}
+
+#[test]
+fn a_page_keeps_keys_and_values_within_half_a_step() {
+    for kv_type in [KvType::F16, KvType::Int8] {
+        let layout = PageLayout { heads: heads(4, 2, 64), n_layers: 3, page_len: 32, kv_type };
+        let mut case = Case::random(layout, 40, &mut Rng::with_seed(12));
+        // Some of a key's dimensions are much larger than the others.
+        let large = case.keys.chunks_exact_mut(16).step_by(4).flatten();
+        large.for_each(|x| *x *= 30.0);
+        let frequencies = case.frequencies();
+        let rotary = naive::Rotary {
+            inverse_frequencies: &frequencies,
+            magnitude: 1.0,
+            layout: naive::PairLayout::Half,
+        };
         for backend in backends(Precision::F32) {
-            expected.check(&case, &backend);
+            let pages = case.write_pages(&backend, &mut Rng::with_seed(5));
+            for (spec, kept) in case.pages.iter().zip(case.kept(&pages)) {
+                for (kv_head, [keys, values]) in kept.iter().enumerate() {
+                    for slot in 0..spec.n_keys {
+                        let at = ((spec.first_index + slot) * 2 + kv_head) * 64;
+                        let key = rotary.rotate(&case.keys[at..][..64], slot);
+                        let found = &keys[slot * 64..][..64];
+                        assert_kept(kv_type, &key, found, 16);
+                        let value = &case.values[at..][..64];
+                        assert_kept(kv_type, value, &values[slot * 64..][..64], 64);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What is kept of `x` is within half a step, of the f16 or of the group's bytes.
+fn assert_kept(kv_type: KvType, x: &[f32], found: &[f32], group: usize) {
+    for (x, found) in x.chunks(group).zip(found.chunks(group)) {
+        let largest = x.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+        for (x, found) in x.iter().zip(found) {
+            let step = match kv_type {
+                KvType::F16 => (x - halved(*x)).abs() + 1e-6,
+                // The scale is an f16 itself: 127 steps of it are off by up to 2^-11 of them.
+                KvType::Int8 => largest / 127.0 * (0.501 + 127.0 / 2048.0),
+            };
+            assert!((x - found).abs() <= step, "{x} {found}, {step}");
         }
     }
 }
@@ -300,13 +415,16 @@ fn attention_where_part_of_a_head_turns_is_its_definition() {
 
 #[test]
 fn large_scores_neither_overflow_nor_drown_what_came_before() {
+    let layout =
+        PageLayout { heads: heads(2, 1, 16), n_layers: 3, page_len: 16, kv_type: KvType::F16 };
     for backend in backends(Precision::F32) {
         let mut rng = Rng::with_seed(11);
         for n_tokens in [1, 20] {
-            let mut case = Case::random(heads(2, 1, 16), 16, n_tokens, &mut rng);
+            let mut case = Case::random(layout, n_tokens, &mut rng);
             case.queries.iter_mut().for_each(|x| *x *= 200.0);
-            let out = case.run(&backend, None);
-            let expected = case.expected();
+            let pages = case.write_pages(&backend, &mut Rng::with_seed(5));
+            let out = case.run(&backend, &pages, None);
+            let expected = case.expected(&pages);
             for (found, expected) in out.iter().zip(&expected.out) {
                 // Scores of hundreds: an error of 1e-3 in a score is one of 1e-3 in a weight.
                 assert!((f64::from(*found) - expected).abs() < 5e-3, "{found} {expected}");

@@ -3,10 +3,12 @@
 use fastrand::Rng;
 use half::f16;
 use kernels::naive;
+use memory_store::AlignedBytes;
 
 use super::{backends, floats};
 use crate::backend::{
-    Backend, Candidates, HeadShape, LookupQueries, LookupStep, PageLayout, Precision, SegmentsView,
+    Backend, Candidates, HeadPageMut, HeadShape, KvType, LookupQueries, LookupStep, PageLayout,
+    Precision, SegmentsView,
 };
 
 /// Units side by side in an index, as `SegmentsView` says.
@@ -235,40 +237,90 @@ fn check_fine(
     n_candidates: usize,
     rng: &mut Rng,
 ) {
-    let layout = PageLayout { heads, n_layers: 2, page_len };
-    let HeadShape { n_kv_heads, head_dim, .. } = heads;
-    let pages: Vec<Vec<u16>> = (0..n_candidates)
-        .map(|_| floats(layout.page_elements(), rng))
-        .map(|page| page.into_iter().map(|x| f16::from_f32(x).to_bits()).collect())
-        .collect();
-    let layer = 1;
-    let unit_of = |page: &Vec<u16>| {
-        let mut rows = Vec::new();
-        for key in 0..page_len {
-            for kv_head in 0..n_kv_heads {
-                let keys = &page[layout.keys(layer, kv_head)];
-                rows.extend(
-                    (0..head_dim).map(|d| f16::from_bits(keys[d * page_len + key]).to_f32()),
-                );
+    for (kv_type, precision, tolerance) in [
+        (KvType::F16, Precision::F32, 1e-5),
+        (KvType::F16, Precision::Int16, 1e-5),
+        (KvType::Int8, Precision::F32, 1e-5),
+        (KvType::Int8, Precision::Int16, 1e-3),
+    ] {
+        let layout = PageLayout { heads, n_layers: 2, page_len, kv_type };
+        let case = FineCase { layout, n_tokens, group_len, n_candidates };
+        case.check(precision, tolerance, rng);
+    }
+}
+
+/// The layer looked at.
+const LAYER: usize = 1;
+
+/// A fine vote over random pages.
+struct FineCase {
+    layout: PageLayout,
+    n_tokens: usize,
+    group_len: usize,
+    n_candidates: usize,
+}
+
+impl FineCase {
+    /// Pages of random bytes are random keys, where the scales among them are finite.
+    fn pages(&self, rng: &mut Rng) -> Vec<AlignedBytes> {
+        let page = |_| {
+            let mut page = AlignedBytes::zeroed(self.layout.page_bytes()).unwrap();
+            for kv_head in 0..self.layout.heads.n_kv_heads {
+                let half = |rng: &mut Rng, size: f32| {
+                    f16::from_f32((rng.f32() * 2.0 - 1.0) * size).to_bits()
+                };
+                match self.layout.view_mut(&mut page, LAYER, kv_head) {
+                    HeadPageMut::F16 { keys, .. } => keys.fill_with(|| half(rng, 1.0)),
+                    HeadPageMut::Int8 { keys, key_scales, .. } => {
+                        keys.fill_with(|| rng.i8(-127..=127));
+                        key_scales.fill_with(|| half(rng, 1.0 / 127.0));
+                    }
+                }
+            }
+            page
+        };
+        (0..self.n_candidates).map(page).collect()
+    }
+
+    /// `[key][kv_head][head_dim]`
+    fn unit_of(&self, page: &[u8]) -> UnitRows {
+        let HeadShape { n_kv_heads, head_dim, .. } = self.layout.heads;
+        let page_len = self.layout.page_len;
+        let mut rows = vec![0.0; page_len * n_kv_heads * head_dim];
+        for kv_head in 0..n_kv_heads {
+            let mut keys = vec![0.0; head_dim * page_len];
+            self.layout.view(page, LAYER, kv_head).read_keys(page_len, &mut keys);
+            for (i, x) in keys.into_iter().enumerate() {
+                rows[(i % page_len * n_kv_heads + kv_head) * head_dim + i / page_len] = x;
             }
         }
         rows
-    };
-    let units: Vec<UnitRows> = pages.iter().map(unit_of).collect();
-    let queries: Vec<f32> =
-        floats(n_tokens * heads.n_heads * head_dim, rng).iter().map(|x| 3.0 * x).collect();
-    let expected = vote(heads, &turned(&queries, heads, group_len, 2.5), &units);
-    let candidates: Vec<&[u16]> = pages.iter().map(Vec::as_slice).collect();
-    for backend in backends(Precision::F32) {
-        let (segment_angles, key_angles) = (&angles(heads, -1.0), &angles(heads, 2.5));
-        let scale = scale(heads);
-        let step = LookupStep { heads, n_tokens, group_len, segment_angles, key_angles, scale };
-        let mut prepared = LookupQueries::default();
-        backend.prepare_lookup(step, &queries, &mut prepared);
-        let mut votes = vec![f32::NAN; n_candidates];
-        let candidates = Candidates { layout, layer, pages: &candidates };
-        backend.vote_by_keys(&prepared, candidates, &mut votes);
-        let case = format!("{heads:?}, {n_tokens} tokens, {n_candidates} units, {backend:?}");
-        assert_votes(&votes, &expected, 1e-5, &case);
+    }
+
+    fn check(&self, precision: Precision, tolerance: f64, rng: &mut Rng) {
+        let Self { layout, n_tokens, group_len, n_candidates } = *self;
+        let heads = layout.heads;
+        let pages = self.pages(rng);
+        let units: Vec<UnitRows> = pages.iter().map(|page| self.unit_of(page)).collect();
+        let queries: Vec<f32> = floats(n_tokens * heads.n_heads * heads.head_dim, rng)
+            .iter()
+            .map(|x| 3.0 * x)
+            .collect();
+        let expected = vote(heads, &turned(&queries, heads, group_len, 2.5), &units);
+        let candidates: Vec<&[u8]> = pages.iter().map(|page| &page[..]).collect();
+        for backend in backends(precision) {
+            let (segment_angles, key_angles) = (&angles(heads, -1.0), &angles(heads, 2.5));
+            let scale = scale(heads);
+            let step = LookupStep { heads, n_tokens, group_len, segment_angles, key_angles, scale };
+            let mut prepared = LookupQueries::default();
+            backend.prepare_lookup(step, &queries, &mut prepared);
+            let mut votes = vec![f32::NAN; n_candidates];
+            let candidates = Candidates { layout, layer: LAYER, pages: &candidates };
+            backend.vote_by_keys(&prepared, candidates, &mut votes);
+            let case = format!(
+                "{layout:?}, {n_tokens} tokens, {n_candidates} units, {precision:?}, {backend:?}"
+            );
+            assert_votes(&votes, &expected, tolerance, &case);
+        }
     }
 }

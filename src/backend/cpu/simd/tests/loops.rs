@@ -4,6 +4,7 @@ use fastrand::Rng;
 use half::f16;
 
 use crate::backend::cpu::simd::Isa;
+use crate::backend::cpu::simd::pairs::{ColScales, PairProduct, ShortRows};
 use crate::backend::cpu::simd::quantize::{Quantize, QuantizedRows, RowLayout};
 use crate::backend::cpu::simd::tile::{Product, Start};
 use crate::backend::cpu::simd::unpack::{Unpack, UnpackedRow, group_of};
@@ -227,4 +228,96 @@ fn check_tile((n_rows, depth, n_cols): (usize, usize, usize), rng: &mut Rng) {
             assert_eq!(found, expected, "{n_rows} x {depth} x {n_cols}, {}", isa.name());
         }
     }
+}
+
+#[test]
+fn products_of_pairs_are_exact_for_every_shape_scale_and_element() {
+    let mut rng = Rng::with_seed(9);
+    for n_rows in [1, 2, 3, 4, 6, 7, 13] {
+        for n_cols in [16, 48, 64, 80] {
+            for n_pairs in [0, 1, 8, 31, 32, 33, 70] {
+                check_pairs((n_rows, n_pairs, n_cols), &mut rng);
+            }
+        }
+    }
+}
+
+fn check_pairs((n_rows, n_pairs, n_cols): (usize, usize, usize), rng: &mut Rng) {
+    let (a_stride, b_stride, c_stride) = (2 * n_pairs + 4, n_cols + 5, n_cols + 2);
+    let q: Vec<i16> = (0..n_rows * a_stride).map(|_| rng.i16(-30..=30)).collect();
+    let bytes: Vec<i8> = (0..n_pairs.max(1) * b_stride * 2).map(|_| rng.i8(-127..=127)).collect();
+    let shorts: Vec<i16> = bytes.iter().map(|x| i16::from(*x)).collect();
+    // Powers of two: products with them are exact.
+    let mut powers =
+        |len: usize| (0..len).map(|_| 2f32.powi(rng.i32(-2..=2))).collect::<Vec<f32>>();
+    let (row_scales, factors) = (powers(n_rows), powers(n_rows));
+    let (floats, c) = (powers(n_cols), powers(n_rows * c_stride));
+    let halves = powers(9 * b_stride);
+    let half_bits: Vec<u16> = halves.iter().map(|x| f16::from_f32(*x).to_bits()).collect();
+    let spans = ColScales::Halves { scales: &half_bits, span_pairs: 8 };
+    for col_scales in [ColScales::One, ColScales::Floats(&floats), spans] {
+        for start in [Start::Zero, Start::Scaled(&factors)] {
+            let expected = expected_of_pairs(&c, c_stride, n_cols, &|row, col| {
+                let product = |k: usize| {
+                    let scale = match col_scales {
+                        ColScales::One => 1.0,
+                        ColScales::Floats(scales) => scales[col],
+                        ColScales::Halves { .. } => halves[k / 16 * b_stride + col],
+                    };
+                    let b = shorts[(k / 2 * b_stride + col) * 2 + k % 2];
+                    f32::from(q[row * a_stride + k]) * f32::from(b) * scale
+                };
+                let sum: f32 = (0..2 * n_pairs).map(product).sum();
+                let factor = if let Start::Scaled(factors) = start { factors[row] } else { 0.0 };
+                c[row * c_stride + col] * factor + sum * row_scales[row]
+            });
+            let a = ShortRows { q: &q, scales: &row_scales };
+            for isa in Isa::under_test() {
+                let (mut of_bytes, mut of_shorts) = (c.clone(), c.clone());
+                let (b, c) = (&bytes[..], &mut of_bytes[..]);
+                isa.run(PairProduct {
+                    n_pairs,
+                    n_cols,
+                    a,
+                    a_stride,
+                    b,
+                    b_stride,
+                    col_scales,
+                    c,
+                    c_stride,
+                    start,
+                });
+                let (b, c) = (&shorts[..], &mut of_shorts[..]);
+                isa.run(PairProduct {
+                    n_pairs,
+                    n_cols,
+                    a,
+                    a_stride,
+                    b,
+                    b_stride,
+                    col_scales,
+                    c,
+                    c_stride,
+                    start,
+                });
+                let case = format!("{n_rows} x {n_pairs} x {n_cols}, {}", isa.name());
+                assert_eq!(of_bytes, of_shorts, "{case}");
+                // What lies between the rows is not touched.
+                assert_eq!(of_bytes, expected, "{case}");
+            }
+        }
+    }
+}
+
+fn expected_of_pairs(
+    c: &[f32],
+    c_stride: usize,
+    n_cols: usize,
+    element: &dyn Fn(usize, usize) -> f32,
+) -> Vec<f32> {
+    let mut expected = c.to_vec();
+    for (row, cells) in expected.chunks_exact_mut(c_stride).enumerate() {
+        cells[..n_cols].iter_mut().enumerate().for_each(|(col, cell)| *cell = element(row, col));
+    }
+    expected
 }

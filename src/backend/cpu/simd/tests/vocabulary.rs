@@ -328,3 +328,79 @@ fn products_of_bytes_are_exact_up_to_their_largest() {
         }
     }
 }
+
+/// Pairs of 16-bit numbers: made from floats and from bytes, taken apart, multiplied.
+struct Pairs<'a> {
+    low: &'a [f32; LANES],
+    high: &'a [f32; LANES],
+    bytes: &'a [i8; 2 * LANES],
+    packed: &'a mut [i16; 2 * LANES],
+    widened: &'a mut [i16; 2 * LANES],
+    halves: [&'a mut [f32; LANES]; 2],
+    dots: &'a mut [f32; LANES],
+    shorts: &'a mut [i16; LANES],
+}
+
+impl Kernel for Pairs<'_> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        for i in (0..LANES).step_by(S::LANES) {
+            // SAFETY: `i + S::LANES <= LANES`; the caller vouches for the instruction set.
+            unsafe {
+                let low = S::load(self.low.as_ptr().add(i));
+                let packed = S::pack_pairs(low, S::load(self.high.as_ptr().add(i)));
+                S::store_i(self.packed.as_mut_ptr().add(2 * i).cast(), packed);
+                let widened = S::load_pairs(self.bytes.as_ptr().add(2 * i));
+                S::store_i(self.widened.as_mut_ptr().add(2 * i).cast(), widened);
+                S::store(self.halves[0].as_mut_ptr().add(i), S::low_shorts(packed));
+                S::store(self.halves[1].as_mut_ptr().add(i), S::high_shorts(packed));
+                let dot = S::dot2(S::dot2(S::zero_i(), packed, widened), packed, widened);
+                S::store(self.dots.as_mut_ptr().add(i), S::to_float(dot));
+                S::store_i16(self.shorts.as_mut_ptr().add(i), low);
+            }
+        }
+    }
+}
+
+#[test]
+fn pairs_of_sixteen_bits_are_packed_rounded_and_multiplied_exactly() {
+    let mut rng = Rng::with_seed(5);
+    for round in 0..200 {
+        let mut number = || match round {
+            0 => 32767.0,
+            1 => -32767.0,
+            _ => (rng.i32(-32767 * 2..=32767 * 2) as f32) / 2.0, // ties go to even
+        };
+        let low: [f32; LANES] = std::array::from_fn(|_| number());
+        let high: [f32; LANES] = std::array::from_fn(|_| number());
+        let bytes: [i8; 2 * LANES] = std::array::from_fn(|_| rng.i8(-127..=127));
+        let rounded = |x: f32| x.round_ties_even() as i16;
+        let expected: [i16; 2 * LANES] =
+            std::array::from_fn(|i| rounded(if i % 2 == 0 { low[i / 2] } else { high[i / 2] }));
+        let product = |i: usize| i32::from(expected[i]) * i32::from(bytes[i]);
+        let expected_dots: [f32; LANES] =
+            std::array::from_fn(|i| (2 * (product(2 * i) + product(2 * i + 1))) as f32);
+        for isa in Isa::under_test() {
+            let (mut packed, mut widened) = ([0; 2 * LANES], [0; 2 * LANES]);
+            let [mut low_back, mut high_back, mut dots] = [[0.0; LANES]; 3];
+            let mut shorts = [0; LANES];
+            isa.run(Pairs {
+                low: &low,
+                high: &high,
+                bytes: &bytes,
+                packed: &mut packed,
+                widened: &mut widened,
+                halves: [&mut low_back, &mut high_back],
+                dots: &mut dots,
+                shorts: &mut shorts,
+            });
+            assert_eq!(packed, expected, "{}", isa.name());
+            assert_eq!(widened, bytes.map(i16::from), "{}", isa.name());
+            assert_eq!(low_back, low.map(f32::round_ties_even), "{}", isa.name());
+            assert_eq!(high_back, high.map(f32::round_ties_even), "{}", isa.name());
+            assert_eq!(shorts, low.map(rounded), "{}", isa.name());
+            assert_eq!(dots, expected_dots, "{}", isa.name());
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! How well does a page's best key match each query? The fine stage of a lookup.
+
+use super::attend::{Arithmetic, FEW_ROWS, Scratch};
+use super::page::{prefetch_start, widen_keys};
+use super::pairs::{ColScales, PairProduct, ShortRows};
+use super::tile::{Element, Product, Start};
+use super::vector::{Kernel, Simd, TILE_ROWS};
+use crate::backend::{HeadPage, KEY_GROUP, PageLayout};
+
+/// For each query row the largest score of a page's keys. Queries are rotated to the far distance
+/// from the middle of the page.
+#[derive(Debug)]
+pub struct BestKey<'a> {
+    /// Sizes.
+    pub layout: PageLayout,
+    /// Numbers.
+    pub arithmetic: Arithmetic,
+    /// Its keys are rotated by their offset in the page.
+    pub page: HeadPage<'a>,
+    /// The page that comes next, to be asked for meanwhile.
+    pub next: &'a [u8],
+    /// `[row][head_dim]`
+    pub queries: &'a [f32],
+    /// The same, rounded for keys that are bytes.
+    pub shorts: ShortRows<'a>,
+    /// Reused between calls.
+    pub scratch: &'a mut Scratch,
+    /// `[row]`
+    pub best: &'a mut [f32],
+}
+
+impl Kernel for BestKey<'_> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        prefetch_start::<S>(self.next);
+        let Scratch { keys: room, scores, .. } = &mut *self.scratch;
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            match (self.page, self.arithmetic) {
+                (HeadPage::Int8 { keys, key_scales, .. }, Arithmetic::Integer) => {
+                    let rows = self.shorts;
+                    best_bytes::<S>(self.layout, rows, (keys, key_scales), (scores, self.best));
+                }
+                (HeadPage::F16 { keys, .. }, _) if self.best.len() <= FEW_ROWS => {
+                    best_floats::<S, u16>(self.layout, (self.queries, keys), (scores, self.best));
+                }
+                _ => {
+                    widen_keys::<S>(self.layout, self.page, room);
+                    best_floats::<S, f32>(self.layout, (self.queries, room), (scores, self.best));
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn best_bytes<S: Simd>(
+    layout: PageLayout,
+    rows: ShortRows<'_>,
+    (keys, key_scales): (&[i8], &[u16]),
+    (scores, best): (&mut [f32], &mut [f32]),
+) {
+    let (head_dim, page_len) = (layout.heads.head_dim, layout.page_len);
+    for (tile, best) in best.chunks_mut(TILE_ROWS).enumerate() {
+        let (row, n_rows) = (tile * TILE_ROWS, best.len());
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            PairProduct {
+                n_pairs: head_dim / 2,
+                n_cols: page_len,
+                a: ShortRows {
+                    q: &rows.q[row * head_dim..][..n_rows * head_dim],
+                    scales: &rows.scales[row..][..n_rows],
+                },
+                a_stride: head_dim,
+                b: keys,
+                b_stride: page_len,
+                col_scales: ColScales::Halves { scales: key_scales, span_pairs: KEY_GROUP / 2 },
+                c: scores,
+                c_stride: page_len,
+                start: Start::Zero,
+            }
+            .run::<S>();
+            keep_best::<S>(scores, page_len, best);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn best_floats<S: Simd, T: Element>(
+    layout: PageLayout,
+    (queries, keys): (&[f32], &[T]),
+    (scores, best): (&mut [f32], &mut [f32]),
+) {
+    let (head_dim, page_len) = (layout.heads.head_dim, layout.page_len);
+    for (tile, best) in best.chunks_mut(TILE_ROWS).enumerate() {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            Product {
+                n_rows: best.len(),
+                depth: head_dim,
+                n_cols: page_len,
+                a: &queries[tile * TILE_ROWS * head_dim..][..best.len() * head_dim],
+                a_stride: head_dim,
+                b: keys,
+                b_stride: page_len,
+                c: scores,
+                c_stride: page_len,
+                start: Start::Zero,
+            }
+            .run::<S>();
+            keep_best::<S>(scores, page_len, best);
+        }
+    }
+}
+
+/// `best[row]`: the largest of a row's scores.
+#[inline(always)]
+unsafe fn keep_best<S: Simd>(scores: &[f32], page_len: usize, best: &mut [f32]) {
+    for (scores, best) in scores.chunks_exact(page_len).zip(best) {
+        // SAFETY: a row is a multiple of 16 long; the caller vouches for the instruction set.
+        unsafe {
+            let mut max = S::splat(f32::NEG_INFINITY);
+            for i in (0..page_len).step_by(S::LANES) {
+                max = S::max(max, S::load(scores.as_ptr().add(i)));
+            }
+            *best = S::reduce_max(max);
+        }
+    }
+}
