@@ -6,7 +6,7 @@
 //! Uses the default model, which is pulled when missing.
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use memory_store::AlignedBytes;
 use mneme::backend::cpu::CpuBackend;
@@ -18,8 +18,10 @@ use mneme::hub::{DEFAULT_MODEL, resolve};
 use mneme::model::{LayerWeights, Model};
 use mneme::tensor::Matrix;
 
-/// Runs of each measurement; the best counts, since everything else a machine does only slows.
-const ROUNDS: usize = 7;
+/// Runs of each measurement, and how long they take together; the best counts, since everything
+/// else a machine does only slows.
+const MIN_ROUNDS: usize = 7;
+const AT_LEAST: Duration = Duration::from_secs(1);
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip_while(|argument| argument != "--threads").skip(1);
@@ -166,12 +168,16 @@ fn matrices_of(layer: &LayerWeights) -> [&Matrix; 7] {
 /// Seconds of the fastest of some runs.
 fn best(mut run: impl FnMut()) -> f64 {
     run(); // warms up
-    let time = |_| {
+    let begun = Instant::now();
+    let mut best = f64::INFINITY;
+    let mut round = 0;
+    while round < MIN_ROUNDS || begun.elapsed() < AT_LEAST {
         let started = Instant::now();
         run();
-        started.elapsed().as_secs_f64()
-    };
-    (0..ROUNDS).map(time).fold(f64::INFINITY, f64::min)
+        best = best.min(started.elapsed().as_secs_f64());
+        round += 1;
+    }
+    best
 }
 
 fn project_all(backend: &CpuBackend, matrices: &[&Matrix], n_tokens: usize) {

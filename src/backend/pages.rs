@@ -125,6 +125,12 @@ impl PageLayout {
         start..start + self.head_bytes()
     }
 
+    /// Where the keys of a layer and KV head are in a page, with their scales.
+    pub fn keys(self, layer: usize, kv_head: usize) -> Range<usize> {
+        let start = self.head(layer, kv_head).start;
+        start..start + self.key_bytes()
+    }
+
     /// The keys and values of a layer and KV head.
     ///
     /// # Panics

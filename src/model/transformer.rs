@@ -131,6 +131,7 @@ impl<B: Backend> Transformer<B> {
         assert!(tokens.iter().all(|token| (token.0 as usize) < vocab), "a token out of range");
         self.backend.embed(&self.embedding, tokens, &mut workspace.hidden);
         for (i, layer) in self.layers.iter().enumerate() {
+            self.backend.expect(&[&layer.attention_output]);
             self.project_heads(layer, tokens.len(), workspace);
             let chunk = Qkv {
                 queries: &workspace.queries,
@@ -139,13 +140,16 @@ impl<B: Backend> Transformer<B> {
                 n_tokens: tokens.len(),
             };
             attention.attend(LayerIdx(i), chunk, &mut workspace.attended)?;
+            self.backend.expect(&[&layer.gate, &layer.up]);
             self.add_projection(
                 &layer.attention_output,
                 &workspace.attended,
                 tokens.len(),
                 &mut workspace.hidden,
             );
-            self.feed_forward(layer, tokens.len(), workspace);
+            let next = self.layers.get(i + 1);
+            let next = next.map_or(&self.output, |layer| &layer.query.weight);
+            self.feed_forward(layer, next, tokens.len(), workspace);
         }
         Ok(())
     }
@@ -209,7 +213,14 @@ impl<B: Backend> Transformer<B> {
     }
 
     /// `hidden += down(silu(gate(norm(hidden))) * up(norm(hidden)))`
-    fn feed_forward(&self, layer: &Layer<B>, n_tokens: usize, workspace: &mut Workspace<B>) {
+    fn feed_forward(
+        &self,
+        layer: &Layer<B>,
+        next: &B::Weight,
+        n_tokens: usize,
+        workspace: &mut Workspace<B>,
+    ) {
+        self.backend.expect(&[&layer.down]);
         let norm = self.norm(&layer.feed_forward_norm, 0..n_tokens);
         self.backend.rms_norm(&workspace.hidden, norm, &mut workspace.normed);
         self.backend.project(
@@ -223,6 +234,7 @@ impl<B: Backend> Transformer<B> {
         );
         let len = n_tokens * self.config.intermediate_size;
         self.backend.swiglu(&mut workspace.gate, &workspace.up, len);
+        self.backend.expect(&[next]);
         self.add_projection(&layer.down, &workspace.gate, n_tokens, &mut workspace.hidden);
     }
 

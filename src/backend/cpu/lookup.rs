@@ -151,7 +151,7 @@ pub fn vote_by_keys(
                 layout,
                 arithmetic: crew.arithmetic,
                 page: layout.view(candidates[candidate], layer, kv_head),
-                next: next.map_or(&[], |next| &next[layout.head(layer, kv_head)]),
+                next: next.map_or(&[], |next| &next[layout.keys(layer, kv_head)]),
                 queries: &queries.rows[rows.clone()],
                 shorts: ShortRows {
                     q: &queries.shorts[rows],

@@ -18,7 +18,7 @@ use self::attention::Partials;
 use self::crew::Crew;
 use self::lookup::VoteBuffers;
 use self::pool::Grid;
-use self::project::{Inputs, QuantizedBuffer, takes_bytes};
+use self::project::{Expected, Inputs, QuantizedBuffer, takes_bytes};
 use self::simd::Isa;
 use self::simd::attend::Arithmetic;
 use self::simd::quantize::RowLayout;
@@ -41,6 +41,7 @@ pub struct CpuBackend {
 #[derive(Debug, Default)]
 struct SharedScratch {
     quantized: QuantizedBuffer,
+    expected: Expected,
     partials: Partials,
     votes: VoteBuffers,
 }
@@ -143,9 +144,13 @@ impl Backend for CpuBackend {
             let n_terms = if self.precision == Precision::Int8 { 1 } else { 2 };
             shared.quantized.fill(&self.crew, x, RowLayout { cols, n_terms });
         }
-        let (quantized, precision) = (&shared.quantized, self.precision);
-        let inputs = Inputs { x, quantized, n_tokens, precision };
+        let SharedScratch { quantized, expected, .. } = &*shared;
+        let inputs = Inputs { x, quantized, n_tokens, precision: self.precision, expected };
         project::project(&self.crew, &inputs, outputs, write);
+    }
+
+    fn expect(&self, weights: &[&Matrix]) {
+        self.shared().expected.note(&self.crew, weights);
     }
 
     fn add_bias(&self, x: &mut Vec<f32>, bias: &Vec<f32>, n_rows: usize) {

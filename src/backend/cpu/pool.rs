@@ -1,6 +1,7 @@
 //! Who does the work? A fixed set of threads that wait for the next loop by spinning a little and
 //! then sleeping. A decode step has some two hundred parallel loops of tens of microseconds each;
-//! waking a sleeping thread costs as much as such a loop.
+//! waking a sleeping thread costs as much as such a loop. Each thread begins with its own share of
+//! a loop's tasks, so that it knows what it will read, and then helps the others with theirs.
 
 use std::any::Any;
 use std::marker::PhantomData;
@@ -18,6 +19,7 @@ const SPINS_BEFORE_SLEEP: u32 = 20_000;
 pub struct ThreadPool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    shares: Vec<Share>,
     /// One loop at a time: callers on several threads queue here.
     entry: Mutex<()>,
 }
@@ -30,10 +32,16 @@ pub struct Worker(pub usize);
 struct Job<'a> {
     body: &'a (dyn Fn(Worker, usize) + Sync),
     n_tasks: usize,
-    /// The next task nobody has taken.
-    next: AtomicUsize,
+    /// One a thread.
+    shares: &'a [Share],
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
+
+/// How many tasks of a thread's share are taken: of thread `w` of `n` those are the tasks `w`,
+/// `w + n`, `w + 2n` and so on. On a cache line of its own, since mostly one thread writes it.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Share(AtomicUsize);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -80,8 +88,9 @@ impl ThreadPool {
                     .spawn(move || work_until_stopped(&shared, Worker(i)))
                     .expect("because a thread can be started at start-up")
             })
-            .collect();
-        Self { shared, workers, entry: Mutex::new(()) }
+            .collect::<Vec<_>>();
+        let shares = (0..=workers.len()).map(|_| Share::default()).collect();
+        Self { shared, workers, shares, entry: Mutex::new(()) }
     }
 
     /// Threads that work, the caller included.
@@ -100,7 +109,8 @@ impl ThreadPool {
             (0..n_tasks).for_each(|task| body(Worker(0), task));
             return;
         }
-        let job = Job { body, n_tasks, next: AtomicUsize::new(0), panic: Mutex::new(None) };
+        self.shares.iter().for_each(|share| share.0.store(0, Ordering::Relaxed));
+        let job = Job { body, n_tasks, shares: &self.shares, panic: Mutex::new(None) };
         self.open(&job);
         job.work(Worker(0));
         self.close();
@@ -165,6 +175,8 @@ pub struct Grid<'a> {
 /// One block of a [`Grid`], owned by one task.
 #[derive(Debug)]
 pub struct Block<'a> {
+    /// The number of its task: blocks of all grids, counted on.
+    pub task: usize,
     /// Which of the grids.
     pub grid: usize,
     /// Rows of the matrix.
@@ -215,11 +227,12 @@ impl ThreadPool {
         let (grids, firsts) = (&*grids, &firsts);
         self.run(n_tasks, &|worker, task| {
             let which = ends.iter().position(|end| task < *end).expect("because tasks end there");
-            let task = task - if which == 0 { 0 } else { ends[which - 1] };
+            let in_grid = task - if which == 0 { 0 } else { ends[which - 1] };
             let grid = &grids[which];
             let across = grid.cols.div_ceil(grid.col_step);
-            let (row, col) = (task / across * grid.row_step, task % across * grid.col_step);
+            let (row, col) = (in_grid / across * grid.row_step, in_grid % across * grid.col_step);
             let block = Block {
+                task,
                 grid: which,
                 rows: row..(row + grid.row_step).min(grid.n_rows()),
                 cols: col..(col + grid.col_step).min(grid.cols),
@@ -244,19 +257,23 @@ impl Grid<'_> {
 }
 
 impl Job<'_> {
-    /// Takes tasks until none is left.
+    /// Takes tasks until none is left: of the worker's own share, then of the others'.
     fn work(&self, worker: Worker) {
+        let n_shares = self.shares.len();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            loop {
-                let task = self.next.fetch_add(1, Ordering::Relaxed);
-                if task >= self.n_tasks {
-                    return;
+            for owner in (worker.0..n_shares).chain(0..worker.0) {
+                loop {
+                    let taken = self.shares[owner].0.fetch_add(1, Ordering::Relaxed);
+                    let task = owner + taken * n_shares;
+                    if task >= self.n_tasks {
+                        break;
+                    }
+                    (self.body)(worker, task);
                 }
-                (self.body)(worker, task);
             }
         }));
         if let Err(panic) = outcome {
-            self.next.store(self.n_tasks, Ordering::Relaxed);
+            self.shares.iter().for_each(|share| share.0.store(self.n_tasks, Ordering::Relaxed));
             lock(&self.panic).get_or_insert(panic);
         }
     }

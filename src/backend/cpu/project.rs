@@ -5,9 +5,9 @@
 use std::ops::Range;
 
 use super::crew::{Crew, ProjectScratch};
-use super::pool::{Block, Grid, MAX_GRIDS};
+use super::pool::{Block, Grid, MAX_GRIDS, Worker};
 use super::simd::Isa;
-use super::simd::dot::{DotRows, MAX_TOKENS};
+use super::simd::dot::{Ahead, DotRows, MAX_TOKENS};
 use super::simd::panel::{FillPanel, PANEL_ROWS, PanelProduct};
 use super::simd::quantize::{Quantize, QuantizedRows, RowLayout};
 use super::simd::rows::{Dot, WidenRow};
@@ -71,6 +71,36 @@ pub struct Inputs<'a> {
     pub n_tokens: usize,
     /// How products are computed.
     pub precision: Precision,
+    /// What is read for the product after this one.
+    pub expected: &'a Expected,
+}
+
+/// For each thread, the weights that it will begin the product after the next with.
+#[derive(Debug, Default)]
+pub struct Expected(Vec<Ahead>);
+
+impl Expected {
+    /// The weights of that product.
+    pub fn note(&mut self, crew: &Crew, weights: &[&Matrix]) {
+        self.0.clear();
+        let Some(matrix) = weights.first() else { return };
+        let shares = (0..crew.pool.n_threads()).map(|worker| {
+            let n_rows = direct_rows_of_a_task(crew, matrix);
+            bytes_of_rows(matrix, worker * n_rows..(worker + 1) * n_rows)
+        });
+        self.0.extend(shares);
+    }
+
+    fn of(&self, worker: Worker) -> Ahead {
+        self.0.get(worker.0).copied().unwrap_or_default()
+    }
+}
+
+/// The rows that there are of `rows`.
+fn bytes_of_rows(matrix: &Matrix, rows: Range<usize>) -> Ahead {
+    let row_bytes = matrix.bytes.len() / matrix.rows.max(1);
+    let (first, end) = (rows.start.min(matrix.rows), rows.end.min(matrix.rows));
+    Ahead::of(&matrix.bytes[first * row_bytes..end * row_bytes])
 }
 
 /// Whether products with `matrix` take quantised activations.
@@ -87,45 +117,69 @@ pub fn project<B: Backend<Buffer = Vec<f32>, Weight = Matrix>>(
 ) {
     let precision = inputs.precision;
     let n_tokens = inputs.n_tokens;
-    let mut weights = [None; MAX_GRIDS];
+    let mut tasks = Tasks { weights: [None; MAX_GRIDS], n_threads: crew.pool.n_threads() };
     let mut grids = std::array::from_fn::<_, MAX_GRIDS, _>(|_| Grid::empty());
     for (i, Projection { weight, out }) in outputs.iter_mut().enumerate() {
-        weights[i] = Some(*weight);
+        let col_step = rows_of_a_task(crew, weight, n_tokens, precision);
+        tasks.weights[i] = Some((*weight, col_step));
         grids[i] = Grid {
             cells: &mut out[..n_tokens * weight.rows],
             cols: weight.rows,
             row_step: n_tokens.max(1),
-            col_step: rows_of_a_task(crew, weight, n_tokens, precision),
+            col_step,
         };
     }
     crew.pool.run_blocks(&mut grids, &|worker, mut block| {
-        let matrix = weights[block.grid].expect("because each grid has its weight");
+        let (matrix, _) = tasks.weights[block.grid].expect("because each grid has its weight");
+        let next = tasks.after(block.task).unwrap_or_else(|| inputs.expected.of(worker));
         let mut scratch = crew.scratch(worker);
         let scratch = &mut scratch.project;
-        let stride = multiply(crew.isa, inputs, matrix, &block.cols, scratch);
+        let stride = multiply(crew.isa, inputs, (matrix, &block.cols, next), scratch);
         deliver(&scratch.out, stride, &mut block, write);
     });
 }
 
+/// The tasks of a product: weight after weight.
+struct Tasks<'a> {
+    weights: [Option<(&'a Matrix, usize)>; MAX_GRIDS], // rows of a task
+    n_threads: usize,
+}
+
+impl Tasks<'_> {
+    /// What the thread reads that task `task` belongs to, after it.
+    fn after(&self, task: usize) -> Option<Ahead> {
+        let mut next = task + self.n_threads;
+        for (matrix, n_rows) in self.weights.iter().flatten() {
+            let n_tasks = matrix.rows.div_ceil(*n_rows);
+            if next < n_tasks {
+                return Some(bytes_of_rows(matrix, next * n_rows..(next + 1) * n_rows));
+            }
+            next -= n_tasks;
+        }
+        None
+    }
+}
+
 fn rows_of_a_task(crew: &Crew, matrix: &Matrix, n_tokens: usize, precision: Precision) -> usize {
     match (takes_bytes(matrix, precision), n_tokens <= MAX_DIRECT_TOKENS) {
-        (_, true) => {
-            let n_threads = crew.pool.n_threads();
-            // As many tasks for each thread, or one waits for the other.
-            let n_tasks = n_threads * matrix.rows.div_ceil(n_threads * MAX_DIRECT_ROWS);
-            matrix.rows.div_ceil(n_tasks).next_multiple_of(4)
-        }
+        (_, true) => direct_rows_of_a_task(crew, matrix),
         (true, false) => PANEL_ROWS,
         (false, false) => WIDE_PANEL_ROWS,
     }
+}
+
+fn direct_rows_of_a_task(crew: &Crew, matrix: &Matrix) -> usize {
+    let n_threads = crew.pool.n_threads();
+    // As many tasks for each thread, or one waits for the other.
+    let n_tasks = n_threads * matrix.rows.div_ceil(n_threads * MAX_DIRECT_ROWS);
+    matrix.rows.div_ceil(n_tasks).next_multiple_of(4)
 }
 
 /// Computes a task's rows into `scratch.out`, `[token][stride]`, and returns the stride.
 fn multiply(
     isa: Isa,
     inputs: &Inputs<'_>,
-    matrix: &Matrix,
-    rows: &Range<usize>,
+    (matrix, rows, next): (&Matrix, &Range<usize>, Ahead),
     scratch: &mut ProjectScratch,
 ) -> usize {
     let precision = inputs.precision;
@@ -140,7 +194,7 @@ fn multiply(
         scratch.out.resize(needed, 0.0);
     }
     match (takes_bytes(matrix, precision), direct) {
-        (true, true) => dot_bytes(isa, inputs, matrix, rows, scratch),
+        (true, true) => dot_bytes(isa, inputs, (matrix, rows, next), scratch),
         (true, false) => {
             let ProjectScratch { panel, out, .. } = scratch;
             isa.run(FillPanel { matrix, first_row: rows.start, panel });
@@ -155,8 +209,7 @@ fn multiply(
 fn dot_bytes(
     isa: Isa,
     inputs: &Inputs<'_>,
-    matrix: &Matrix,
-    rows: &Range<usize>,
+    (matrix, rows, next): (&Matrix, &Range<usize>, Ahead),
     scratch: &mut ProjectScratch,
 ) {
     scratch.unpacked.resize(matrix.cols);
@@ -168,6 +221,7 @@ fn dot_bytes(
             rows: rows.clone(),
             x: inputs.quantized.rows().tokens(token, n),
             out: &mut scratch.out[token * rows.len()..][..n * rows.len()],
+            next: if token + n < inputs.n_tokens { Ahead::default() } else { next },
             unpacked: &mut scratch.unpacked,
         });
         token += n;

@@ -225,12 +225,16 @@ impl<'a> Attend<'a> {
         }
     }
 
-    /// The rows, turned back by the page's position, into scratch; the next page is asked for.
+    /// The next page's part, to be asked for; none after the last.
     #[inline(always)]
-    unsafe fn turn_queries<S: Simd>(&mut self, page_idx: usize, angles: &[f32]) {
-        if let Some(next) = self.pages.get(page_idx + 1) {
-            page::prefetch_start::<S>(&next.page[self.layout.head(self.head.0, self.head.1)]);
-        }
+    fn next_page(&self, page_idx: usize) -> &'a [u8] {
+        let next = self.pages.get(page_idx + 1);
+        next.map_or(&[], |next| &next.page[self.layout.head(self.head.0, self.head.1)])
+    }
+
+    /// The rows, turned back by the page's position, into scratch.
+    #[inline(always)]
+    fn turn_queries(&mut self, angles: &[f32]) {
         let head_dim = self.layout.heads.head_dim;
         let rows = self.scratch.turned.chunks_exact_mut(head_dim);
         for (out, x) in rows.zip(self.queries.near.chunks_exact(head_dim)) {
@@ -248,7 +252,8 @@ impl<'a> Attend<'a> {
     ) {
         // SAFETY: the caller vouches for the instruction set.
         unsafe {
-            self.turn_queries::<S>(page_idx, angles);
+            page::prefetch_start::<S>(self.next_page(page_idx));
+            self.turn_queries(angles);
             let n_rows = self.states.len();
             let (Scratch { turned, scores, .. }, mut step) = self.step(page_idx);
             let queries = &turned[..n_rows * step.head_dim];
@@ -264,7 +269,8 @@ impl<'a> Attend<'a> {
         };
         // SAFETY: the caller vouches for the instruction set.
         unsafe {
-            self.turn_queries::<S>(page_idx, angles);
+            self.turn_queries(angles);
+            let next = self.next_page(page_idx);
             let n_rows = self.states.len();
             let (scratch, mut step) = self.step(page_idx);
             let n = n_rows * step.head_dim;
@@ -284,7 +290,7 @@ impl<'a> Attend<'a> {
                 ShortRows { q, scales },
                 (keys, ColScales::Halves { scales: key_scales, span_pairs: KEY_GROUP / 2 }),
                 (values, &scratch.value_scales),
-                (&mut scratch.scores, weights),
+                (&mut scratch.scores, weights, next),
             );
         }
     }
@@ -306,7 +312,7 @@ impl<'a> Attend<'a> {
             };
             let rows = ShortRows { q, scales };
             let keys = (&scratch.key_pairs[..], ColScales::Floats(&scratch.key_scales));
-            let room = (&mut scratch.scores[..], &mut scratch.weights[..]);
+            let room = (&mut scratch.scores[..], &mut scratch.weights[..], &[][..]);
             match page {
                 HeadPage::F16 { values, .. } => {
                     let n_keys = step.sight.n_keys;
@@ -409,16 +415,17 @@ impl PageStep<'_> {
         }
     }
 
-    /// Adds the page to all rows, tile by tile, in integers.
+    /// Adds the page to all rows, tile by tile, in integers; `next` is asked for meanwhile.
     #[inline(always)]
     unsafe fn add_pairs<S: Simd, K: PairElement, V: PairElement>(
         &mut self,
         rows: ShortRows<'_>,
         (keys, key_scales): (&[K], ColScales<'_>),
         (values, value_scales): (&[V], &[f32]),
-        (scores, weights): (&mut [f32], &mut [i16]),
+        (scores, weights, next): (&mut [f32], &mut [i16], &[u8]),
     ) {
         let (head_dim, page_len) = (self.head_dim, self.page_len);
+        let (next_keys, next_values) = next.split_at(next.len() / 2);
         for (tile, scales) in rows.scales.chunks(TILE_ROWS).enumerate() {
             let (row, n_tile) = (tile * TILE_ROWS, scales.len());
             let depth = self.sight.keys_of(row + n_tile - 1);
@@ -440,12 +447,13 @@ impl PageStep<'_> {
                     c: scores,
                     c_stride: page_len,
                     start: Start::Zero,
+                    next: if tile == 0 { next_keys } else { &[] },
                 }
                 .run::<S>();
                 let visible = |i: usize| self.sight.keys_of(row + i);
-                let tile = WeighTile { n_rows: n_tile, page_len, n_cols };
+                let weigh = WeighTile { n_rows: n_tile, page_len, n_cols };
                 let (added, steps) =
-                    tile.run::<S>(&visible, value_scales, (&mut *scores, &mut *weights));
+                    weigh.run::<S>(&visible, value_scales, (&mut *scores, &mut *weights));
                 for i in 0..n_tile {
                     let (ours, theirs) = self.note(row + i, added[i]);
                     (factors[i], weight_scales[i]) = (ours, theirs * steps[i]);
@@ -461,6 +469,7 @@ impl PageStep<'_> {
                     c: &mut self.out[row * head_dim..][..n_tile * head_dim],
                     c_stride: head_dim,
                     start: Start::Scaled(&factors),
+                    next: if tile == 0 { next_values } else { &[] },
                 }
                 .run::<S>();
             }

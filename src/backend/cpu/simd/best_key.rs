@@ -33,16 +33,17 @@ impl Kernel for BestKey<'_> {
     type Output = ();
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        prefetch_start::<S>(self.next);
         let Scratch { keys: room, scores, .. } = &mut *self.scratch;
         // SAFETY: the caller vouches for the instruction set.
         unsafe {
             match (self.page, self.arithmetic) {
                 (HeadPage::Int8 { keys, key_scales, .. }, Arithmetic::Integer) => {
                     let rows = self.shorts;
-                    best_bytes::<S>(self.layout, rows, (keys, key_scales), (scores, self.best));
+                    let page = (keys, key_scales, self.next);
+                    best_bytes::<S>(self.layout, rows, page, (scores, self.best));
                 }
                 (HeadPage::F16 { keys, .. }, _) if self.best.len() <= FEW_ROWS => {
+                    prefetch_start::<S>(self.next);
                     best_floats::<S, u16>(self.layout, (self.queries, keys), (scores, self.best));
                 }
                 _ => {
@@ -58,7 +59,7 @@ impl Kernel for BestKey<'_> {
 unsafe fn best_bytes<S: Simd>(
     layout: PageLayout,
     rows: ShortRows<'_>,
-    (keys, key_scales): (&[i8], &[u16]),
+    (keys, key_scales, next): (&[i8], &[u16], &[u8]),
     (scores, best): (&mut [f32], &mut [f32]),
 ) {
     let (head_dim, page_len) = (layout.heads.head_dim, layout.page_len);
@@ -80,6 +81,7 @@ unsafe fn best_bytes<S: Simd>(
                 c: scores,
                 c_stride: page_len,
                 start: Start::Zero,
+                next: if tile == 0 { next } else { &[] },
             }
             .run::<S>();
             keep_best::<S>(scores, page_len, best);

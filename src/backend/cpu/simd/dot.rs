@@ -17,6 +17,10 @@ pub const MAX_TOKENS: usize = 4;
 /// prefetcher does not follow well.
 const PREFETCH_BYTES: usize = 4096;
 
+/// How much is asked for of what is read after the last row: while threads wait for one another
+/// and little is read, the memory would have nothing to do.
+const NEXT_BYTES: usize = 16 * 1024;
+
 /// `out[token][row] = weights[row] . x[token]`, quantised weights.
 #[derive(Debug)]
 pub struct DotRows<'a> {
@@ -28,8 +32,49 @@ pub struct DotRows<'a> {
     pub x: QuantizedRows<'a>,
     /// `[token][row]`
     pub out: &'a mut [f32],
+    /// What this thread reads next; its beginning is asked for as the rows end.
+    pub next: Ahead,
     /// Reused between calls; resized for the columns.
     pub unpacked: &'a mut UnpackedRow,
+}
+
+/// Bytes that will be read: an address that need not be valid any more, and how many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ahead {
+    address: usize,
+    len: usize,
+}
+
+impl Ahead {
+    /// These bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self { address: bytes.as_ptr().addr(), len: bytes.len() }
+    }
+}
+
+/// What a thread reads: rows, then something else.
+#[derive(Clone, Copy)]
+struct Stream {
+    rows: Ahead,
+    next: Ahead,
+}
+
+impl Stream {
+    /// The address of a byte, counted from the first row.
+    #[inline(always)]
+    fn address(&self, at: usize) -> *const u8 {
+        let Self { rows, next } = self;
+        let begin = if at < rows.len { rows.address } else { next.address.wrapping_sub(rows.len) };
+        std::ptr::without_provenance(begin.wrapping_add(at))
+    }
+}
+
+/// The rows that are left.
+#[derive(Clone, Copy)]
+struct Weights<'a> {
+    rest: &'a [u8], // up to the end of the tensor
+    row_bytes: usize,
+    stream: Stream,
 }
 
 impl Kernel for DotRows<'_> {
@@ -70,19 +115,25 @@ impl DotRows<'_> {
     unsafe fn fused<S: Simd, B: BlockFormat, const TOKENS: usize, const ROWS: usize>(self) {
         let row_bytes = self.matrix.cols / 32 * B::BYTES;
         let n_rows = self.rows.len();
+        let all = &self.matrix.bytes[self.rows.start * row_bytes..];
+        let stream = Stream { rows: Ahead::of(&all[..n_rows * row_bytes]), next: self.next };
         let mut row = 0;
         while row < n_rows {
-            let weights = &self.matrix.bytes[(self.rows.start + row) * row_bytes..];
+            let weights = Weights { rest: &all[row * row_bytes..], row_bytes, stream };
             // SAFETY: the rows lie in `weights`.
             row += unsafe {
                 if n_rows - row >= ROWS {
-                    let sums = dot_blocks::<S, B, TOKENS, ROWS>(weights, row_bytes, self.x);
+                    let sums = dot_blocks::<S, B, TOKENS, ROWS>(weights, self.x);
                     keep(sums, row, n_rows, self.out)
                 } else {
-                    let sums = dot_blocks::<S, B, TOKENS, 1>(weights, row_bytes, self.x);
+                    let sums = dot_blocks::<S, B, TOKENS, 1>(weights, self.x);
                     keep(sums, row, n_rows, self.out)
                 }
             };
+        }
+        for at in (PREFETCH_BYTES..self.next.len.min(NEXT_BYTES)).step_by(64) {
+            // SAFETY: prefetching takes any address.
+            unsafe { S::prefetch(stream.address(stream.rows.len + at)) }
         }
     }
 
@@ -201,8 +252,7 @@ struct StepInputs<S: Simd, const TOKENS: usize> {
 /// The rows lie in `weights`.
 #[inline(always)]
 unsafe fn dot_blocks<S: Simd, B: BlockFormat, const TOKENS: usize, const ROWS: usize>(
-    weights: &[u8],
-    row_bytes: usize,
+    weights: Weights<'_>,
     x: QuantizedRows<'_>,
 ) -> [[f32; ROWS]; TOKENS] {
     let mut tokens =
@@ -214,10 +264,10 @@ unsafe fn dot_blocks<S: Simd, B: BlockFormat, const TOKENS: usize, const ROWS: u
     // SAFETY: the caller vouches for the instruction set and the rows.
     unsafe {
         if x.layout.n_terms == 2 {
-            let sums = sum_steps::<S, B, TOKENS, ROWS, true>(weights, row_bytes, x, &tokens);
+            let sums = sum_steps::<S, B, TOKENS, ROWS, true>(weights, x, &tokens);
             finish::<S, B, TOKENS, ROWS>(sums, 1.0 / 128.0)
         } else {
-            let sums = sum_steps::<S, B, TOKENS, ROWS, false>(weights, row_bytes, x, &tokens);
+            let sums = sum_steps::<S, B, TOKENS, ROWS, false>(weights, x, &tokens);
             finish::<S, B, TOKENS, ROWS>(sums, 1.0)
         }
     }
@@ -231,13 +281,14 @@ unsafe fn sum_steps<
     const ROWS: usize,
     const TWO_TERMS: bool,
 >(
-    weights: &[u8],
-    row_bytes: usize,
+    weights: Weights<'_>,
     x: QuantizedRows<'_>,
     tokens: &[TokenRow; TOKENS],
 ) -> Sums<S, TOKENS, ROWS> {
+    let Weights { rest: weights, row_bytes, stream } = weights;
     let n_blocks = x.layout.cols / 32;
     let step_bytes = S::BLOCKS * B::BYTES;
+    let done = weights.as_ptr().addr() - stream.rows.address;
     let n_whole = n_blocks / S::BLOCKS;
     // SAFETY: whole steps lie within the rows; quantised rows are padded to whole steps.
     unsafe {
@@ -246,7 +297,7 @@ unsafe fn sum_steps<
             offsets: [[S::zero_pairs(); TOKENS]; ROWS],
         };
         for step in 0..n_whole {
-            let ahead = weights.as_ptr().wrapping_add(PREFETCH_BYTES + step * ROWS * step_bytes);
+            let ahead = stream.address(done + PREFETCH_BYTES + step * ROWS * step_bytes);
             for line in 0..(ROWS * step_bytes).div_ceil(64) {
                 S::prefetch(ahead.wrapping_add(64 * line));
             }

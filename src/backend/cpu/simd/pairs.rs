@@ -92,6 +92,8 @@ pub struct PairProduct<'a, T> {
     pub c_stride: usize,
     /// What the sums start from.
     pub start: Start<'a>,
+    /// Asked for meanwhile, since what is read next lies elsewhere.
+    pub next: &'a [u8],
 }
 
 impl<T: PairElement> Kernel for PairProduct<'_, T> {
@@ -139,7 +141,10 @@ impl<T: PairElement> PairProduct<'_, T> {
                 let is_wide = self.n_cols - col >= wide;
                 // SAFETY: the tile lies inside the matrices, whose lengths `run` has checked.
                 unsafe {
-                    let tile = self.tile_at(c, row, col);
+                    let mut tile = self.tile_at(c, row, col);
+                    if (row, col) == (0, 0) {
+                        tile.lines_a_pair = self.next.len().div_ceil(64 * self.n_pairs.max(1));
+                    }
                     match (is_wide, left) {
                         (true, TILE_ROWS..) => tile.run_wide::<S, TILE_ROWS>(),
                         (true, 3..) => tile.run_wide::<S, 3>(),
@@ -178,6 +183,8 @@ impl<T: PairElement> PairProduct<'_, T> {
                 col_scales: self.col_scales,
                 c: c.add(row * self.c_stride + col),
                 c_stride: self.c_stride,
+                next: self.next.as_ptr(),
+                lines_a_pair: 0,
                 factors: match self.start {
                     Start::Zero => None,
                     Start::Scaled(factors) => Some(factors.as_ptr().add(row)),
@@ -200,6 +207,8 @@ struct Tile<'a, T> {
     c: *mut f32,
     c_stride: usize,
     factors: Option<*const f32>,
+    next: *const u8,
+    lines_a_pair: usize, // of 64 bytes, to be asked for
 }
 
 impl<T: PairElement> Tile<'_, T> {
@@ -229,6 +238,9 @@ impl<T: PairElement> Tile<'_, T> {
                 let mut sums = [[S::zero_i(); VECTORS]; ROWS];
                 for pair in first..last {
                     let b_row = self.b.add(2 * pair * self.b_stride);
+                    for line in pair * self.lines_a_pair..(pair + 1) * self.lines_a_pair {
+                        S::prefetch(self.next.wrapping_add(64 * line));
+                    }
                     let mut b = [S::zero_i(); VECTORS];
                     for (v, b) in b.iter_mut().enumerate() {
                         *b = T::load::<S>(b_row.add(2 * v * S::LANES));

@@ -272,6 +272,7 @@ fn check_pairs((n_rows, n_pairs, n_cols): (usize, usize, usize), rng: &mut Rng) 
                 c[row * c_stride + col] * factor + sum * row_scales[row]
             });
             let a = ShortRows { q: &q, scales: &row_scales };
+            let asked_for = vec![0; rng.usize(0..9000)];
             for isa in Isa::under_test() {
                 let (mut of_bytes, mut of_shorts) = (c.clone(), c.clone());
                 let (b, c) = (&bytes[..], &mut of_bytes[..]);
@@ -286,6 +287,7 @@ fn check_pairs((n_rows, n_pairs, n_cols): (usize, usize, usize), rng: &mut Rng) 
                     c,
                     c_stride,
                     start,
+                    next: &asked_for,
                 });
                 let (b, c) = (&shorts[..], &mut of_shorts[..]);
                 isa.run(PairProduct {
@@ -299,6 +301,7 @@ fn check_pairs((n_rows, n_pairs, n_cols): (usize, usize, usize), rng: &mut Rng) 
                     c,
                     c_stride,
                     start,
+                    next: &asked_for,
                 });
                 let case = format!("{n_rows} x {n_pairs} x {n_cols}, {}", isa.name());
                 assert_eq!(of_bytes, of_shorts, "{case}");
