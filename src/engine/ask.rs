@@ -2,7 +2,7 @@
 //! read, the question is looked up in it, and what the answer attended to is reported.
 
 use super::error::EngineError;
-use super::session::{ProgressFn, Session};
+use super::session::{Progress, ProgressFn, Session};
 use crate::ids::ByteSpan;
 use crate::memory::Phase;
 use crate::tokenizer::{GenerationPrompt, Message, PartOrigin, Role};
@@ -74,9 +74,24 @@ impl Session {
             return Err(EngineError::QuestionTooLong { question_tokens, window_tokens });
         }
         self.read_bytes += document.len();
-        self.feed(document_ids, Some(&sources), Phase::Reading, progress)?;
-        self.feed_question(question_ids)?;
-        Ok(Asked { prompt_tokens: encoded.ids.len(), question_tokens: question_ids.len() })
+        let total_tokens = encoded.ids.len();
+        let mut first = 0;
+        for (ids, sources, phase) in [
+            (document_ids, Some(&sources[..]), Phase::Reading),
+            (question_ids, None, Phase::Asking),
+        ] {
+            let count = |done_tokens| Progress { done_tokens: first + done_tokens, total_tokens };
+            let mut of_all = |step: Progress| progress(count(step.done_tokens));
+            self.feed(ids, sources, phase, &mut of_all).map_err(|error| match error {
+                EngineError::Stopped { done_tokens, .. } => {
+                    let Progress { done_tokens, total_tokens } = count(done_tokens);
+                    EngineError::Stopped { done_tokens, total_tokens }
+                }
+                error => error,
+            })?;
+            first += ids.len();
+        }
+        Ok(Asked { prompt_tokens: total_tokens, question_tokens: question_ids.len() })
     }
 
     /// The passages that answers attended to since the last call, the weightiest first: at most

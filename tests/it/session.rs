@@ -2,7 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use mneme::engine::{Engine, EngineError, EngineOptions, GenerateOptions, Session, no_progress};
+use mneme::engine::{
+    Engine, EngineError, EngineOptions, GenerateOptions, Progress, Session, no_progress,
+};
 use mneme::ids::TokenId;
 use mneme::memory::MemoryConfig;
 use mneme::tokenizer::SpecialTokens;
@@ -71,6 +73,38 @@ fn reading_that_was_stopped_goes_on_where_it_stopped() {
         assert_eq!(session.n_tokens(), 230);
         assert_eq!(fingerprint(&mut session), expected, "stopped after {n_chunks} chunks");
     }
+}
+
+/// The story: while a question was taken in, nobody asked whether to go on, and progress ended
+/// before it.
+#[test]
+fn a_question_of_a_document_can_be_stopped_in_its_middle() {
+    let engine = engine();
+    let (document, question) = (letters(70), letters(9));
+    let mut whole = engine.session(&config()).unwrap();
+    let mut last = None;
+    let asked = whole.ask(&document, &question, &mut |step| {
+        last = Some(step);
+        ControlFlow::Continue(())
+    });
+    let asked = asked.unwrap();
+    let end = Progress { done_tokens: asked.prompt_tokens, total_tokens: asked.prompt_tokens };
+    assert_eq!(last, Some(end));
+    let n_document = asked.prompt_tokens - asked.question_tokens;
+    let mut session = engine.session(&config()).unwrap();
+    let stopped = session.ask(&document, &question, &mut |step| {
+        if step.done_tokens > n_document {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    let Err(EngineError::Stopped { done_tokens, total_tokens }) = stopped else {
+        panic!("it was to stop: {stopped:?}")
+    };
+    assert_eq!(total_tokens, asked.prompt_tokens);
+    assert_eq!(session.n_tokens(), done_tokens);
+    assert!((n_document + 1..asked.prompt_tokens).contains(&done_tokens), "{done_tokens}");
 }
 
 #[test]
