@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use mneme::attention::{Attention, Qkv, Rotary};
 use mneme::backend::cpu::CpuBackend;
-use mneme::backend::{HeadShape, PageLayout, Precision};
+use mneme::backend::{HeadShape, KvType, PageLayout, Precision};
 use mneme::ids::LayerIdx;
 use mneme::memory::{
     AttentionMode, InMemoryStore, Memory, MemoryConfig, Phase, Positions, UnitMass,
@@ -29,7 +29,12 @@ fn place_of(index: usize, layer: usize, kv_head: usize) -> usize {
 }
 
 fn new_memory(config: &MemoryConfig) -> Memory<CpuBackend> {
-    let backend = Arc::new(CpuBackend::new(1, Precision::F32));
+    // Each type of keys and values with the arithmetic it is for; a one-hot value is exact in both.
+    let precision = match config.kv_type {
+        KvType::F16 => Precision::F32,
+        KvType::Int8 => Precision::Int16,
+    };
+    let backend = Arc::new(CpuBackend::new(1, precision));
     let layout = PageLayout {
         heads: HEADS,
         n_layers: N_LAYERS,
@@ -206,8 +211,11 @@ fn check_seeds(seeds: std::ops::Range<u64>, change: impl Fn(&mut MemoryConfig)) 
         let retrieved_units = random.below(5);
         let mut config = random_config(&mut random, retrieved_units);
         change(&mut config);
-        println!("seed {seed}: {config:?}");
-        check(&config, seed);
+        for kv_type in [KvType::F16, KvType::Int8] {
+            config.kv_type = kv_type;
+            println!("seed {seed}: {config:?}");
+            check(&config, seed);
+        }
     }
 }
 
