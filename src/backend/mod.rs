@@ -152,9 +152,9 @@ pub trait Backend: Send + Sync {
         outputs: &mut [Projection<'_, Self>],
         write: Write,
     );
-    /// Says with which weights the next [`project`](Self::project) but one will multiply, so that
-    /// they can be on their way. A hint: it changes no result and may be wrong.
-    fn expect(&self, _weights: &[&Self::Weight]) {}
+    /// Says with which weight the second [`project`](Self::project) from now begins, so that it can
+    /// be on its way while the first ends. A hint: it changes no result and may be wrong.
+    fn expect(&self, _weight: &Self::Weight) {}
     /// Adds `bias` to each of `n_rows` rows.
     fn add_bias(&self, x: &mut Self::Buffer, bias: &Self::Buffer, n_rows: usize);
     /// Normalises each head of each row in place (query and key norms of Qwen 3).

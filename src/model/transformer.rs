@@ -131,7 +131,7 @@ impl<B: Backend> Transformer<B> {
         assert!(tokens.iter().all(|token| (token.0 as usize) < vocab), "a token out of range");
         self.backend.embed(&self.embedding, tokens, &mut workspace.hidden);
         for (i, layer) in self.layers.iter().enumerate() {
-            self.backend.expect(&[&layer.attention_output]);
+            self.backend.expect(&layer.attention_output);
             self.project_heads(layer, tokens.len(), workspace);
             let chunk = Qkv {
                 queries: &workspace.queries,
@@ -140,7 +140,7 @@ impl<B: Backend> Transformer<B> {
                 n_tokens: tokens.len(),
             };
             attention.attend(LayerIdx(i), chunk, &mut workspace.attended)?;
-            self.backend.expect(&[&layer.gate, &layer.up]);
+            self.backend.expect(&layer.gate);
             self.add_projection(
                 &layer.attention_output,
                 &workspace.attended,
@@ -168,6 +168,9 @@ impl<B: Backend> Transformer<B> {
         assert_eq!(out.len(), n_rows * self.config.vocab_size, "a logit a token of the vocabulary");
         let norm = self.norm(&self.output_norm, rows);
         self.backend.rms_norm(&workspace.hidden, norm, &mut workspace.normed);
+        if let Some(layer) = self.layers.first() {
+            self.backend.expect(&layer.query.weight); // of the next token
+        }
         self.backend.project(
             &workspace.normed,
             n_rows,
@@ -220,7 +223,7 @@ impl<B: Backend> Transformer<B> {
         n_tokens: usize,
         workspace: &mut Workspace<B>,
     ) {
-        self.backend.expect(&[&layer.down]);
+        self.backend.expect(&layer.down);
         let norm = self.norm(&layer.feed_forward_norm, 0..n_tokens);
         self.backend.rms_norm(&workspace.hidden, norm, &mut workspace.normed);
         self.backend.project(
@@ -234,7 +237,7 @@ impl<B: Backend> Transformer<B> {
         );
         let len = n_tokens * self.config.intermediate_size;
         self.backend.swiglu(&mut workspace.gate, &workspace.up, len);
-        self.backend.expect(&[next]);
+        self.backend.expect(next);
         self.add_projection(&layer.down, &workspace.gate, n_tokens, &mut workspace.hidden);
     }
 

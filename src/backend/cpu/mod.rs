@@ -18,7 +18,7 @@ use self::attention::Partials;
 use self::crew::Crew;
 use self::lookup::VoteBuffers;
 use self::pool::Grid;
-use self::project::{Expected, Inputs, QuantizedBuffer, takes_bytes};
+use self::project::{Inputs, QuantizedBuffer, takes_bytes};
 use self::simd::Isa;
 use self::simd::attend::Arithmetic;
 use self::simd::quantize::RowLayout;
@@ -41,7 +41,7 @@ pub struct CpuBackend {
 #[derive(Debug, Default)]
 struct SharedScratch {
     quantized: QuantizedBuffer,
-    expected: Expected,
+    expected: Option<Matrix>,
     partials: Partials,
     votes: VoteBuffers,
 }
@@ -145,12 +145,13 @@ impl Backend for CpuBackend {
             shared.quantized.fill(&self.crew, x, RowLayout { cols, n_terms });
         }
         let SharedScratch { quantized, expected, .. } = &*shared;
-        let inputs = Inputs { x, quantized, n_tokens, precision: self.precision, expected };
+        let (precision, expected) = (self.precision, expected.as_ref());
+        let inputs = Inputs { x, quantized, n_tokens, precision, expected };
         project::project(&self.crew, &inputs, outputs, write);
     }
 
-    fn expect(&self, weights: &[&Matrix]) {
-        self.shared().expected.note(&self.crew, weights);
+    fn expect(&self, weight: &Matrix) {
+        self.shared().expected = Some(weight.clone());
     }
 
     fn add_bias(&self, x: &mut Vec<f32>, bias: &Vec<f32>, n_rows: usize) {

@@ -5,9 +5,9 @@
 use std::ops::Range;
 
 use super::crew::{Crew, ProjectScratch};
-use super::pool::{Block, Grid, MAX_GRIDS, Worker};
+use super::pool::{Block, Grid, MAX_GRIDS};
 use super::simd::Isa;
-use super::simd::dot::{Ahead, DotRows, MAX_TOKENS};
+use super::simd::dot::{DotRows, MAX_TOKENS};
 use super::simd::panel::{FillPanel, PANEL_ROWS, PanelProduct};
 use super::simd::quantize::{Quantize, QuantizedRows, RowLayout};
 use super::simd::rows::{Dot, WidenRow};
@@ -17,7 +17,7 @@ use crate::backend::{Backend, Precision, Projection, Write};
 use crate::tensor::Matrix;
 
 /// Up to so many tokens weights are multiplied straight from the file, four tokens a pass; above,
-/// unpacking them into panels pays (measured on the default model's shapes; benches/kernels.rs).
+/// unpacking them into panels pays (measured on the default model's shapes).
 const MAX_DIRECT_TOKENS: usize = 12;
 
 /// Most weight rows of a task on the direct path. A task is a long run of memory, since short runs
@@ -71,36 +71,8 @@ pub struct Inputs<'a> {
     pub n_tokens: usize,
     /// How products are computed.
     pub precision: Precision,
-    /// What is read for the product after this one.
-    pub expected: &'a Expected,
-}
-
-/// For each thread, the weights that it will begin the product after the next with.
-#[derive(Debug, Default)]
-pub struct Expected(Vec<Ahead>);
-
-impl Expected {
-    /// The weights of that product.
-    pub fn note(&mut self, crew: &Crew, weights: &[&Matrix]) {
-        self.0.clear();
-        let Some(matrix) = weights.first() else { return };
-        let shares = (0..crew.pool.n_threads()).map(|worker| {
-            let n_rows = direct_rows_of_a_task(crew, matrix);
-            bytes_of_rows(matrix, worker * n_rows..(worker + 1) * n_rows)
-        });
-        self.0.extend(shares);
-    }
-
-    fn of(&self, worker: Worker) -> Ahead {
-        self.0.get(worker.0).copied().unwrap_or_default()
-    }
-}
-
-/// The rows that there are of `rows`.
-fn bytes_of_rows(matrix: &Matrix, rows: Range<usize>) -> Ahead {
-    let row_bytes = matrix.bytes.len() / matrix.rows.max(1);
-    let (first, end) = (rows.start.min(matrix.rows), rows.end.min(matrix.rows));
-    Ahead::of(&matrix.bytes[first * row_bytes..end * row_bytes])
+    /// The first weight of the product after this one, where it is known.
+    pub expected: Option<&'a Matrix>,
 }
 
 /// Whether products with `matrix` take quantised activations.
@@ -117,7 +89,9 @@ pub fn project<B: Backend<Buffer = Vec<f32>, Weight = Matrix>>(
 ) {
     let precision = inputs.precision;
     let n_tokens = inputs.n_tokens;
-    let mut tasks = Tasks { weights: [None; MAX_GRIDS], n_threads: crew.pool.n_threads() };
+    let expected = inputs.expected.map(|matrix| (matrix, direct_rows_of_a_task(crew, matrix)));
+    let n_threads = crew.pool.n_threads();
+    let mut tasks = Tasks { weights: [None; MAX_GRIDS], expected, n_threads };
     let mut grids = std::array::from_fn::<_, MAX_GRIDS, _>(|_| Grid::empty());
     for (i, Projection { weight, out }) in outputs.iter_mut().enumerate() {
         let col_step = rows_of_a_task(crew, weight, n_tokens, precision);
@@ -131,7 +105,7 @@ pub fn project<B: Backend<Buffer = Vec<f32>, Weight = Matrix>>(
     }
     crew.pool.run_blocks(&mut grids, &|worker, mut block| {
         let (matrix, _) = tasks.weights[block.grid].expect("because each grid has its weight");
-        let next = tasks.after(block.task).unwrap_or_else(|| inputs.expected.of(worker));
+        let next = tasks.after(block.task);
         let mut scratch = crew.scratch(worker);
         let scratch = &mut scratch.project;
         let stride = multiply(crew.isa, inputs, (matrix, &block.cols, next), scratch);
@@ -139,25 +113,39 @@ pub fn project<B: Backend<Buffer = Vec<f32>, Weight = Matrix>>(
     });
 }
 
-/// The tasks of a product: weight after weight.
-struct Tasks<'a> {
-    weights: [Option<(&'a Matrix, usize)>; MAX_GRIDS], // rows of a task
-    n_threads: usize,
+/// The tasks of a product, weight after weight, and of the product after it.
+#[derive(Clone, Copy)]
+pub struct Tasks<'a> {
+    /// Each with the rows of a task.
+    pub weights: [Option<(&'a Matrix, usize)>; MAX_GRIDS],
+    /// The first weight of the product after it, where it is known.
+    pub expected: Option<(&'a Matrix, usize)>,
+    /// Threads that take part.
+    pub n_threads: usize,
 }
 
-impl Tasks<'_> {
-    /// What the thread reads that task `task` belongs to, after it.
-    fn after(&self, task: usize) -> Option<Ahead> {
+impl<'a> Tasks<'a> {
+    /// What a thread reads after task `task` of its share: the weights of the share's next task,
+    /// or those that it begins the product after this one with.
+    pub fn after(&self, task: usize) -> &'a [u8] {
         let mut next = task + self.n_threads;
         for (matrix, n_rows) in self.weights.iter().flatten() {
             let n_tasks = matrix.rows.div_ceil(*n_rows);
             if next < n_tasks {
-                return Some(bytes_of_rows(matrix, next * n_rows..(next + 1) * n_rows));
+                return bytes_of_task(matrix, *n_rows, next);
             }
             next -= n_tasks;
         }
-        None
+        let thread = task % self.n_threads;
+        self.expected.map_or(&[], |(matrix, n_rows)| bytes_of_task(matrix, n_rows, thread))
     }
+}
+
+/// The weights of task `task`, of `n_rows` rows each; none where there is no such task.
+fn bytes_of_task(matrix: &Matrix, n_rows: usize, task: usize) -> &[u8] {
+    let row_bytes = matrix.bytes.len() / matrix.rows;
+    let row = |task: usize| (task * n_rows).min(matrix.rows);
+    &matrix.bytes[row(task) * row_bytes..row(task + 1) * row_bytes]
 }
 
 fn rows_of_a_task(crew: &Crew, matrix: &Matrix, n_tokens: usize, precision: Precision) -> usize {
@@ -179,7 +167,7 @@ fn direct_rows_of_a_task(crew: &Crew, matrix: &Matrix) -> usize {
 fn multiply(
     isa: Isa,
     inputs: &Inputs<'_>,
-    (matrix, rows, next): (&Matrix, &Range<usize>, Ahead),
+    (matrix, rows, next): (&Matrix, &Range<usize>, &[u8]),
     scratch: &mut ProjectScratch,
 ) -> usize {
     let precision = inputs.precision;
@@ -209,7 +197,7 @@ fn multiply(
 fn dot_bytes(
     isa: Isa,
     inputs: &Inputs<'_>,
-    (matrix, rows, next): (&Matrix, &Range<usize>, Ahead),
+    (matrix, rows, next): (&Matrix, &Range<usize>, &[u8]),
     scratch: &mut ProjectScratch,
 ) {
     scratch.unpacked.resize(matrix.cols);
@@ -221,7 +209,7 @@ fn dot_bytes(
             rows: rows.clone(),
             x: inputs.quantized.rows().tokens(token, n),
             out: &mut scratch.out[token * rows.len()..][..n * rows.len()],
-            next: if token + n < inputs.n_tokens { Ahead::default() } else { next },
+            next: if token + n < inputs.n_tokens { &[] } else { next }, // the same rows again
             unpacked: &mut scratch.unpacked,
         });
         token += n;
@@ -273,6 +261,7 @@ fn multiply_floats(
         c: &mut scratch.out,
         c_stride: n_cols,
         start: Start::Zero,
+        next: &[],
     });
 }
 

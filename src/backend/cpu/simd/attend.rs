@@ -252,12 +252,12 @@ impl<'a> Attend<'a> {
     ) {
         // SAFETY: the caller vouches for the instruction set.
         unsafe {
-            page::prefetch_start::<S>(self.next_page(page_idx));
             self.turn_queries(angles);
+            let next = self.next_page(page_idx);
             let n_rows = self.states.len();
             let (Scratch { turned, scores, .. }, mut step) = self.step(page_idx);
             let queries = &turned[..n_rows * step.head_dim];
-            step.add::<S, u16>(queries, (keys, values), scores);
+            step.add::<S, u16>(queries, (keys, values), (scores, next));
         }
     }
 
@@ -345,7 +345,7 @@ impl<'a> Attend<'a> {
             let Scratch { keys, values, scores, .. } = scratch;
             page::place_keys::<S>(layout, page, placement, offset_angles, keys);
             page::widen_values::<S>(layout, page, step.sight.n_keys, values);
-            step.add::<S, f32>(queries, (keys, values), scores);
+            step.add::<S, f32>(queries, (keys, values), (scores, &[]));
         }
     }
 }
@@ -359,15 +359,16 @@ impl PageStep<'_> {
         absent.fill(0.0);
     }
 
-    /// Adds the page to all rows, tile by tile, in floats.
+    /// Adds the page to all rows, tile by tile, in floats; `next` is asked for meanwhile.
     #[inline(always)]
     unsafe fn add<S: Simd, T: Element>(
         &mut self,
         queries: &[f32],
         (keys, values): (&[T], &[T]),
-        scores: &mut [f32],
+        (scores, next): (&mut [f32], &[u8]),
     ) {
         let (head_dim, page_len) = (self.head_dim, self.page_len);
+        let (next_keys, next_values) = next.split_at(next.len() / 2);
         for (tile, queries) in queries.chunks(TILE_ROWS * head_dim).enumerate() {
             let row = tile * TILE_ROWS;
             let n_tile = queries.len() / head_dim;
@@ -390,6 +391,7 @@ impl PageStep<'_> {
                     c: scores,
                     c_stride: page_len,
                     start: Start::Zero,
+                    next: if tile == 0 { next_keys } else { &[] },
                 }
                 .run::<S>();
                 for (i, factor) in factors.iter_mut().enumerate().take(n_tile) {
@@ -409,6 +411,7 @@ impl PageStep<'_> {
                     c: &mut self.out[row * head_dim..][..n_tile * head_dim],
                     c_stride: head_dim,
                     start: Start::Scaled(&factors),
+                    next: if tile == 0 { next_values } else { &[] },
                 }
                 .run::<S>();
             }

@@ -1,7 +1,7 @@
 //! How well does a page's best key match each query? The fine stage of a lookup.
 
 use super::attend::{Arithmetic, FEW_ROWS, Scratch};
-use super::page::{prefetch_start, widen_keys};
+use super::page::widen_keys;
 use super::pairs::{ColScales, PairProduct, ShortRows};
 use super::tile::{Element, Product, Start};
 use super::vector::{Kernel, Simd, TILE_ROWS};
@@ -43,12 +43,13 @@ impl Kernel for BestKey<'_> {
                     best_bytes::<S>(self.layout, rows, page, (scores, self.best));
                 }
                 (HeadPage::F16 { keys, .. }, _) if self.best.len() <= FEW_ROWS => {
-                    prefetch_start::<S>(self.next);
-                    best_floats::<S, u16>(self.layout, (self.queries, keys), (scores, self.best));
+                    let page = (keys, self.next);
+                    best_floats::<S, u16>(self.layout, self.queries, page, (scores, self.best));
                 }
                 _ => {
                     widen_keys::<S>(self.layout, self.page, room);
-                    best_floats::<S, f32>(self.layout, (self.queries, room), (scores, self.best));
+                    let page = (&room[..], self.next);
+                    best_floats::<S, f32>(self.layout, self.queries, page, (scores, self.best));
                 }
             }
         }
@@ -92,7 +93,8 @@ unsafe fn best_bytes<S: Simd>(
 #[inline(always)]
 unsafe fn best_floats<S: Simd, T: Element>(
     layout: PageLayout,
-    (queries, keys): (&[f32], &[T]),
+    queries: &[f32],
+    (keys, next): (&[T], &[u8]),
     (scores, best): (&mut [f32], &mut [f32]),
 ) {
     let (head_dim, page_len) = (layout.heads.head_dim, layout.page_len);
@@ -110,6 +112,7 @@ unsafe fn best_floats<S: Simd, T: Element>(
                 c: scores,
                 c_stride: page_len,
                 start: Start::Zero,
+                next: if tile == 0 { next } else { &[] },
             }
             .run::<S>();
             keep_best::<S>(scores, page_len, best);

@@ -33,39 +33,28 @@ pub struct DotRows<'a> {
     /// `[token][row]`
     pub out: &'a mut [f32],
     /// What this thread reads next; its beginning is asked for as the rows end.
-    pub next: Ahead,
+    pub next: &'a [u8],
     /// Reused between calls; resized for the columns.
     pub unpacked: &'a mut UnpackedRow,
 }
 
-/// Bytes that will be read: an address that need not be valid any more, and how many.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ahead {
-    address: usize,
-    len: usize,
-}
-
-impl Ahead {
-    /// These bytes.
-    pub fn of(bytes: &[u8]) -> Self {
-        Self { address: bytes.as_ptr().addr(), len: bytes.len() }
-    }
-}
-
 /// What a thread reads: rows, then something else.
 #[derive(Clone, Copy)]
-struct Stream {
-    rows: Ahead,
-    next: Ahead,
+struct Stream<'a> {
+    rows: &'a [u8],
+    next: &'a [u8],
 }
 
-impl Stream {
-    /// The address of a byte, counted from the first row.
+impl Stream<'_> {
+    /// The address of a byte, counted from the first row; for prefetching alone.
     #[inline(always)]
     fn address(&self, at: usize) -> *const u8 {
         let Self { rows, next } = self;
-        let begin = if at < rows.len { rows.address } else { next.address.wrapping_sub(rows.len) };
-        std::ptr::without_provenance(begin.wrapping_add(at))
+        if at < rows.len() {
+            rows.as_ptr().wrapping_add(at)
+        } else {
+            next.as_ptr().wrapping_add(at - rows.len())
+        }
     }
 }
 
@@ -74,7 +63,7 @@ impl Stream {
 struct Weights<'a> {
     rest: &'a [u8], // up to the end of the tensor
     row_bytes: usize,
-    stream: Stream,
+    stream: Stream<'a>,
 }
 
 impl Kernel for DotRows<'_> {
@@ -116,7 +105,10 @@ impl DotRows<'_> {
         let row_bytes = self.matrix.cols / 32 * B::BYTES;
         let n_rows = self.rows.len();
         let all = &self.matrix.bytes[self.rows.start * row_bytes..];
-        let stream = Stream { rows: Ahead::of(&all[..n_rows * row_bytes]), next: self.next };
+        let rows = &all[..n_rows * row_bytes];
+        // Where nothing is known to come, the rows again, which costs nothing: they are near.
+        let next = if self.next.is_empty() { rows } else { self.next };
+        let stream = Stream { rows, next };
         let mut row = 0;
         while row < n_rows {
             let weights = Weights { rest: &all[row * row_bytes..], row_bytes, stream };
@@ -131,9 +123,9 @@ impl DotRows<'_> {
                 }
             };
         }
-        for at in (PREFETCH_BYTES..self.next.len.min(NEXT_BYTES)).step_by(64) {
+        for at in (PREFETCH_BYTES..self.next.len().min(NEXT_BYTES)).step_by(64) {
             // SAFETY: prefetching takes any address.
-            unsafe { S::prefetch(stream.address(stream.rows.len + at)) }
+            unsafe { S::prefetch(stream.address(stream.rows.len() + at)) }
         }
     }
 
@@ -288,7 +280,7 @@ unsafe fn sum_steps<
     let Weights { rest: weights, row_bytes, stream } = weights;
     let n_blocks = x.layout.cols / 32;
     let step_bytes = S::BLOCKS * B::BYTES;
-    let done = weights.as_ptr().addr() - stream.rows.address;
+    let done = weights.as_ptr().addr() - stream.rows.as_ptr().addr();
     let n_whole = n_blocks / S::BLOCKS;
     // SAFETY: whole steps lie within the rows; quantised rows are padded to whole steps.
     unsafe {

@@ -247,15 +247,3 @@ unsafe fn widen_halves<S: Simd>(x: &[u16], out: &mut [f32]) {
         unsafe { S::store(out.as_mut_ptr().add(i), S::load_f16(x.as_ptr().add(i))) }
     }
 }
-
-/// Asks for the beginning of a page's part: pages lie apart, and the hardware's prefetcher needs
-/// some lines to get going.
-#[inline(always)]
-pub fn prefetch_start<S: Simd>(bytes: &[u8]) {
-    /// Lines of 64 bytes.
-    const LINES: usize = 32;
-    for line in 0..LINES {
-        // SAFETY: prefetching takes any address.
-        unsafe { S::prefetch(bytes.as_ptr().wrapping_add(64 * line)) }
-    }
-}

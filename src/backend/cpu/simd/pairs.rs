@@ -6,7 +6,7 @@
 //! are loaded: keys and values that are kept as bytes are multiplied where they lie. Attention uses
 //! it for `queries * keys^T` and for `weights * values`.
 
-use super::tile::Start;
+use super::tile::{Ahead, Start};
 use super::vector::{Kernel, Simd, TILE_ROWS};
 
 /// Most pairs summed in integers before the sums become floats.
@@ -143,7 +143,7 @@ impl<T: PairElement> PairProduct<'_, T> {
                 unsafe {
                     let mut tile = self.tile_at(c, row, col);
                     if (row, col) == (0, 0) {
-                        tile.lines_a_pair = self.next.len().div_ceil(64 * self.n_pairs.max(1));
+                        tile.ahead = Ahead::over(self.next, self.n_pairs);
                     }
                     match (is_wide, left) {
                         (true, TILE_ROWS..) => tile.run_wide::<S, TILE_ROWS>(),
@@ -183,8 +183,7 @@ impl<T: PairElement> PairProduct<'_, T> {
                 col_scales: self.col_scales,
                 c: c.add(row * self.c_stride + col),
                 c_stride: self.c_stride,
-                next: self.next.as_ptr(),
-                lines_a_pair: 0,
+                ahead: Ahead::NOTHING,
                 factors: match self.start {
                     Start::Zero => None,
                     Start::Scaled(factors) => Some(factors.as_ptr().add(row)),
@@ -207,8 +206,7 @@ struct Tile<'a, T> {
     c: *mut f32,
     c_stride: usize,
     factors: Option<*const f32>,
-    next: *const u8,
-    lines_a_pair: usize, // of 64 bytes, to be asked for
+    ahead: Ahead,
 }
 
 impl<T: PairElement> Tile<'_, T> {
@@ -238,9 +236,7 @@ impl<T: PairElement> Tile<'_, T> {
                 let mut sums = [[S::zero_i(); VECTORS]; ROWS];
                 for pair in first..last {
                     let b_row = self.b.add(2 * pair * self.b_stride);
-                    for line in pair * self.lines_a_pair..(pair + 1) * self.lines_a_pair {
-                        S::prefetch(self.next.wrapping_add(64 * line));
-                    }
+                    self.ahead.ask::<S>(pair);
                     let mut b = [S::zero_i(); VECTORS];
                     for (v, b) in b.iter_mut().enumerate() {
                         *b = T::load::<S>(b_row.add(2 * v * S::LANES));

@@ -65,6 +65,8 @@ pub struct Product<'a, T> {
     pub c_stride: usize,
     /// What the sums start from.
     pub start: Start<'a>,
+    /// Asked for meanwhile, since what is read next lies elsewhere.
+    pub next: &'a [u8],
 }
 
 impl<T: Element> Kernel for Product<'_, T> {
@@ -100,7 +102,10 @@ impl<T: Element> Product<'_, T> {
                 let is_wide = self.n_cols - col >= wide;
                 // SAFETY: the tile lies inside the matrices, whose lengths `run` has checked.
                 unsafe {
-                    let tile = self.tile_at(c, row, col);
+                    let mut tile = self.tile_at(c, row, col);
+                    if (row, col) == (0, 0) {
+                        tile.ahead = Ahead::over(self.next, self.depth);
+                    }
                     match (is_wide, left) {
                         (true, TILE_ROWS..) => tile.run_wide::<S, TILE_ROWS>(),
                         (true, 3..) => tile.run_wide::<S, 3>(),
@@ -136,6 +141,7 @@ impl<T: Element> Product<'_, T> {
                 b_stride: self.b_stride,
                 c: c.add(row * self.c_stride + col),
                 c_stride: self.c_stride,
+                ahead: Ahead::NOTHING,
                 factors: match self.start {
                     Start::Zero => None,
                     Start::Scaled(factors) => Some(factors.as_ptr().add(row)),
@@ -155,7 +161,43 @@ struct Tile<T> {
     c: *mut f32,
     c_stride: usize,
     factors: Option<*const f32>,
+    ahead: Ahead,
 }
+
+/// Cache lines to be asked for, some in each turn of a loop.
+#[derive(Clone, Copy)]
+pub struct Ahead {
+    first: *const u8,
+    lines_a_turn: usize,
+}
+
+impl Ahead {
+    /// None.
+    pub const NOTHING: Self = Self { first: std::ptr::null(), lines_a_turn: 0 };
+
+    /// Those of `bytes`, spread over `n_turns`.
+    #[inline(always)]
+    pub fn over(bytes: &[u8], n_turns: usize) -> Self {
+        Self {
+            first: bytes.as_ptr(),
+            lines_a_turn: bytes.len().div_ceil(CACHE_LINE * n_turns.max(1)),
+        }
+    }
+
+    /// Asks for those of turn `turn`.
+    ///
+    /// # Safety
+    /// As `Simd`.
+    #[inline(always)]
+    pub unsafe fn ask<S: Simd>(self, turn: usize) {
+        for line in turn * self.lines_a_turn..(turn + 1) * self.lines_a_turn {
+            // SAFETY: prefetching takes any address; the caller vouches for the instruction set.
+            unsafe { S::prefetch(self.first.wrapping_add(CACHE_LINE * line)) }
+        }
+    }
+}
+
+const CACHE_LINE: usize = 64;
 
 impl<T: Element> Tile<T> {
     #[inline(always)]
@@ -186,6 +228,7 @@ impl<T: Element> Tile<T> {
             }
             for k in 0..self.depth {
                 let b_row = self.b.add(k * self.b_stride);
+                self.ahead.ask::<S>(k);
                 let mut b = [S::splat(0.0); VECTORS];
                 for (v, b) in b.iter_mut().enumerate() {
                     *b = T::load::<S>(b_row.add(v * S::LANES));

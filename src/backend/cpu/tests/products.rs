@@ -3,11 +3,12 @@
 use fastrand::Rng;
 
 use super::{ROUNDING, Weights, backends, floats};
+use crate::backend::cpu::project::Tasks;
 use crate::backend::cpu::simd::Isa;
 use crate::backend::cpu::simd::unpack::{Unpack, UnpackedRow, group_of};
 use crate::backend::{Backend, Precision, Projection, Write};
 use crate::ids::TokenId;
-use crate::tensor::DType;
+use crate::tensor::{DType, Matrix};
 
 const ROWS: [usize; 4] = [1, 5, 33, 100];
 const TOKENS: [usize; 8] = [1, 2, 3, 4, 5, 12, 13, 40];
@@ -139,6 +140,7 @@ fn check_products(dtype: DType, cols: usize) {
                         out.clone()
                     };
                     let added = project(Write::Add);
+                    backend.expect(&matrix); // changes nothing
                     expected.check(&added, &before, n_rows, &case);
                     expected.check(&project(Write::Set), &zeros, n_rows, &case);
                 }
@@ -225,5 +227,38 @@ fn rows_of_an_embedding_come_out_as_they_are_stored() {
                 assert_eq!(out, weights.row(row), "{dtype} {backend:?}");
             }
         }
+    }
+}
+
+/// What the tasks say that a thread reads next is what the pool gives it next: task `w`, `w + n`
+/// and so on of all weights, then its first of the product after.
+#[test]
+fn a_thread_is_told_the_weights_of_its_next_task() {
+    let mut rng = Rng::with_seed(8);
+    let matrix = |rows, rng: &mut Rng| Weights::random(DType::Q4_1, rows, 64, rng).matrix(rows);
+    let (a, b) = (matrix(44, &mut rng), matrix(9, &mut rng));
+    let after = matrix(21, &mut rng);
+    for n_threads in 1..=4 {
+        let weights = [Some((&a, 12)), Some((&b, 8)), None, None];
+        let tasks = Tasks { weights, expected: Some((&after, 8)), n_threads };
+        let of = |matrix: &'_ Matrix, rows: [usize; 2]| {
+            let row_bytes = matrix.bytes.len() / matrix.rows;
+            matrix.bytes[rows[0] * row_bytes..rows[1] * row_bytes].to_vec()
+        };
+        let all = [
+            of(&a, [0, 12]),
+            of(&a, [12, 24]),
+            of(&a, [24, 36]),
+            of(&a, [36, 44]),
+            of(&b, [0, 8]),
+            of(&b, [8, 9]),
+        ];
+        let firsts = [of(&after, [0, 8]), of(&after, [8, 16]), of(&after, [16, 21]), Vec::new()];
+        for task in 0..all.len() {
+            let next = all.get(task + n_threads).unwrap_or(&firsts[task % n_threads]);
+            assert_eq!(tasks.after(task), next, "task {task} of {n_threads} threads");
+        }
+        let nothing_known = Tasks { expected: None, ..tasks };
+        assert!(nothing_known.after(all.len() - 1).is_empty());
     }
 }

@@ -194,6 +194,7 @@ fn check_tile((n_rows, depth, n_cols): (usize, usize, usize), rng: &mut Rng) {
             }
         }
         let b_halved: Vec<u16> = b.iter().map(|x| f16::from_f32(*x).to_bits()).collect();
+        let asked_for = vec![0; rng.usize(0..9000)];
         for isa in Isa::under_test() {
             let (mut found, mut found_halved) = (c.clone(), c.clone());
             let a = &a[..];
@@ -209,6 +210,7 @@ fn check_tile((n_rows, depth, n_cols): (usize, usize, usize), rng: &mut Rng) {
                 c,
                 c_stride,
                 start,
+                next: &asked_for,
             });
             let (b, c) = (&b_halved[..], &mut found_halved[..]);
             isa.run(Product {
@@ -222,6 +224,7 @@ fn check_tile((n_rows, depth, n_cols): (usize, usize, usize), rng: &mut Rng) {
                 c,
                 c_stride,
                 start,
+                next: &asked_for,
             });
             assert_eq!(found, found_halved, "{n_rows} x {depth} x {n_cols}, {}", isa.name());
             // Whole numbers: exact. What lies between the rows is not touched.
