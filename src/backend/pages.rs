@@ -39,6 +39,19 @@ pub enum KvType {
     Int8,
 }
 
+impl KvType {
+    /// Each of them, the default first.
+    pub const ALL: [Self; 2] = [Self::Int8, Self::F16];
+
+    /// As flags and files name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F16 => "f16",
+            Self::Int8 => "int8",
+        }
+    }
+}
+
 /// Dimensions of a key that share a scale.
 pub const KEY_GROUP: usize = 16;
 

@@ -1,5 +1,6 @@
 //! `mneme inspect`: what is in a model's files?
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -9,7 +10,9 @@ use super::failure::Failure;
 use super::interrupt::Interrupt;
 use super::output::{harmless, print, print_json};
 use super::{numbers, opening};
-use crate::model::{ChatTemplate, Model, ModelError, ModelSummary};
+use crate::backend::{KvType, PageLayout};
+use crate::memory::MemoryConfig;
+use crate::model::{ChatTemplate, Model, ModelConfig, ModelError, ModelSummary};
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -32,7 +35,8 @@ struct Report {
     weight_bytes: u64,
     /// Element types, the largest share first.
     types: Vec<Share>,
-    key_value_bytes_per_token: u64,
+    /// Of all layers, by `--kv-type`.
+    key_value_bytes_per_token: BTreeMap<&'static str, usize>,
     chat_template: bool,
 }
 
@@ -53,6 +57,8 @@ pub(super) fn run(args: InspectArgs, interrupt: &Interrupt) -> Result<(), Failur
 
 fn report(summary: ModelSummary) -> Report {
     let config = summary.config;
+    let key_value =
+        KvType::ALL.map(|kv_type| (kv_type.name(), layout(&config, kv_type).bytes_per_token()));
     let types = summary.types.iter().map(|share| Share {
         dtype: share.dtype.to_string(),
         tensors: share.n_tensors,
@@ -75,8 +81,17 @@ fn report(summary: ModelSummary) -> Report {
         parameters: summary.n_parameters,
         weight_bytes: summary.weight_bytes,
         types: types.collect(),
-        key_value_bytes_per_token: summary.key_value_bytes_per_token,
+        key_value_bytes_per_token: key_value.into(),
         chat_template: summary.chat_template == ChatTemplate::Present,
+    }
+}
+
+fn layout(config: &ModelConfig, kv_type: KvType) -> PageLayout {
+    PageLayout {
+        heads: config.heads(),
+        n_layers: config.n_layers,
+        page_len: MemoryConfig::default().unit_tokens,
+        kv_type,
     }
 }
 
@@ -86,6 +101,10 @@ impl Report {
             format!(", sliding window of {}", numbers::count(window))
         });
         let template = if self.chat_template { "present" } else { "missing: completes text only" };
+        let key_value = self.key_value_bytes_per_token.iter();
+        let key_value: Vec<_> =
+            key_value.map(|(name, n)| format!("{} as {name}", numbers::bytes(*n as u64))).collect();
+        let key_value = key_value.join(", ");
         let mut table = format!(
             "model          {} ({}, {})\n\
              file           {}\n\
@@ -93,7 +112,7 @@ impl Report {
              layers         {} of width {}, inner width {}\n\
              heads          {} for queries, {} for keys and values, of {} dimensions\n\
              vocabulary     {}\n\
-             key/value      {} a token as f16\n\
+             key/value      {} a token\n\
              chat template  {template}\n\
              weights        {} parameters, {}\n",
             harmless(&self.name),
@@ -108,7 +127,7 @@ impl Report {
             self.kv_heads,
             self.head_dim,
             numbers::count_of(self.vocab_size, "token"),
-            numbers::bytes(self.key_value_bytes_per_token),
+            key_value,
             numbers::count(self.parameters as usize),
             numbers::bytes(self.weight_bytes),
         );

@@ -175,15 +175,15 @@ impl ValueEnum for Positions {
 
 impl ValueEnum for KvType {
     fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Int8, Self::F16]
+        &Self::ALL
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(match self {
-            Self::Int8 => PossibleValue::new("int8")
-                .help("Bytes with a scale for each token and head: half the memory of f16"),
-            Self::F16 => PossibleValue::new("f16").help("Halves"),
-        })
+        let help = match self {
+            Self::Int8 => "Bytes with scales: half the memory of f16",
+            Self::F16 => "Halves",
+        };
+        Some(PossibleValue::new(self.name()).help(help))
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::arch::Architecture;
 use super::rope::RopeConfig;
+use crate::backend::HeadShape;
 
 /// The shape of a decoder-only transformer.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,8 +37,13 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Elements of the keys and values of one token in all layers.
-    pub fn key_value_elements_per_token(&self) -> u64 {
-        2 * self.n_layers as u64 * self.n_kv_heads as u64 * self.head_dim as u64
+    /// Sizes of the attention heads.
+    pub fn heads(&self) -> HeadShape {
+        HeadShape {
+            n_heads: self.n_heads,
+            n_kv_heads: self.n_kv_heads,
+            head_dim: self.head_dim,
+            n_pairs: self.rope.inverse_frequencies.len(),
+        }
     }
 }

@@ -7,9 +7,6 @@ use super::error::ModelError;
 use super::load::{Model, ModelSource, folder_has_chat_template};
 use crate::tensor::DType;
 
-/// Bytes of an f16.
-const F16_BYTES: u64 = 2;
-
 /// What is in a model's files.
 #[derive(Clone, Debug)]
 pub struct ModelSummary {
@@ -25,8 +22,6 @@ pub struct ModelSummary {
     pub weight_bytes: u64,
     /// Which element types take how much, largest first.
     pub types: Vec<TypeShare>,
-    /// Keys and values of one token in all layers, as f16.
-    pub key_value_bytes_per_token: u64,
     /// Whether the files say how a conversation becomes text.
     pub chat_template: ChatTemplate,
 }
@@ -71,7 +66,6 @@ impl Model {
             n_parameters: self.source.tensors().iter().map(|t| t.n_elements() as u64).sum(),
             weight_bytes: types.iter().map(|share| share.bytes).sum(),
             types,
-            key_value_bytes_per_token: self.config.key_value_elements_per_token() * F16_BYTES,
             chat_template: if has_template { ChatTemplate::Present } else { ChatTemplate::Missing },
         })
     }

@@ -81,12 +81,7 @@ impl<B: Backend> Transformer<B> {
 
     /// Sizes of the attention heads.
     pub fn heads(&self) -> HeadShape {
-        HeadShape {
-            n_heads: self.config.n_heads,
-            n_kv_heads: self.config.n_kv_heads,
-            head_dim: self.config.head_dim,
-            n_pairs: self.config.rope.inverse_frequencies.len(),
-        }
+        self.config.heads()
     }
 
     /// The rotation of the heads.

@@ -210,7 +210,6 @@ fn a_summary_counts_what_the_files_hold() {
     assert_eq!(summary.weight_bytes, matrices / 32 * 34 + vectors * 4);
     assert_eq!(summary.types[0].dtype, DType::Q8_0);
     assert_eq!((summary.types[0].n_tensors, summary.types[1].n_tensors), (15, 5));
-    assert_eq!(summary.key_value_bytes_per_token, 2 * 2 * 2 * 16 * 2);
     assert_eq!((summary.container, summary.chat_template), ("GGUF", ChatTemplate::Present));
 
     tiny.write_folder(scratch.path(), 2);

@@ -1,6 +1,6 @@
 //! Is a model's file summed up truly?
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{check_refused, run};
 use crate::fixtures::{ScratchFolder, default_model};
@@ -9,12 +9,14 @@ use crate::fixtures::{ScratchFolder, default_model};
 fn the_default_model_is_summed_up() {
     let model = default_model().display().to_string();
     let report = run(&["inspect", &model, "--json"]).json();
+    let elements = 30 * 3 * 64;
+    let int8 = 2 * elements + 30 * 3 * (64 / 16 * 2 + 4);
     let expected: [(&str, Value); 6] = [
         ("architecture", "llama".into()),
         ("layers", 30.into()),
         ("kv_heads", 3.into()),
         ("trained_tokens", 8192.into()),
-        ("key_value_bytes_per_token", (2 * 30 * 3 * 64 * 2).into()),
+        ("key_value_bytes_per_token", json!({ "int8": int8, "f16": 2 * 2 * elements })),
         ("chat_template", true.into()),
     ];
     for (key, value) in expected {
@@ -22,7 +24,9 @@ fn the_default_model_is_summed_up() {
     }
     assert_eq!(report["types"][0]["dtype"], "Q4_1");
     let people = run(&["inspect", &model]).stdout;
-    for words in ["llama", "8,192 tokens", "Q4_1", "present", "134,515,008 parameters"] {
+    for words in
+        ["llama", "8,192 tokens", "Q4_1", "present", "12.6 kB as int8", "134,515,008 parameters"]
+    {
         assert!(people.contains(words), "{people} lacks {words}");
     }
 }
