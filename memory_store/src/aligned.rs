@@ -51,6 +51,16 @@ impl AlignedBytes {
         let _ = map.advise(memmap2::Advice::HugePage);
         Ok(Self { memory: Memory::Mapped(map), len })
     }
+
+    /// A copy.
+    ///
+    /// # Errors
+    /// When the system has no memory for it.
+    pub fn try_clone(&self) -> Result<Self, StoreError> {
+        let mut copy = Self::zeroed(self.len)?;
+        copy.copy_from_slice(self);
+        Ok(copy)
+    }
 }
 
 impl Deref for AlignedBytes {

@@ -6,6 +6,8 @@
 //! slab 1  | record n | pad | ...                       n = a power of two, so id -> slab is a shift
 //! ```
 
+use std::sync::Arc;
+
 use crate::{AlignedBytes, RECORD_ALIGN, Record, RecordId, StoreError, UnitStore};
 
 /// What a slab aims to hold, in bytes: some huge pages.
@@ -18,8 +20,9 @@ pub struct InMemoryStore {
     stride: usize,
     /// A slab holds `1 << slab_shift` records.
     slab_shift: u32,
-    /// `[slab][record][stride]`; every slab but the last is full.
-    slabs: Vec<AlignedBytes>,
+    /// `[slab][record][stride]`; every slab but the last is full, and so the only one that is not
+    /// shared with forks.
+    slabs: Vec<Arc<AlignedBytes>>,
     n_records: usize,
 }
 
@@ -42,7 +45,7 @@ impl InMemoryStore {
     /// Opens a new last slab.
     fn add_slab(&mut self) -> Result<(), StoreError> {
         let wanted_bytes = self.stride.saturating_mul(1 << self.slab_shift);
-        self.slabs.push(AlignedBytes::zeroed(wanted_bytes)?);
+        self.slabs.push(Arc::new(AlignedBytes::zeroed(wanted_bytes)?));
         Ok(())
     }
 }
@@ -60,6 +63,7 @@ impl UnitStore for InMemoryStore {
         }
         let at = (self.n_records & ((1 << self.slab_shift) - 1)) * self.stride;
         let slab = self.slabs.last_mut().expect("because a slab was just made sure of");
+        let slab = Arc::get_mut(slab).expect("because only full slabs are shared");
         slab[at..at + record.len()].copy_from_slice(record);
         self.n_records += 1;
         Ok(id)
@@ -74,6 +78,19 @@ impl UnitStore for InMemoryStore {
         let slab = &self.slabs[idx >> self.slab_shift];
         let at = (idx & ((1 << self.slab_shift) - 1)) * self.stride;
         Ok(Record::new(&slab[at..at + self.record_bytes]))
+    }
+
+    fn fork(&self) -> Result<Box<dyn UnitStore>, StoreError> {
+        let n_full = self.n_records >> self.slab_shift;
+        let mut slabs = self.slabs[..n_full].to_vec();
+        let n_rest = self.n_records - (n_full << self.slab_shift);
+        if n_rest > 0 {
+            let mut slab = AlignedBytes::zeroed(self.stride << self.slab_shift)?;
+            let used = n_rest * self.stride;
+            slab[..used].copy_from_slice(&self.slabs[n_full][..used]);
+            slabs.push(Arc::new(slab));
+        }
+        Ok(Box::new(Self { slabs, ..*self }))
     }
 
     #[inline]
@@ -128,6 +145,29 @@ mod tests {
             store.append(&record(number, 100_000)).unwrap();
         }
         assert_eq!(store.read(RecordId(0)).unwrap().as_ptr() as usize, place);
+    }
+
+    #[test]
+    fn a_fork_has_the_records_and_goes_its_own_way() {
+        for n_records in [0, 1, 100, 128, 200, 256] {
+            let mut store = InMemoryStore::new(100_000).unwrap(); // 128 of them a slab
+            for number in 0..n_records {
+                store.append(&record(number, 100_000)).unwrap();
+            }
+            let mut fork = store.fork().unwrap();
+            store.append(&record(7, 100_000)).unwrap();
+            fork.append(&record(11, 100_000)).unwrap();
+            fork.append(&record(13, 100_000)).unwrap();
+            assert_eq!((store.len(), fork.len()), (n_records + 1, n_records + 2));
+            for number in 0..n_records {
+                let id = RecordId(number as u32);
+                assert_eq!(&*store.read(id).unwrap(), record(number, 100_000));
+                assert_eq!(&*fork.read(id).unwrap(), record(number, 100_000));
+            }
+            let last = RecordId(n_records as u32);
+            assert_eq!(&*store.read(last).unwrap(), record(7, 100_000));
+            assert_eq!(&*fork.read(last).unwrap(), record(11, 100_000));
+        }
     }
 
     #[test]

@@ -32,6 +32,13 @@ pub trait UnitStore: Send + Sync {
     /// When no such record was appended here.
     fn read(&self, id: RecordId) -> Result<Record<'_>, StoreError>;
 
+    /// A store with the same records, which from now on goes its own way. Records are shared, not
+    /// copied, but for the few that are not in a full run of them yet.
+    ///
+    /// # Errors
+    /// When there is no memory for what is copied.
+    fn fork(&self) -> Result<Box<dyn UnitStore>, StoreError>;
+
     /// Records appended so far; the next one gets this number.
     fn len(&self) -> usize;
 
