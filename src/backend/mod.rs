@@ -10,6 +10,8 @@ mod pages;
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::TokenId;
 use crate::tensor::Matrix;
 
@@ -75,9 +77,44 @@ pub struct AttendStep<'a> {
     pub page_masses: Option<&'a mut [f32]>,
 }
 
+/// What a head's scores count for in a lookup's vote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Vote {
+    /// Each query's softmax over units: heads with large logits do not drown the others
+    /// (TokenSelect, arXiv 2411.02886).
+    #[default]
+    Soft,
+    /// The scores themselves, as InfLLM adds them up.
+    Raw,
+}
+
+/// What the coarse stage of a lookup scores queries against.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Representatives {
+    /// Keys that stand for others, `[head_dim]`: scores are products.
+    #[default]
+    Keys,
+    /// Element-wise maxima, then minima, of several keys, `[2][head_dim]`: scores are what no key
+    /// between them exceeds (Quest, arXiv 2406.10774).
+    Bounds,
+}
+
+impl Representatives {
+    /// Elements of a representative.
+    pub fn width(self, head_dim: usize) -> usize {
+        match self {
+            Self::Keys => head_dim,
+            Self::Bounds => 2 * head_dim,
+        }
+    }
+}
+
 /// Queries prepared for a lookup; see [`Backend::prepare_lookup`].
 #[derive(Debug, Default)]
 pub struct LookupQueries {
+    /// What scores count for.
+    pub vote: Vote,
     /// `[head of the group][head_dim]`: scratch.
     pub mean: Vec<f32>,
     /// Rows of a KV head: groups of tokens times query heads of the group.
@@ -92,7 +129,8 @@ pub struct LookupQueries {
     pub shorts: Vec<i16>,
     /// `[kv_head][row]`: what a step of `shorts` is worth.
     pub short_scales: Vec<f32>,
-    /// Shape as of `rows`: rotated for segments' means, as bytes.
+    /// `[kv_head][token group][head of the group][width]`, the width that of representatives:
+    /// rotated for them, as bytes. For bounds: what of a query is positive, then what is negative.
     pub bytes: Vec<i8>,
     /// `[kv_head][row]`: what a byte's step is worth.
     pub scales: Vec<f32>,
@@ -100,12 +138,12 @@ pub struct LookupQueries {
     pub sums: Vec<i32>,
 }
 
-/// The segment means of one layer and KV head, sixteen units side by side.
+/// The representatives of one layer and KV head, sixteen units side by side.
 #[derive(Clone, Copy, Debug)]
 pub struct SegmentsView<'a> {
-    /// Segments of a unit.
+    /// Representatives of a unit, one a segment.
     pub n_segments: usize,
-    /// `[block][segment][head_dim / 4][16][4]`, each byte a value in units of its scale + 128.
+    /// `[block][segment][width / 4][16][4]`, each byte a value in units of its scale + 128.
     pub means: &'a [u8],
     /// `[block][segment][16]`
     pub scales: &'a [f32],
@@ -225,6 +263,10 @@ pub struct LookupStep<'a> {
     pub n_tokens: usize,
     /// Tokens whose queries are averaged: 1 for a vote of each.
     pub group_len: usize,
+    /// What scores count for.
+    pub vote: Vote,
+    /// What the coarse stage scores queries against.
+    pub representatives: Representatives,
     /// Cosines of the pairs at the far distance, then their sines: for segments' means, which are
     /// not rotated.
     pub segment_angles: &'a [f32],

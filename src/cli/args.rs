@@ -9,8 +9,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use super::failure::Failure;
 use super::input::Source;
 use super::settings::{Activations, Settings, share, temperature};
-use crate::backend::KvType;
-use crate::memory::{AttentionMode, MemoryConfig, Positions};
+use crate::backend::{KvType, Vote};
+use crate::memory::{AttentionMode, LookupPolicy, MemoryConfig, Positions};
 
 /// A memory for language models, far longer than their context window
 #[derive(Debug, Parser)]
@@ -227,6 +227,18 @@ struct MemoryFlags {
     /// While reading: tokens that look up units together; 0 looks up nothing
     #[arg(long, value_name = "N")]
     read_query_tokens: Option<usize>,
+    /// While a question is taken in: tokens that look up units together
+    #[arg(long, value_name = "N")]
+    ask_query_tokens: Option<usize>,
+    /// By what units are chosen
+    #[arg(long, value_name = "POLICY")]
+    lookup: Option<LookupPolicy>,
+    /// What the scores of a head count for
+    #[arg(long, value_name = "VOTE")]
+    vote: Option<Vote>,
+    /// With --attention clipped: the distance that nothing exceeds
+    #[arg(long, value_name = "N")]
+    clip_tokens: Option<usize>,
     /// At which positions retrieved units are read
     #[arg(long, value_name = "WHERE")]
     positions: Option<Positions>,
@@ -297,6 +309,10 @@ impl MemoryFlags {
         put(&mut memory.chunk_tokens, &self.chunk_tokens);
         put(&mut memory.answer_chunk_tokens, &self.answer_chunk_tokens);
         put(&mut memory.read_query_tokens, &self.read_query_tokens);
+        put(&mut memory.ask_query_tokens, &self.ask_query_tokens);
+        put(&mut memory.lookup, &self.lookup);
+        put(&mut memory.vote, &self.vote);
+        put(&mut memory.clip_tokens, &self.clip_tokens);
         put(&mut memory.positions, &self.positions);
         put(&mut memory.kv_type, &self.kv_type);
     }

@@ -9,10 +9,10 @@ use clap::builder::PossibleValue;
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
-use crate::backend::{KvType, Precision};
+use crate::backend::{KvType, Precision, Vote};
 use crate::engine::{AtEnd, EngineOptions, GenerateOptions};
 use crate::hub::DEFAULT_MODEL;
-use crate::memory::{AttentionMode, MemoryConfig, Positions};
+use crate::memory::{AttentionMode, LookupPolicy, MemoryConfig, Positions};
 
 /// Everything that can be set, as a configuration file has it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -140,7 +140,7 @@ impl From<Activations> for Precision {
 
 impl ValueEnum for AttentionMode {
     fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Retrieval, Self::Window, Self::Full]
+        &[Self::Retrieval, Self::Window, Self::Full, Self::Clipped]
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
@@ -152,6 +152,43 @@ impl ValueEnum for AttentionMode {
             }
             Self::Full => PossibleValue::new("full")
                 .help("Every token; slows down as the text grows, and fails beyond trained length"),
+            Self::Clipped => PossibleValue::new("clipped")
+                .help("Every token, none as further away than clip-tokens; slows down as well"),
+        })
+    }
+}
+
+impl ValueEnum for LookupPolicy {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::TwoStage, Self::Segments, Self::Bound, Self::Exact, Self::None]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::TwoStage => PossibleValue::new("two-stage")
+                .help("Segments' mean keys name candidates, of which the best exact key decides"),
+            Self::Segments => PossibleValue::new("segments").help("Segments' mean keys alone"),
+            Self::Bound => {
+                PossibleValue::new("bound").help("What no key of a segment exceeds (Quest)")
+            }
+            Self::Exact => {
+                PossibleValue::new("exact").help("The best exact key of every unit; reads all keys")
+            }
+            Self::None => PossibleValue::new("none").help("Nothing is retrieved (StreamingLLM)"),
+        })
+    }
+}
+
+impl ValueEnum for Vote {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Soft, Self::Raw]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Soft => PossibleValue::new("soft")
+                .help("Each query's softmax over units, so that no head drowns the others"),
+            Self::Raw => PossibleValue::new("raw").help("The scores themselves (InfLLM)"),
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::KvType;
+use crate::backend::{KvType, Representatives, Vote};
 
 /// What distant context becomes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,27 @@ pub enum AttentionMode {
     Window,
     /// It stays in the window: every key is attended at its true position. The oracle.
     Full,
+    /// The same, but what is further away than `clip_tokens` is attended as if it were just so far:
+    /// what a model can do with every key at distances that it knows. By pages of a unit's length.
+    Clipped,
+}
+
+/// By what a layer chooses the units that it retrieves (DESIGN.md, section 2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LookupPolicy {
+    /// Segments' mean keys name candidates, of which the best exact key decides.
+    #[default]
+    TwoStage,
+    /// Segments' mean keys alone.
+    Segments,
+    /// Segments' largest and smallest elements: what no key of them exceeds (Quest, arXiv
+    /// 2406.10774).
+    Bound,
+    /// The best exact key of every unit: reads all keys. The oracle of the others.
+    Exact,
+    /// Nothing is retrieved (StreamingLLM, arXiv 2309.17453), though units are kept.
+    None,
 }
 
 /// At which positions retrieved units are read (DESIGN.md, section 3).
@@ -30,7 +51,18 @@ pub enum Positions {
     Fixed,
 }
 
-/// Most units whose keys one lookup reads.
+/// What a chunk of tokens is for, which decides how it looks up units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Taking in a document: queries vote in groups, or nothing is looked up.
+    Reading,
+    /// A question: each token votes.
+    Asking,
+    /// An answer: each token votes, and what it attends to is tallied as evidence.
+    Answering,
+}
+
+/// Most units whose keys one lookup reads, but for the exact one.
 pub const MAX_CANDIDATES: usize = 1024;
 
 /// Sizes of the memory, in tokens unless the name says otherwise.
@@ -58,6 +90,14 @@ pub struct MemoryConfig {
     pub answer_chunk_tokens: usize,
     /// While a document is read: tokens whose mean query looks up units; 0 looks up nothing.
     pub read_query_tokens: usize,
+    /// While a question is taken in: tokens whose mean query looks up units.
+    pub ask_query_tokens: usize,
+    /// By what units are chosen.
+    pub lookup: LookupPolicy,
+    /// What the scores of a head count for.
+    pub vote: Vote,
+    /// The distance that nothing exceeds, for [`AttentionMode::Clipped`].
+    pub clip_tokens: usize,
     /// Placement of retrieved units.
     pub positions: Positions,
     /// How keys and values are kept.
@@ -77,6 +117,10 @@ impl Default for MemoryConfig {
             chunk_tokens: 256,
             answer_chunk_tokens: 4,
             read_query_tokens: 16,
+            ask_query_tokens: 1,
+            lookup: LookupPolicy::default(),
+            vote: Vote::default(),
+            clip_tokens: 4096,
             positions: Positions::Contiguous,
             kv_type: KvType::default(),
         }
@@ -157,6 +201,13 @@ impl MemoryConfig {
             self.candidates_per_unit,
             "must be between 1 and 64",
         )?;
+        demand(self.ask_query_tokens > 0, "ask-query-tokens", 0, "must be at least 1")?;
+        demand(
+            self.clip_tokens > chunk + unit,
+            "clip-tokens",
+            self.clip_tokens,
+            &format!("must be more than chunk-tokens + unit-tokens ({})", chunk + unit),
+        )?;
         let candidates = self.retrieved_units.saturating_mul(self.candidates_per_unit);
         demand(
             candidates <= MAX_CANDIDATES,
@@ -170,6 +221,17 @@ impl MemoryConfig {
     fn validate_sum(&self, trained_tokens: usize) -> Result<(), ConfigError> {
         if self.attention == AttentionMode::Full {
             return Ok(());
+        }
+        if self.attention == AttentionMode::Clipped {
+            let clip_tokens = self.clip_tokens;
+            return match clip_tokens <= trained_tokens {
+                true => Ok(()),
+                false => Err(ConfigError::TrainedLength {
+                    sum: format!("clip-tokens {clip_tokens}"),
+                    needed: clip_tokens,
+                    trained_tokens,
+                }),
+            };
         }
         let Self { sink_tokens, window_tokens, unit_tokens, chunk_tokens, .. } = *self;
         let units = self.placed_units() * unit_tokens; // bounded by MAX_CANDIDATES units
@@ -187,6 +249,32 @@ impl MemoryConfig {
         Err(ConfigError::TrainedLength { sum, needed, trained_tokens })
     }
 
+    /// Whether everything stays in the window.
+    pub fn keeps_all(&self) -> bool {
+        matches!(self.attention, AttentionMode::Full | AttentionMode::Clipped)
+    }
+
+    /// The one distance of keys that have no position, and from which lookups see.
+    pub fn far_tokens(&self) -> usize {
+        if self.attention == AttentionMode::Clipped { self.clip_tokens } else { self.window_tokens }
+    }
+
+    /// What stands for a segment in the index.
+    pub fn representatives(&self) -> Representatives {
+        match self.lookup {
+            LookupPolicy::Bound => Representatives::Bounds,
+            _ => Representatives::Keys,
+        }
+    }
+
+    /// Units retrieved by a chunk of `phase`, were there enough of them.
+    pub fn retrieves(&self, phase: Phase) -> usize {
+        let reads_alone = phase == Phase::Reading && self.read_query_tokens == 0;
+        let is_off =
+            self.attention != AttentionMode::Retrieval || self.lookup == LookupPolicy::None;
+        if is_off || reads_alone { 0 } else { self.retrieved_units }
+    }
+
     /// Units' worth of positions between sinks and window when all units are retrieved.
     pub fn placed_units(&self) -> usize {
         match (self.attention, self.positions) {
@@ -201,7 +289,7 @@ impl MemoryConfig {
         let retrieved = match self.attention {
             AttentionMode::Retrieval => self.retrieved_units * self.unit_tokens,
             AttentionMode::Window => 0,
-            AttentionMode::Full => return None,
+            AttentionMode::Full | AttentionMode::Clipped => return None,
         };
         Some(
             self.sink_tokens

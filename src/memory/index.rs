@@ -1,59 +1,84 @@
-//! What stands for a unit? The means of its segments, as bytes, sixteen units side by side (see
-//! `backend::SegmentsView`): the exact index, scanned whole by every coarse lookup.
+//! What stands for a unit? The means of its segments, or their bounds, as bytes, sixteen units side
+//! by side (see `backend::SegmentsView`): the exact index, scanned whole by every coarse lookup. It
+//! can always be made again from the units.
 
-use crate::backend::{PageLayout, SegmentsView};
+use super::config::MemoryConfig;
+use crate::backend::{PageLayout, Representatives, SegmentsView};
 
 /// Units side by side in a block.
 const UNITS: usize = 16;
 
-/// Segment means of all sealed units of one layer and KV head.
-#[derive(Debug)]
+/// What stands for all sealed units of one layer and KV head, a few representatives each.
+#[derive(Clone, Debug)]
 pub struct SegmentIndex {
+    kind: Representatives,
     head_dim: usize,
     n_segments: usize,
     n_units: usize,
-    means: Vec<u8>,   // [block][segment][head_dim / 4][UNITS][4], value / scale + 128
+    means: Vec<u8>,   // [block][segment][width / 4][UNITS][4], value / scale + 128
     scales: Vec<f32>, // [block][segment][UNITS]
 }
 
 impl SegmentIndex {
     /// An empty index of units of `n_segments` segments.
-    pub fn new(head_dim: usize, n_segments: usize) -> Self {
-        Self { head_dim, n_segments, n_units: 0, means: Vec::new(), scales: Vec::new() }
+    pub fn new(kind: Representatives, head_dim: usize, n_segments: usize) -> Self {
+        Self { kind, head_dim, n_segments, n_units: 0, means: Vec::new(), scales: Vec::new() }
     }
 
     /// Adds the next unit, whose keys are `[head_dim][page_len]`, rotated by their offsets;
     /// `angles` are those of the offsets: cosines `[pair][page_len]`, then sines. (Means of
     /// rotated keys would smear: they are turned back first, where they are.)
     pub fn push(&mut self, keys: &mut [f32], angles: &[f32]) {
-        let lane = self.n_units % UNITS;
-        let block_segments = self.n_segments * UNITS;
-        if lane == 0 {
-            // 128 is zero: a lane without a unit scores nothing.
-            self.means.resize(self.means.len() + block_segments * self.head_dim, 128);
-            self.scales.resize(self.scales.len() + block_segments, 0.0);
-        }
-        let first_segment = self.n_units / UNITS * self.n_segments;
         let page_len = keys.len() / self.head_dim;
         let segment_len = page_len / self.n_segments;
         turn_back(keys, angles);
-        let mut mean = vec![0.0; self.head_dim];
+        let mut row = vec![0.0; self.kind.width(self.head_dim)];
+        if self.n_units.is_multiple_of(UNITS) {
+            self.add_block(row.len());
+        }
         for segment in 0..self.n_segments {
-            for (mean, column) in mean.iter_mut().zip(keys.chunks_exact(page_len)) {
-                let keys = &column[segment * segment_len..][..segment_len];
-                *mean = keys.iter().sum::<f32>() / segment_len as f32;
+            let columns = keys
+                .chunks_exact(page_len)
+                .map(|column| &column[segment * segment_len..][..segment_len]);
+            match self.kind {
+                Representatives::Keys => {
+                    for (mean, keys) in row.iter_mut().zip(columns) {
+                        *mean = keys.iter().sum::<f32>() / segment_len as f32;
+                    }
+                }
+                Representatives::Bounds => {
+                    let (largest, smallest) = row.split_at_mut(self.head_dim);
+                    for ((largest, smallest), keys) in largest.iter_mut().zip(smallest).zip(columns)
+                    {
+                        *largest = keys.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                        *smallest = keys.iter().copied().fold(f32::INFINITY, f32::min);
+                    }
+                }
             }
-            let largest = mean.iter().fold(0.0f32, |max, x| max.max(x.abs()));
-            let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-            let at = first_segment + segment;
-            self.scales[at * UNITS + lane] = largest / 127.0;
-            let means = &mut self.means[at * UNITS * self.head_dim..][..UNITS * self.head_dim];
-            for (dim, mean) in mean.iter().enumerate() {
-                let byte = (mean * inverse).round_ties_even() + 128.0;
-                means[(dim / 4 * UNITS + lane) * 4 + dim % 4] = byte as u8;
-            }
+            self.write(segment, &row);
         }
         self.n_units += 1;
+    }
+
+    fn add_block(&mut self, width: usize) {
+        let n_segments = self.n_segments * UNITS;
+        // 128 is zero: a lane without a unit scores nothing.
+        self.means.resize(self.means.len() + n_segments * width, 128);
+        self.scales.resize(self.scales.len() + n_segments, 0.0);
+    }
+
+    /// Writes a representative of the unit that is being added.
+    fn write(&mut self, segment: usize, row: &[f32]) {
+        let lane = self.n_units % UNITS;
+        let largest = row.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        let at = self.n_units / UNITS * self.n_segments + segment;
+        self.scales[at * UNITS + lane] = largest / 127.0;
+        let means = &mut self.means[at * UNITS * row.len()..][..UNITS * row.len()];
+        for (dim, x) in row.iter().enumerate() {
+            let byte = (x * inverse).round_ties_even() + 128.0;
+            means[(dim / 4 * UNITS + lane) * 4 + dim % 4] = byte as u8;
+        }
     }
 
     /// For the backend.
@@ -76,10 +101,27 @@ fn turn_back(keys: &mut [f32], angles: &[f32]) {
     }
 }
 
-/// One index a layer and KV head, `[layer][kv_head]`.
-pub fn indexes(layout: PageLayout, n_segments: usize) -> Vec<SegmentIndex> {
-    let n = layout.n_layers * layout.heads.n_kv_heads;
-    (0..n).map(|_| SegmentIndex::new(layout.heads.head_dim, n_segments)).collect()
+/// One empty index a layer and KV head, `[layer][kv_head]`.
+pub fn indexes(layout: PageLayout, config: &MemoryConfig) -> Vec<SegmentIndex> {
+    let n_segments = config.unit_tokens / config.segment_tokens;
+    let index = SegmentIndex::new(config.representatives(), layout.heads.head_dim, n_segments);
+    vec![index; layout.n_layers * layout.heads.n_kv_heads]
+}
+
+/// Adds a unit to the indexes `[layer][kv_head]`. `angles` are those of the offsets in a page;
+/// `keys` is scratch, `[head_dim][page_len]`.
+pub fn push(
+    indexes: &mut [SegmentIndex],
+    layout: PageLayout,
+    page: &[u8],
+    (angles, keys): (&[f32], &mut [f32]),
+) {
+    let n_kv_heads = layout.heads.n_kv_heads;
+    for (i, index) in indexes.iter_mut().enumerate() {
+        let view = layout.view(page, i / n_kv_heads, i % n_kv_heads);
+        view.read_keys(layout.page_len, keys);
+        index.push(keys, angles);
+    }
 }
 
 #[cfg(test)]
@@ -89,7 +131,7 @@ mod tests {
     #[test]
     fn a_mean_comes_back_within_half_a_step_of_its_scale() {
         let (head_dim, page_len, n_segments) = (16, 16, 2);
-        let mut index = SegmentIndex::new(head_dim, n_segments);
+        let mut index = SegmentIndex::new(Representatives::Keys, head_dim, n_segments);
         let key = |unit: usize, dim: usize, i: usize| ((unit * 31 + dim * 7 + i * 3) % 23) as f32;
         for unit in 0..19 {
             let mut keys: Vec<f32> = (0..head_dim * page_len)

@@ -1,10 +1,11 @@
-//! Which units does a layer retrieve? In two stages: every unit is voted on by its segments' means,
-//! and of the best few the exact keys decide (DESIGN.md, section 2).
+//! Which units does a layer retrieve? As the policy says. In two stages by default: every unit is
+//! voted on by its segments' means, and of the best few the exact keys decide (DESIGN.md, section 2).
 
 use memory_store::{RecordId, StoreError, UnitStore};
 
-use super::config::MAX_CANDIDATES;
+use super::config::LookupPolicy;
 use super::index::SegmentIndex;
+use super::reuse::emptied;
 use crate::backend::{Backend, Candidates, LookupQueries, LookupStep, PageLayout, SegmentsView};
 
 /// Selections of all layers, and buffers to make them.
@@ -12,15 +13,18 @@ use crate::backend::{Backend, Candidates, LookupQueries, LookupStep, PageLayout,
 pub(super) struct Lookup {
     retrieved: Vec<Vec<u32>>, // [layer], in document order
     queries: LookupQueries,
-    votes: Vec<f32>,      // [unit] or [candidate]
-    candidates: Vec<u32>, // units, best first, then in document order
-    order: Vec<u32>,      // [unit] or [candidate], partly sorted by vote
+    votes: Vec<f32>,           // [unit] or [candidate]
+    candidates: Vec<u32>,      // units, best first, then in document order
+    order: Vec<u32>,           // [unit] or [candidate], partly sorted by vote
+    pages: Vec<&'static [u8]>, // empty between lookups: an allocation to use again
 }
 
 /// One layer's lookup.
 pub(super) struct Task<'a> {
     pub layout: PageLayout,
     pub layer: usize,
+    /// By what units are chosen.
+    pub policy: LookupPolicy,
     /// Units to retrieve; at most as many as there are.
     pub n_retrieved: usize,
     /// Units whose keys are looked at.
@@ -38,6 +42,7 @@ impl Lookup {
             votes: Vec::new(),
             candidates: Vec::new(),
             order: Vec::new(),
+            pages: Vec::new(),
         }
     }
 
@@ -60,39 +65,57 @@ impl Lookup {
             return Ok(());
         }
         backend.prepare_lookup(step, queries, &mut self.queries);
-        self.pick_candidates(backend, &task, n_units);
-        let mut keys = [const { &[] as &[u8] }; MAX_CANDIDATES];
-        let keys = &mut keys[..self.candidates.len()];
-        for (keys, unit) in keys.iter_mut().zip(&self.candidates) {
-            *keys = task.store.read(RecordId(*unit))?.bytes();
+        self.candidates.clear();
+        match task.policy {
+            LookupPolicy::None => {}
+            LookupPolicy::Exact => self.candidates.extend(0..n_units),
+            LookupPolicy::TwoStage if task.n_candidates >= n_units as usize => {
+                self.candidates.extend(0..n_units);
+            }
+            LookupPolicy::TwoStage => self.vote_by_segments(backend, &task, task.n_candidates),
+            LookupPolicy::Segments | LookupPolicy::Bound => {
+                self.vote_by_segments(backend, &task, task.n_retrieved);
+            }
         }
-        self.votes.resize(keys.len(), 0.0);
-        let candidates = Candidates { layout: task.layout, layer: task.layer, pages: keys };
-        backend.vote_by_keys(&self.queries, candidates, &mut self.votes);
-        best(&self.votes, task.n_retrieved, &mut self.order);
+        if self.candidates.len() > task.n_retrieved {
+            self.vote_by_keys(backend, &task)?;
+        }
         let retrieved = &mut self.retrieved[task.layer];
-        retrieved.clear();
-        retrieved.extend(self.order.iter().map(|i| self.candidates[*i as usize]));
-        retrieved.sort_unstable();
+        retrieved.clone_from(&self.candidates);
         Ok(())
     }
 
-    fn pick_candidates<B: Backend>(&mut self, backend: &B, task: &Task<'_>, n_units: u32) {
-        self.candidates.clear();
-        if task.n_candidates >= n_units as usize {
-            self.candidates.extend(0..n_units);
-            return;
-        }
+    /// Picks the `n` units whose representatives score best.
+    fn vote_by_segments<B: Backend>(&mut self, backend: &B, task: &Task<'_>, n: usize) {
         let mut views = [const { SegmentsView { n_segments: 0, means: &[], scales: &[] } }; 256];
         let views = &mut views[..task.index.len()];
         for (view, index) in views.iter_mut().zip(task.index) {
             *view = index.view();
         }
-        self.votes.resize(n_units as usize, 0.0);
+        self.votes.resize(task.store.len(), 0.0);
         backend.vote_by_segments(&self.queries, views, &mut self.votes);
-        best(&self.votes, task.n_candidates, &mut self.order);
+        best(&self.votes, n, &mut self.order);
         self.candidates.extend_from_slice(&self.order);
         self.candidates.sort_unstable();
+    }
+
+    /// Keeps the candidates whose best keys score best.
+    fn vote_by_keys<B: Backend>(&mut self, backend: &B, task: &Task<'_>) -> Result<(), StoreError> {
+        let mut pages = emptied(std::mem::take(&mut self.pages));
+        for unit in &self.candidates {
+            pages.push(task.store.read(RecordId(*unit))?.bytes());
+        }
+        self.votes.resize(pages.len(), 0.0);
+        let candidates = Candidates { layout: task.layout, layer: task.layer, pages: &pages };
+        backend.vote_by_keys(&self.queries, candidates, &mut self.votes);
+        self.pages = emptied(pages);
+        best(&self.votes, task.n_retrieved, &mut self.order);
+        for place in &mut self.order {
+            *place = self.candidates[*place as usize];
+        }
+        std::mem::swap(&mut self.candidates, &mut self.order);
+        self.candidates.sort_unstable();
+        Ok(())
     }
 }
 

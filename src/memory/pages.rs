@@ -56,6 +56,19 @@ impl FastPages {
         }
     }
 
+    /// A copy.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn try_clone(&self) -> Result<Self, StoreError> {
+        Ok(Self {
+            sinks: self.sinks.iter().map(AlignedBytes::try_clone).collect::<Result<_, _>>()?,
+            window: self.window.iter().map(AlignedBytes::try_clone).collect::<Result<_, _>>()?,
+            spare: Vec::new(),
+            ..*self
+        })
+    }
+
     /// Index in the text of the window's first token.
     pub fn window_start(&self) -> usize {
         self.sink_tokens + self.n_gone * self.page_len

@@ -5,15 +5,25 @@
 mod any_sizes;
 mod definition;
 mod equality;
+mod fork;
 mod lookup;
 mod once_only;
 mod steps;
 
 use mneme::backend::KvType;
-use mneme::memory::{AttentionMode, MemoryConfig, Positions};
+use mneme::memory::{AttentionMode, LookupPolicy, MemoryConfig};
 use mneme::model::Architecture;
 
 use crate::fixtures::{Random, TinyModel};
+
+/// Every way to choose units.
+const LOOKUPS: [LookupPolicy; 5] = [
+    LookupPolicy::TwoStage,
+    LookupPolicy::Segments,
+    LookupPolicy::Bound,
+    LookupPolicy::Exact,
+    LookupPolicy::None,
+];
 
 /// A model whose heads attend sharply (Qwen 3 normalises queries and keys), trained far enough for
 /// any memory here.
@@ -37,8 +47,8 @@ fn random_config(random: &mut Random, retrieved_units: usize) -> MemoryConfig {
         chunk_tokens,
         answer_chunk_tokens: 1 + random.below(chunk_tokens.min(6)),
         read_query_tokens: [0, 1, 5, 16][random.below(4)],
-        positions: Positions::Contiguous,
         kv_type: KvType::F16, // the oracles keep keys and values as f32
+        ..MemoryConfig::default()
     }
 }
 
@@ -47,7 +57,7 @@ fn random_config(random: &mut Random, retrieved_units: usize) -> MemoryConfig {
 fn window_start(config: &MemoryConfig, n_tokens: usize) -> usize {
     let kept = config.sink_tokens + config.window_tokens;
     let n_left = match config.attention {
-        AttentionMode::Full => 0,
+        AttentionMode::Full | AttentionMode::Clipped => 0,
         _ => n_tokens.saturating_sub(kept) / config.unit_tokens,
     };
     config.sink_tokens + n_left * config.unit_tokens

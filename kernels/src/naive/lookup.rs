@@ -79,27 +79,72 @@ pub fn look_up(lookup: &Lookup) -> Vec<UnitVote> {
     best_first(by_unit, lookup.n_retrieved)
 }
 
+/// How scores become votes, and what a row of a unit is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ballot {
+    /// What a head's scores count for.
+    pub count: Count,
+    /// What queries are scored against.
+    pub rows: Rows,
+}
+
+/// What a head's scores count for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Count {
+    /// Their softmax over units.
+    #[default]
+    Shares,
+    /// Themselves.
+    Scores,
+}
+
+/// What queries are scored against.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rows {
+    /// `[row][kv_head][head_dim]`: keys or means of keys.
+    #[default]
+    Keys,
+    /// `[row][kv_head][2][head_dim]`: the largest, then the smallest elements of several keys.
+    Bounds,
+}
+
 /// `[unit]`, the votes of `queries [token][head][head_dim]` for `units`, each
 /// `[row][kv_head][head_dim]` where a row is a segment's mean or a key.
 ///
 /// # Panics
 /// When the buffers do not fit the shape.
 pub fn vote(shape: HeadShape, queries: &[f32], units: &[&[f32]]) -> Vec<f64> {
+    vote_by(Ballot::default(), shape, queries, units)
+}
+
+/// The same by another ballot.
+///
+/// # Panics
+/// When the buffers do not fit the shape.
+pub fn vote_by(ballot: Ballot, shape: HeadShape, queries: &[f32], units: &[&[f32]]) -> Vec<f64> {
     let query_row = shape.n_heads * shape.head_dim;
     assert_eq!(queries.len() % query_row, 0, "queries are whole rows");
     let mut votes = vec![0.0; units.len()];
     for head in 0..shape.n_heads {
-        let mut best_share = vec![0.0_f64; units.len()];
+        let mut best_of = vec![f64::NEG_INFINITY; units.len()];
         for token in 0..queries.len() / query_row {
             let query = shape.query(queries, token, head);
-            let scores: Vec<f64> =
-                units.iter().map(|rows| best_score(shape, query, rows, head)).collect();
-            for (best, share) in best_share.iter_mut().zip(softmax(&scores)) {
-                *best = best.max(share);
+            let mut scores: Vec<f64> = units
+                .iter()
+                .map(|rows| match ballot.rows {
+                    Rows::Keys => best_score(shape, query, rows, head),
+                    Rows::Bounds => best_bound(shape, query, rows, head),
+                })
+                .collect();
+            if ballot.count == Count::Shares {
+                scores = softmax(&scores);
+            }
+            for (best, score) in best_of.iter_mut().zip(scores) {
+                *best = best.max(score);
             }
         }
-        for (vote, share) in votes.iter_mut().zip(best_share) {
-            *vote += share;
+        for (vote, best) in votes.iter_mut().zip(best_of) {
+            *vote += best;
         }
     }
     votes
@@ -111,6 +156,21 @@ fn best_score(shape: HeadShape, query: &[f32], rows: &[f32], head: usize) -> f64
     (0..n_rows)
         .map(|row| dot(query, shape.key(rows, row, head)) * shape.scale())
         .fold(f64::NEG_INFINITY, f64::max)
+}
+
+/// What no key within a unit's bounds exceeds, of its best row.
+fn best_bound(shape: HeadShape, query: &[f32], rows: &[f32], head: usize) -> f64 {
+    let shape = HeadShape { head_dim: 2 * shape.head_dim, ..shape };
+    let n_rows = rows.len() / (shape.n_kv_heads * shape.head_dim);
+    let bound = |row: usize| {
+        let (largest, smallest) = shape.key(rows, row, head).split_at(query.len());
+        let elements = query.iter().zip(largest).zip(smallest);
+        let most = elements.map(|((q, largest), smallest)| {
+            (f64::from(*q) * f64::from(*largest)).max(f64::from(*q) * f64::from(*smallest))
+        });
+        most.sum::<f64>() / (query.len() as f64).sqrt()
+    };
+    (0..n_rows).map(bound).fold(f64::NEG_INFINITY, f64::max)
 }
 
 /// The `n` units with the most votes, best first; of equals the earlier one.

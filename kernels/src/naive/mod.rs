@@ -18,6 +18,8 @@ mod rotary;
 mod rows;
 
 pub use attention::{Attention, HeadShape, attend};
-pub use lookup::{Lookup, UnitVote, best_units, look_up, segment_means, vote};
+pub use lookup::{
+    Ballot, Count, Lookup, Rows, UnitVote, best_units, look_up, segment_means, vote, vote_by,
+};
 pub use rotary::{PairLayout, Rotary};
 pub use rows::{dot, product, rms_norm, softmax, swiglu};

@@ -1,8 +1,8 @@
 //! Which units matter to some queries? The vote of a lookup, shared out over threads.
 //!
-//! Each query row (a token or the mean of a few, of one head) gives every unit a score; a softmax
-//! over units turns scores into shares; a unit's vote is, for each head, its best share over the
-//! rows, and these are summed over heads (DESIGN.md, section 2). Softmax within a head first keeps
+//! Each query row (a token or the mean of a few, of one head) gives every unit a score; where votes
+//! are soft, a softmax over units turns scores into shares; a unit's vote is, for each head, its
+//! best share over the rows, and these are summed over heads (DESIGN.md, section 2). Softmax within a head first keeps
 //! heads with large logits from drowning the others (as in TokenSelect, arXiv 2411.02886).
 
 use super::crew::Crew;
@@ -11,7 +11,9 @@ use super::simd::best_key::BestKey;
 use super::simd::pairs::{BYTES_PARTNER_LARGEST, RoundRows, ShortRows};
 use super::simd::rows::{ExpShifted, MaxScaled, QuantizeRow, RotateRows};
 use super::simd::segments::{ScoreSegments, UNITS};
-use crate::backend::{Candidates, HeadShape, LookupQueries, LookupStep, SegmentsView};
+use crate::backend::{
+    Candidates, HeadShape, LookupQueries, LookupStep, Representatives, SegmentsView, Vote,
+};
 
 /// Units of a coarse task: some 130 KB of means at eight segments of 64 dimensions.
 const UNITS_A_TASK: usize = 256;
@@ -31,13 +33,15 @@ pub fn prepare(crew: &Crew, step: LookupStep<'_>, queries: &[f32], out: &mut Loo
     out.n_rows = out.n_token_groups * step.heads.group();
     let n_rows = n_kv_heads * out.n_rows;
     out.rows.resize(n_rows * head_dim, 0.0);
-    out.bytes.resize(n_rows * head_dim, 0);
+    let byte_width = step.representatives.width(head_dim);
+    out.bytes.resize(n_rows * byte_width, 0);
+    out.vote = step.vote;
     out.scales.resize(n_rows, 0.0);
     out.sums.resize(n_rows, 0);
     out.shorts.resize(n_rows * head_dim, 0);
     out.short_scales.resize(n_rows, 0.0);
     out.mean.resize(width, 0.0);
-    out.turned.resize(width, 0.0);
+    out.turned.resize(width + byte_width, 0.0);
     for kv_head in 0..n_kv_heads {
         for group in 0..out.n_token_groups {
             let first = group * step.group_len;
@@ -53,10 +57,15 @@ pub fn prepare(crew: &Crew, step: LookupStep<'_>, queries: &[f32], out: &mut Loo
             let rows = &mut out.rows[first_row * head_dim..][..width];
             let (x, angles) = (&out.mean, step.key_angles);
             crew.isa.run(RotateRows { x, head_dim, angles, scale, out: rows });
-            let (angles, turned) = (step.segment_angles, &mut out.turned[..]);
+            let angles = step.segment_angles;
+            let (turned, halves) = out.turned.split_at_mut(width);
             crew.isa.run(RotateRows { x, head_dim, angles, scale, out: turned });
-            let bytes = out.bytes[first_row * head_dim..].chunks_exact_mut(head_dim);
-            for (i, (x, q)) in out.turned.chunks_exact(head_dim).zip(bytes).enumerate() {
+            let bytes = out.bytes[first_row * byte_width..].chunks_exact_mut(byte_width);
+            for (i, (x, q)) in turned.chunks_exact(head_dim).zip(bytes).enumerate() {
+                let x = match step.representatives {
+                    Representatives::Keys => x,
+                    Representatives::Bounds => split_signs(x, halves),
+                };
                 let (scale, sum) = crew.isa.run(QuantizeRow { x, q });
                 out.scales[first_row + i] = scale;
                 out.sums[first_row + i] = sum;
@@ -72,6 +81,16 @@ pub fn prepare(crew: &Crew, step: LookupStep<'_>, queries: &[f32], out: &mut Loo
     });
 }
 
+/// What of `x` is positive, then what is negative: against maxima, then minima, their product is
+/// the most that `x` can score.
+fn split_signs<'a>(x: &[f32], halves: &'a mut [f32]) -> &'a [f32] {
+    let (positive, negative) = halves.split_at_mut(x.len());
+    for ((x, positive), negative) in x.iter().zip(positive).zip(negative) {
+        (*positive, *negative) = (x.max(0.0), x.min(0.0));
+    }
+    halves
+}
+
 /// See [`crate::backend::Backend::vote_by_segments`].
 pub fn vote_by_segments(
     crew: &Crew,
@@ -81,7 +100,7 @@ pub fn vote_by_segments(
     votes: &mut [f32],
 ) {
     let n_rows = queries.n_rows;
-    let head_dim = queries.rows.len() / (index.len() * n_rows);
+    let width = queries.bytes.len() / (index.len() * n_rows);
     let padded = votes.len().next_multiple_of(UNITS);
     let needed = index.len() * n_rows * padded;
     if buffers.scores.len() < needed {
@@ -103,11 +122,11 @@ pub fn vote_by_segments(
             best.resize(n_rows * n_units, 0.0);
         }
         crew.isa.run(ScoreSegments {
-            head_dim,
+            head_dim: width,
             n_segments: view.n_segments,
-            means: &view.means[segments.start * head_dim..segments.end * head_dim],
+            means: &view.means[segments.start * width..segments.end * width],
             scales: &view.scales[segments],
-            queries: &queries.bytes[rows.start * head_dim..rows.end * head_dim],
+            queries: &queries.bytes[rows.start * width..rows.end * width],
             query_scales: &queries.scales[rows.clone()],
             query_sums: &queries.sums[rows],
             best: &mut best[..n_rows * n_units],
@@ -118,7 +137,7 @@ pub fn vote_by_segments(
         }
     });
     let scores = &buffers.scores[..needed];
-    soft_vote(crew, queries, &mut buffers.head_votes, votes, &|kv_head, row, out| {
+    cast_votes(crew, queries, &mut buffers.head_votes, votes, &|kv_head, row, out| {
         out.copy_from_slice(&scores[(kv_head * n_rows + row) * padded..][..out.len()]);
     });
 }
@@ -163,7 +182,7 @@ pub fn vote_by_keys(
         }
     });
     let scores = &buffers.scores[..needed];
-    soft_vote(crew, queries, &mut buffers.head_votes, votes, &|kv_head, row, out| {
+    cast_votes(crew, queries, &mut buffers.head_votes, votes, &|kv_head, row, out| {
         for (candidate, score) in out.iter_mut().enumerate() {
             *score = scores[(kv_head * n_candidates + candidate) * n_rows + row];
         }
@@ -171,7 +190,7 @@ pub fn vote_by_keys(
 }
 
 /// `votes[unit]` from the rows that `scores_of(kv_head, row, out)` writes.
-fn soft_vote(
+fn cast_votes(
     crew: &Crew,
     queries: &LookupQueries,
     head_votes: &mut Vec<f32>,
@@ -193,11 +212,14 @@ fn soft_vote(
         let scores = &mut scores[..n_units];
         let head = block.rows.start;
         let votes = block.row_mut(head);
-        votes.fill(0.0);
+        votes.fill(f32::NEG_INFINITY);
         for token_group in 0..queries.n_token_groups {
             scores_of(head / group, token_group * group + head % group, scores);
-            let (_, sum) = crew.isa.run(ExpShifted { x: scores });
-            crew.isa.run(MaxScaled { out: votes, x: scores, factor: 1.0 / sum });
+            let factor = match queries.vote {
+                Vote::Soft => 1.0 / crew.isa.run(ExpShifted { x: scores }).1,
+                Vote::Raw => 1.0,
+            };
+            crew.isa.run(MaxScaled { out: votes, x: scores, factor });
         }
     });
     votes.fill(0.0);

@@ -1,17 +1,22 @@
 //! Whatever sizes are valid work: no panic, no number that is not one.
 
-use mneme::backend::{KvType, Precision};
+use mneme::backend::{KvType, Precision, Vote};
 use mneme::memory::{AttentionMode, MemoryConfig, Phase, Positions};
 use mneme::model::Architecture;
 
+use super::LOOKUPS;
 use crate::fixtures::{Random, Runner, TinyModel, gguf_model, random_tokens};
 
 /// Sizes without regard for whether they fit together.
 fn any_config(random: &mut Random) -> MemoryConfig {
     let unit_tokens = 8 * (1 + random.below(10));
     MemoryConfig {
-        attention: [AttentionMode::Retrieval, AttentionMode::Window, AttentionMode::Full]
-            [random.below(8).saturating_sub(5)],
+        attention: [
+            AttentionMode::Retrieval,
+            AttentionMode::Window,
+            AttentionMode::Full,
+            AttentionMode::Clipped,
+        ][random.below(9).saturating_sub(5)],
         sink_tokens: random.below(100),
         window_tokens: random.below(200),
         unit_tokens,
@@ -21,6 +26,10 @@ fn any_config(random: &mut Random) -> MemoryConfig {
         chunk_tokens: unit_tokens * random.below(5),
         answer_chunk_tokens: random.below(20),
         read_query_tokens: random.below(40),
+        ask_query_tokens: random.below(5),
+        lookup: LOOKUPS[random.below(5)],
+        vote: [Vote::Soft, Vote::Raw][random.below(2)],
+        clip_tokens: random.below(600),
         positions: [Positions::Contiguous, Positions::Edge, Positions::Fixed][random.below(3)],
         kv_type: [KvType::F16, KvType::Int8][random.below(2)],
     }

@@ -90,7 +90,21 @@ fn sees(config: &MemoryConfig, record: &ChunkRecord, layer: usize, token: usize)
         query_position,
         slot: Some((index - window_start) % unit_tokens),
     });
-    sinks.chain(distant).chain(window).collect()
+    let seen = sinks.chain(distant).chain(window);
+    if config.attention == AttentionMode::Clipped {
+        return seen.map(|seen| clipped(config, record, seen)).collect();
+    }
+    seen.collect()
+}
+
+/// The same, but what is in a page that begins further away than the clip is at just that distance.
+fn clipped(config: &MemoryConfig, record: &ChunkRecord, seen: Seen) -> Seen {
+    let slot = seen.slot.expect("because every key is in a page");
+    let is_far = seen.index - slot + config.clip_tokens < record.end + 1;
+    match is_far {
+        true => Seen { key_position: 0, query_position: config.clip_tokens, ..seen },
+        false => seen,
+    }
 }
 
 fn check(tiny: &TinyModel, runner: &mut Runner, config: &MemoryConfig, random: &mut Random) {
@@ -155,4 +169,12 @@ fn a_window_alone_is_streaming_llm() {
 #[test]
 fn full_attention_is_at_true_positions() {
     check_seeds(80..84, |config| config.attention = AttentionMode::Full);
+}
+
+#[test]
+fn clipped_distances_are_at_most_the_clip() {
+    check_seeds(50..60, |config| {
+        config.attention = AttentionMode::Clipped;
+        config.clip_tokens = config.chunk_tokens + config.unit_tokens + 1;
+    });
 }

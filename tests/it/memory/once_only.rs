@@ -129,7 +129,7 @@ impl Text<'_> {
                 }
                 assert_eq!(end, start, "units end where the window begins");
             }
-            AttentionMode::Window | AttentionMode::Full => assert_eq!(self.memory.n_units(), 0),
+            _ => assert_eq!(self.memory.n_units(), 0),
         }
         if start > sink_tokens {
             let length = n_tokens - start;

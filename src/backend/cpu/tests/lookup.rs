@@ -8,7 +8,7 @@ use memory_store::AlignedBytes;
 use super::{backends, floats};
 use crate::backend::{
     Backend, Candidates, HeadPageMut, HeadShape, KvType, LookupQueries, LookupStep, PageLayout,
-    Precision, SegmentsView,
+    Precision, Representatives, SegmentsView, Vote,
 };
 
 /// Units side by side in an index, as `SegmentsView` says.
@@ -150,6 +150,8 @@ impl Coarse {
             segment_angles: &angles(self.heads, self.angle),
             key_angles: &angles(self.heads, -self.angle),
             scale: scale(self.heads),
+            vote: Vote::Soft,
+            representatives: Representatives::Keys,
         };
         let mut prepared = LookupQueries::default();
         backend.prepare_lookup(step, &queries.to_vec(), &mut prepared);
@@ -311,7 +313,16 @@ impl FineCase {
         for backend in backends(precision) {
             let (segment_angles, key_angles) = (&angles(heads, -1.0), &angles(heads, 2.5));
             let scale = scale(heads);
-            let step = LookupStep { heads, n_tokens, group_len, segment_angles, key_angles, scale };
+            let step = LookupStep {
+                heads,
+                n_tokens,
+                group_len,
+                segment_angles,
+                key_angles,
+                scale,
+                vote: Vote::Soft,
+                representatives: Representatives::Keys,
+            };
             let mut prepared = LookupQueries::default();
             backend.prepare_lookup(step, &queries, &mut prepared);
             let mut votes = vec![f32::NAN; n_candidates];

@@ -1,0 +1,90 @@
+//! How does a memory become two? Units are shared, since they never change; sinks and window are
+//! copied. A fork may look up by another policy than what it came from: the index is then made
+//! again from the units.
+
+use memory_store::{RecordId, StoreError};
+
+use super::config::{ConfigError, MemoryConfig};
+use super::evidence::EvidenceTally;
+use super::index;
+use super::layers::{Angles, Chunk, Memory};
+use super::lookup::Lookup;
+use crate::backend::Backend;
+
+/// A memory could not be forked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ForkError {
+    /// The fork's sizes cannot work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// There is no memory for what is copied, or a unit cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A setting that has shaped what is remembered.
+    #[error(
+        "a fork cannot have another {name} than what it is forked from: the text was read with it; \
+         read the text again with the new setting"
+    )]
+    Differs {
+        /// The setting, as it is written in flags and files.
+        name: &'static str,
+    },
+}
+
+impl<B: Backend> Memory<B> {
+    /// A memory of the same tokens, which goes its own way by `config`. What `config` says of units'
+    /// and window's sizes, of the key/value type and of what becomes of distant context must be as
+    /// it was.
+    ///
+    /// # Errors
+    /// When it is not, the sizes do not fit the model, or there is no memory for the fork.
+    pub fn fork(&self, config: MemoryConfig, trained_tokens: usize) -> Result<Self, ForkError> {
+        config.validate(trained_tokens)?;
+        let was = &self.config;
+        let shaped = [
+            ("attention", config.attention == was.attention),
+            ("sink-tokens", config.sink_tokens == was.sink_tokens),
+            ("window-tokens", config.window_tokens == was.window_tokens),
+            ("unit-tokens", config.unit_tokens == was.unit_tokens),
+            ("kv-type", config.kv_type == was.kv_type),
+        ];
+        if let Some((name, _)) = shaped.into_iter().find(|(_, is_same)| !is_same) {
+            return Err(ForkError::Differs { name });
+        }
+        let mut fork = Self {
+            backend: self.backend.clone(),
+            layout: self.layout,
+            rotary: self.rotary.clone(),
+            n_tokens: self.n_tokens,
+            pages: self.pages.try_clone()?,
+            store: self.store.fork()?,
+            index: Vec::new(),
+            angles: Angles::new(&self.rotary, &config),
+            chunk: Chunk::new(),
+            lookup: Lookup::new(self.layout.n_layers),
+            evidence: EvidenceTally::default(),
+            placed: Vec::new(),
+            keys: vec![0.0; self.keys.len()],
+            config,
+        };
+        let is_same_index = fork.config.segment_tokens == was.segment_tokens
+            && fork.config.representatives() == was.representatives();
+        if is_same_index {
+            fork.index.clone_from(&self.index)
+        } else {
+            fork.index_again()?
+        }
+        Ok(fork)
+    }
+
+    /// Makes the index from the units.
+    fn index_again(&mut self) -> Result<(), StoreError> {
+        self.index = index::indexes(self.layout, &self.config);
+        for unit in 0..self.store.len() as u32 {
+            let page = self.store.read(RecordId(unit))?.bytes();
+            let scratch = (&self.angles.offsets[..], &mut self.keys[..]);
+            index::push(&mut self.index, self.layout, page, scratch);
+        }
+        Ok(())
+    }
+}

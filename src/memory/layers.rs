@@ -1,0 +1,416 @@
+//! The memory of all layers: chunk by chunk, keys and values are written to pages, units are looked
+//! up, placed and attended to, and what leaves the window is sealed.
+
+use std::sync::Arc;
+
+use memory_store::{RecordId, StoreError, UnitStore};
+
+use super::config::{AttentionMode, ConfigError, MemoryConfig, Phase, Positions};
+use super::evidence::{EvidenceTally, UnitMass};
+use super::index::{self, SegmentIndex};
+use super::lookup::{self, Lookup};
+use super::pages::{FastPages, PageKind};
+use super::reuse::emptied;
+use crate::attention::{Attention, AttentionError, Qkv, Rotary};
+use crate::backend::{
+    AttendStep, Backend, LookupStep, PageLayout, PageTarget, PlacedPage, Placement,
+};
+use crate::ids::LayerIdx;
+
+/// The memory of one session, over all layers.
+pub struct Memory<B: Backend> {
+    pub(super) backend: Arc<B>,
+    pub(super) config: MemoryConfig,
+    pub(super) layout: PageLayout,
+    pub(super) rotary: Rotary,
+    /// Tokens remembered.
+    pub(super) n_tokens: usize,
+    pub(super) pages: FastPages,
+    pub(super) store: Box<dyn UnitStore>,
+    pub(super) index: Vec<SegmentIndex>, // [layer][kv_head]
+    pub(super) angles: Angles,
+    pub(super) chunk: Chunk,
+    pub(super) lookup: Lookup,
+    pub(super) evidence: EvidenceTally,
+    pub(super) placed: Vec<PlacedPage<'static>>, // empty between layers: an allocation to use again
+    pub(super) keys: Vec<f32>,                   // [head_dim][page_len]: scratch of sealing
+}
+
+/// Cosines and sines of positions.
+#[derive(Debug)]
+pub(super) struct Angles {
+    sinks: Vec<Vec<f32>>,         // [sink page]: of its first key
+    slots: Vec<Vec<f32>>,         // [slot]: of position S + slot * U
+    far: Vec<f32>,                // of the fixed far distance
+    far_keys: Vec<f32>,           // of half a page more
+    pub(super) offsets: Vec<f32>, // cosines [pair][page_len], then sines
+    offset_rows: Vec<f32>,        // [offset]: cosines, then sines
+}
+
+/// The chunk at hand.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    n_tokens: usize,
+    phase: Phase,
+    /// Units each layer retrieves.
+    n_retrieved: usize,
+    /// Whether they are looked up, or those of the last lookup serve again.
+    looks_up: bool,
+    /// Answer tokens since units were looked up.
+    answered: usize,
+    near_angles: Vec<f32>, // [token]: cosines, sines of its position
+    max_attended: usize,
+}
+
+impl<B: Backend> Memory<B> {
+    /// An empty memory that keeps its units in `store`, whose records must be
+    /// [`record_bytes`](Self::record_bytes) long.
+    ///
+    /// # Errors
+    /// When the sizes cannot work or do not fit the model.
+    pub fn new(
+        backend: Arc<B>,
+        config: MemoryConfig,
+        layout: PageLayout,
+        (rotary, trained_tokens): (Rotary, usize),
+        store: Box<dyn UnitStore>,
+    ) -> Result<Self, ConfigError> {
+        config.validate(trained_tokens)?;
+        let angles = Angles::new(&rotary, &config);
+        let (sinks, unit) = (config.sink_tokens, config.unit_tokens);
+        Ok(Self {
+            backend,
+            layout,
+            n_tokens: 0,
+            pages: FastPages::new(sinks, unit, layout.page_bytes()),
+            store,
+            index: index::indexes(layout, &config),
+            angles,
+            chunk: Chunk::new(),
+            lookup: Lookup::new(layout.n_layers),
+            evidence: EvidenceTally::default(),
+            placed: Vec::new(),
+            keys: vec![0.0; layout.heads.head_dim * layout.page_len],
+            rotary,
+            config,
+        })
+    }
+
+    /// Bytes of a unit's record: its page.
+    pub fn record_bytes(layout: PageLayout) -> usize {
+        layout.page_bytes()
+    }
+
+    /// The sizes in use.
+    pub fn config(&self) -> &MemoryConfig {
+        &self.config
+    }
+
+    /// Tokens remembered.
+    pub fn n_tokens(&self) -> usize {
+        self.n_tokens
+    }
+
+    /// Units sealed.
+    pub fn n_units(&self) -> usize {
+        self.store.len()
+    }
+
+    /// Tokens of the text that unit `unit` holds.
+    pub fn unit_tokens(&self, unit: usize) -> std::ops::Range<usize> {
+        let first = self.config.sink_tokens + unit * self.config.unit_tokens;
+        first..first + self.config.unit_tokens
+    }
+
+    /// The most keys that any token so far has attended to.
+    pub fn max_attended_tokens(&self) -> usize {
+        self.chunk.max_attended
+    }
+
+    /// Bytes that the index of segments takes.
+    pub fn index_bytes(&self) -> usize {
+        self.index.iter().map(SegmentIndex::bytes).sum()
+    }
+
+    /// The units that layer `layer` retrieved for the last chunk, in document order.
+    pub fn retrieved(&self, layer: LayerIdx) -> &[u32] {
+        self.lookup.retrieved(layer.0)
+    }
+
+    /// The attention mass that answer tokens gave each unit since the last call, heaviest first.
+    pub fn take_evidence(&mut self) -> Vec<UnitMass> {
+        self.evidence.take()
+    }
+
+    /// Prepares for `n_tokens` more tokens, which then pass through all layers by
+    /// [`Attention::attend`].
+    ///
+    /// # Errors
+    /// When there is no memory for the chunk's keys and values.
+    ///
+    /// # Panics
+    /// When the chunk is longer than the configuration's.
+    pub fn begin_chunk(&mut self, n_tokens: usize, phase: Phase) -> Result<(), StoreError> {
+        assert!(n_tokens <= self.config.chunk_tokens, "a chunk longer than configured");
+        self.chunk.n_tokens = n_tokens;
+        self.chunk.phase = phase;
+        self.plan_lookup(self.config.retrieves(phase).min(self.n_units()));
+        self.pages.reserve(self.n_tokens + n_tokens)?;
+        self.prepare_angles();
+        self.note_attended();
+        Ok(())
+    }
+
+    /// Decides whether the chunk looks up units. Neighbouring answer tokens share a lookup: what one
+    /// needs the next mostly needs as well, and a lookup reads four times the keys that it finds.
+    fn plan_lookup(&mut self, n_retrieved: usize) {
+        let chunk = &mut self.chunk;
+        let shares = chunk.phase == Phase::Answering
+            && n_retrieved == chunk.n_retrieved
+            && chunk.answered > 0
+            && chunk.answered < self.config.answer_chunk_tokens;
+        chunk.looks_up = n_retrieved > 0 && !shares;
+        chunk.n_retrieved = n_retrieved;
+        chunk.answered = match (chunk.phase, shares) {
+            (Phase::Answering, true) => chunk.answered + chunk.n_tokens,
+            (Phase::Answering, false) => chunk.n_tokens,
+            _ => 0,
+        };
+    }
+
+    /// Accepts the chunk: its tokens are remembered, and what leaves the window is sealed.
+    ///
+    /// # Errors
+    /// When the store refuses a unit; the memory must then be dropped.
+    pub fn end_chunk(&mut self) -> Result<(), StoreError> {
+        self.n_tokens += self.chunk.n_tokens;
+        self.chunk.n_tokens = 0;
+        if self.config.keeps_all() {
+            return Ok(());
+        }
+        let keep = self.config.window_tokens + self.config.unit_tokens;
+        while self.n_tokens >= self.pages.window_start() + keep {
+            if self.config.attention == AttentionMode::Retrieval {
+                self.seal_oldest()?;
+            }
+            self.pages.drop_oldest();
+        }
+        Ok(())
+    }
+
+    fn seal_oldest(&mut self) -> Result<(), StoreError> {
+        let page = self.pages.oldest().expect("because the window holds more than a unit");
+        self.store.append(page)?;
+        index::push(&mut self.index, self.layout, page, (&self.angles.offsets, &mut self.keys));
+        Ok(())
+    }
+
+    /// Slots of one unit's length between the sinks and the window.
+    fn unit_slots(&self) -> usize {
+        match self.config.positions {
+            Positions::Contiguous => self.chunk.n_retrieved,
+            Positions::Edge => self.chunk.n_retrieved.min(1),
+            Positions::Fixed => 0,
+        }
+    }
+
+    fn prepare_angles(&mut self) {
+        let (sinks, unit) = (self.config.sink_tokens, self.config.unit_tokens);
+        for page in self.angles.sinks.len()..sinks.div_ceil(unit) {
+            self.angles.sinks.push(angles_at(&self.rotary, page * unit));
+        }
+        let n_slots = self.unit_slots() + self.pages.n_window_pages();
+        for slot in self.angles.slots.len()..n_slots {
+            self.angles.slots.push(angles_at(&self.rotary, sinks + slot * unit));
+        }
+        let width = 2 * self.rotary.n_pairs();
+        let window_position = sinks + self.unit_slots() * unit;
+        self.chunk.near_angles.resize(self.chunk.n_tokens * width, 0.0);
+        for (i, angles) in self.chunk.near_angles.chunks_exact_mut(width).enumerate() {
+            let index = self.n_tokens + i;
+            let position = match index.checked_sub(self.pages.window_start()) {
+                Some(past) => window_position + past,
+                None => index, // a sink itself
+            };
+            self.rotary.write_angles(position, angles);
+        }
+    }
+
+    /// Factor on scores.
+    fn scale(&self) -> f32 {
+        self.rotary.score_factor() / (self.layout.heads.head_dim as f32).sqrt()
+    }
+
+    fn note_attended(&mut self) {
+        let end = self.n_tokens + self.chunk.n_tokens;
+        let sinks = end.min(self.config.sink_tokens);
+        let window = end.saturating_sub(self.pages.window_start());
+        let attended = sinks + self.chunk.n_retrieved * self.config.unit_tokens + window;
+        self.chunk.max_attended = self.chunk.max_attended.max(attended);
+    }
+
+    fn write_chunk(&mut self, layer: usize, chunk: &Qkv<'_, B>) {
+        let mut token = 0;
+        while token < chunk.n_tokens {
+            let index = self.n_tokens + token;
+            let (page, first_slot, end) = self.pages.page_of(index);
+            let last = (end - self.n_tokens).min(chunk.n_tokens);
+            let slot_angles = &self.angles.offset_rows;
+            let target = PageTarget { layout: self.layout, layer, page, first_slot, slot_angles };
+            self.backend.write_page(target, chunk.keys, chunk.values, token..last);
+            token = last;
+        }
+    }
+
+    fn look_up(&mut self, layer: usize, queries: &B::Buffer) -> Result<(), StoreError> {
+        let step = LookupStep {
+            heads: self.layout.heads,
+            n_tokens: self.chunk.n_tokens,
+            group_len: match self.chunk.phase {
+                Phase::Reading => self.config.read_query_tokens.max(1),
+                Phase::Asking | Phase::Answering => self.config.ask_query_tokens,
+            },
+            vote: self.config.vote,
+            representatives: self.config.representatives(),
+            segment_angles: &self.angles.far,
+            key_angles: &self.angles.far_keys,
+            scale: self.scale(),
+        };
+        let n_kv_heads = self.layout.heads.n_kv_heads;
+        let task = lookup::Task {
+            layout: self.layout,
+            layer,
+            policy: self.config.lookup,
+            n_retrieved: self.chunk.n_retrieved,
+            n_candidates: self.chunk.n_retrieved * self.config.candidates_per_unit,
+            index: &self.index[layer * n_kv_heads..][..n_kv_heads],
+            store: &*self.store,
+        };
+        self.lookup.run(&*self.backend, step, queries, task)
+    }
+
+    /// Sinks, retrieved units in document order, window: each with its place.
+    fn place<'a>(
+        &'a self,
+        layer: usize,
+        placed: &mut Vec<PlacedPage<'a>>,
+    ) -> Result<(), StoreError> {
+        let end = self.n_tokens + self.chunk.n_tokens;
+        let unit_slots = self.unit_slots();
+        let clipped_before = match self.config.attention {
+            AttentionMode::Clipped => (end + 1).saturating_sub(self.config.clip_tokens),
+            _ => 0,
+        };
+        let push_fast = |kind: PageKind, placed: &mut Vec<PlacedPage<'a>>| {
+            for page in self.pages.iter().filter(|page| page.kind == kind) {
+                let tokens = self.pages.tokens_of(&page, end);
+                let angles = match kind {
+                    PageKind::Sink => &self.angles.sinks[page.slot],
+                    PageKind::Window => &self.angles.slots[unit_slots + page.slot],
+                };
+                let is_clipped = page.first_index < clipped_before;
+                placed.push(PlacedPage {
+                    page: page.bytes,
+                    n_keys: tokens.len(),
+                    first_index: page.first_index,
+                    placement: if is_clipped { Placement::Far } else { Placement::At(angles) },
+                });
+            }
+        };
+        push_fast(PageKind::Sink, placed);
+        let units = if self.chunk.n_retrieved > 0 { self.lookup.retrieved(layer) } else { &[] };
+        for (i, unit) in units.iter().enumerate() {
+            let placement = match self.config.positions {
+                Positions::Contiguous => Placement::At(&self.angles.slots[i]),
+                Positions::Edge => Placement::At(&self.angles.slots[0]),
+                Positions::Fixed => Placement::Far,
+            };
+            placed.push(PlacedPage {
+                page: self.store.read(RecordId(*unit))?.bytes(),
+                n_keys: self.config.unit_tokens,
+                first_index: self.unit_tokens(*unit as usize).start,
+                placement,
+            });
+        }
+        push_fast(PageKind::Window, placed);
+        Ok(())
+    }
+}
+
+impl Chunk {
+    pub(super) fn new() -> Self {
+        Self {
+            n_tokens: 0,
+            phase: Phase::Reading,
+            n_retrieved: 0,
+            looks_up: false,
+            answered: 0,
+            near_angles: Vec::new(),
+            max_attended: 0,
+        }
+    }
+}
+
+impl Angles {
+    pub(super) fn new(rotary: &Rotary, config: &MemoryConfig) -> Self {
+        let unit = config.unit_tokens;
+        Self {
+            sinks: Vec::new(),
+            slots: Vec::new(),
+            far: angles_at(rotary, config.far_tokens()),
+            far_keys: angles_at(rotary, config.window_tokens + unit / 2),
+            offsets: rotary.offset_angles(unit),
+            offset_rows: (0..unit).flat_map(|offset| angles_at(rotary, offset)).collect(),
+        }
+    }
+}
+
+/// Cosines of the pairs at `position`, then their sines.
+fn angles_at(rotary: &Rotary, position: usize) -> Vec<f32> {
+    let mut angles = vec![0.0; 2 * rotary.n_pairs()];
+    rotary.write_angles(position, &mut angles);
+    angles
+}
+
+impl<B: Backend> Attention<B> for Memory<B> {
+    fn attend(
+        &mut self,
+        layer: LayerIdx,
+        chunk: Qkv<'_, B>,
+        out: &mut B::Buffer,
+    ) -> Result<(), AttentionError> {
+        let refused = |error: StoreError| AttentionError(Box::new(error));
+        self.write_chunk(layer.0, &chunk);
+        if self.chunk.looks_up {
+            self.look_up(layer.0, chunk.queries).map_err(refused)?;
+        }
+        let mut placed = emptied(std::mem::take(&mut self.placed));
+        let mut evidence = std::mem::take(&mut self.evidence);
+        self.place(layer.0, &mut placed).map_err(refused)?;
+        let n_sink_pages = self.pages.iter().filter(|page| page.kind == PageKind::Sink).count();
+        let is_answer = self.chunk.phase == Phase::Answering && self.chunk.n_retrieved > 0;
+        self.backend.attend(
+            AttendStep {
+                layout: self.layout,
+                layer: layer.0,
+                pages: &placed,
+                n_tokens: chunk.n_tokens,
+                first_index: self.n_tokens,
+                near_angles: &self.chunk.near_angles,
+                far_angles: &self.angles.far,
+                offset_angles: &self.angles.offsets,
+                scale: self.scale(),
+                page_masses: is_answer.then(|| evidence.page_masses(placed.len())),
+            },
+            chunk.queries,
+            out,
+        );
+        if is_answer {
+            evidence.add(n_sink_pages, self.lookup.retrieved(layer.0));
+        }
+        let placed = emptied(placed);
+        self.evidence = evidence;
+        self.placed = placed;
+        Ok(())
+    }
+}

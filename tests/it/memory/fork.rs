@@ -1,0 +1,97 @@
+//! A fork answers as what it came from would have, and neither notices what the other does.
+
+use mneme::ids::{LayerIdx, TokenId};
+use mneme::memory::{ForkError, LookupPolicy, MemoryConfig, Phase, Positions};
+
+use super::{LOOKUPS, random_config, tiny_model};
+use crate::fixtures::{Random, Runner, random_tokens};
+
+const TRAINED: usize = 4096;
+
+fn config(seed: u64) -> MemoryConfig {
+    let mut random = Random(seed);
+    let retrieved_units = 1 + random.below(4);
+    random_config(&mut random, retrieved_units)
+}
+
+fn tokens(n: usize, seed: u64) -> Vec<TokenId> {
+    random_tokens(n, tiny_model().vocab_size, seed)
+}
+
+#[test]
+fn a_fork_and_its_original_each_go_on_as_if_alone() {
+    let mut runner = Runner::of_tiny(&tiny_model());
+    for seed in 0..8 {
+        let config = config(seed);
+        let (document, left, right) = (tokens(300, seed), tokens(90, seed + 50), tokens(90, 99));
+        let mut alone = |rest: &[TokenId]| -> Vec<f32> {
+            let mut memory = runner.memory(&config);
+            runner.read(&mut memory, &document, Phase::Reading);
+            let parts = rest.chunks(10);
+            parts.flat_map(|part| runner.read(&mut memory, part, Phase::Answering)).collect()
+        };
+        let expected = (alone(&left), alone(&right));
+        let mut memory = runner.memory(&config);
+        runner.read(&mut memory, &document, Phase::Reading);
+        let mut fork = memory.fork(config.clone(), TRAINED).unwrap();
+        let mut found = (Vec::new(), Vec::new());
+        for (left, right) in left.chunks(10).zip(right.chunks(10)) {
+            found.0.extend(runner.read(&mut memory, left, Phase::Answering));
+            found.1.extend(runner.read(&mut fork, right, Phase::Answering));
+        }
+        assert!(found == expected, "seed {seed}: {config:?}");
+    }
+}
+
+#[test]
+fn a_fork_with_another_policy_answers_as_if_the_text_had_been_read_for_it() {
+    let mut runner = Runner::of_tiny(&tiny_model());
+    for seed in 0..8 {
+        let read_with = MemoryConfig { read_query_tokens: 0, ..config(seed) };
+        for lookup in LOOKUPS {
+            let other = MemoryConfig {
+                lookup,
+                segment_tokens: read_with.unit_tokens,
+                positions: Positions::Edge,
+                ..read_with.clone()
+            };
+            let (document, answer) = (tokens(300, seed), tokens(20, seed + 50));
+            let mut memory = runner.memory(&other);
+            runner.read(&mut memory, &document, Phase::Reading);
+            let expected = runner.read(&mut memory, &answer, Phase::Asking);
+
+            let mut original = runner.memory(&read_with);
+            runner.read(&mut original, &document, Phase::Reading);
+            let mut fork = original.fork(other.clone(), TRAINED).unwrap();
+            let found = runner.read(&mut fork, &answer, Phase::Asking);
+            assert_eq!(fork.retrieved(LayerIdx(1)), memory.retrieved(LayerIdx(1)));
+            assert!(found == expected, "seed {seed}: {other:?}");
+        }
+    }
+}
+
+#[test]
+fn what_has_shaped_the_memory_cannot_be_changed_by_a_fork() {
+    let config = config(0);
+    let memory = Runner::of_tiny(&tiny_model()).memory(&config);
+    let unit_tokens = config.unit_tokens + 16;
+    let chunk_tokens = 2 * unit_tokens;
+    let changed = [
+        (
+            "unit-tokens",
+            MemoryConfig { unit_tokens, chunk_tokens, segment_tokens: 1, ..config.clone() },
+        ),
+        (
+            "window-tokens",
+            MemoryConfig { window_tokens: 7 + config.window_tokens, ..config.clone() },
+        ),
+        ("sink-tokens", MemoryConfig { sink_tokens: 7 + config.sink_tokens, ..config.clone() }),
+    ];
+    for (name, changed) in changed {
+        let Err(error) = memory.fork(changed, TRAINED) else { panic!("{name} was changed") };
+        assert_eq!(error, ForkError::Differs { name });
+        assert!(error.to_string().contains(name), "{error}");
+    }
+    let invalid = MemoryConfig { segment_tokens: 0, lookup: LookupPolicy::Exact, ..config };
+    assert!(matches!(memory.fork(invalid, TRAINED), Err(ForkError::Config(_))));
+}
