@@ -1,11 +1,14 @@
 //! How is a question asked of a document? As one user message, the document first: the document is
 //! read, the question is looked up in it, and what the answer attended to is reported.
 
+use std::ops::Range;
+
 use super::error::EngineError;
+use super::loaded::Engine;
 use super::session::{Progress, ProgressFn, Session};
-use crate::ids::ByteSpan;
+use crate::ids::{ByteSpan, TokenId};
 use crate::memory::Phase;
-use crate::tokenizer::{GenerationPrompt, Message, PartOrigin, Role};
+use crate::tokenizer::{GenerationPrompt, Message, PartOrigin, Role, SpecialTokens};
 
 /// What was taken in before an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,78 @@ pub struct Passage {
     pub weight: f32,
 }
 
+/// A question of a document as the model takes it in: one user message, the document first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AskPrompt {
+    ids: Vec<TokenId>,
+    /// `[token of the document]`: bytes of the document.
+    sources: Vec<ByteSpan>,
+    document_bytes: usize,
+}
+
+impl AskPrompt {
+    /// Tokens up to the document's end, the template's before it included.
+    pub fn document_ids(&self) -> &[TokenId] {
+        &self.ids[..self.sources.len()]
+    }
+
+    /// Tokens of the question, of what the template puts after it, and of the answer's start.
+    pub fn question_ids(&self) -> &[TokenId] {
+        &self.ids[self.sources.len()..]
+    }
+
+    /// The tokens that hold bytes `span` of the document.
+    pub fn tokens_of(&self, span: ByteSpan) -> Range<usize> {
+        let holds = |source: &ByteSpan| source.end > span.start && source.start < span.end;
+        let first = self.sources.iter().position(holds).unwrap_or(0);
+        let n = self.sources[first..].iter().take_while(|source| holds(source)).count();
+        first..first + n
+    }
+}
+
+impl Engine {
+    /// `document` and `question` as one user message of the model's chat template (as plain text
+    /// where the model has none), and the beginning of the answer, which may be empty.
+    ///
+    /// # Errors
+    /// When the template refuses.
+    pub fn ask_prompt(
+        &self,
+        document: &str,
+        question: &str,
+        answer_start: &str,
+    ) -> Result<AskPrompt, EngineError> {
+        let content = format!("{document}\n\n{question}");
+        let tokenizer = self.tokenizer();
+        let (mut encoded, content_at) = if tokenizer.chat_template().is_some() {
+            let messages = [Message::new(Role::User, content)];
+            let prompt = tokenizer.render_chat(&messages, GenerationPrompt::Add)?;
+            let content_at = prompt.parts.iter().find_map(|part| match part.origin {
+                PartOrigin::Message { content_start, .. } => {
+                    Some(part.span.start as isize - content_start as isize)
+                }
+                PartOrigin::Template => None,
+            });
+            (tokenizer.encode_prompt(&prompt), content_at.unwrap_or(0))
+        } else {
+            (tokenizer.encode_document(&content), 0)
+        };
+        let document_bytes = document.len();
+        let document_end = content_at + document_bytes as isize;
+        let n_document = encoded.spans.partition_point(|span| (span.end as isize) <= document_end);
+        let within = |at: usize| {
+            let at = at as isize - content_at;
+            at.clamp(0, document_bytes as isize) as usize
+        };
+        let sources = encoded.spans[..n_document]
+            .iter()
+            .map(|span| ByteSpan { start: within(span.start), end: within(span.end) })
+            .collect();
+        encoded.ids.extend(tokenizer.encode(answer_start, SpecialTokens::AsText));
+        Ok(AskPrompt { ids: encoded.ids, sources, document_bytes })
+    }
+}
+
 impl Session {
     /// Reads `document`, then takes in `question`, both as one user message of the model's chat
     /// template (as plain text where the model has none). The answer is then
@@ -40,58 +115,54 @@ impl Session {
         question: &str,
         progress: &mut ProgressFn<'_>,
     ) -> Result<Asked, EngineError> {
-        let content = format!("{document}\n\n{question}");
-        let tokenizer = self.engine.tokenizer();
-        let (encoded, content_at) = if tokenizer.chat_template().is_some() {
-            let messages = [Message::new(Role::User, content)];
-            let prompt = tokenizer.render_chat(&messages, GenerationPrompt::Add)?;
-            let content_at = prompt.parts.iter().find_map(|part| match part.origin {
-                PartOrigin::Message { content_start, .. } => {
-                    Some(part.span.start as isize - content_start as isize)
-                }
-                PartOrigin::Template => None,
-            });
-            (tokenizer.encode_prompt(&prompt), content_at.unwrap_or(0))
-        } else {
-            (tokenizer.encode_document(&content), 0)
+        let prompt = self.engine.ask_prompt(document, question, "")?;
+        self.check_question(prompt.question_ids())?;
+        let (n_document, total_tokens) = (prompt.sources.len(), prompt.ids.len());
+        let stopped = |error, before| match error {
+            EngineError::Stopped { done_tokens, .. } => {
+                EngineError::Stopped { done_tokens: before + done_tokens, total_tokens }
+            }
+            error => error,
         };
-        let document_end = content_at + document.len() as isize;
-        let n_document = encoded.spans.partition_point(|span| (span.end as isize) <= document_end);
-        let sources: Vec<ByteSpan> = encoded.spans[..n_document]
-            .iter()
-            .map(|span| {
-                let within = |at: usize| {
-                    let at = at as isize - content_at;
-                    self.read_bytes + at.clamp(0, document.len() as isize) as usize
-                };
-                ByteSpan { start: within(span.start), end: within(span.end) }
-            })
-            .collect();
-        let (document_ids, question_ids) = encoded.ids.split_at(n_document);
-        let window_tokens = self.memory.config().window_tokens;
-        if question_ids.len() > window_tokens {
-            let question_tokens = question_ids.len();
-            return Err(EngineError::QuestionTooLong { question_tokens, window_tokens });
-        }
-        self.read_bytes += document.len();
-        let total_tokens = encoded.ids.len();
-        let mut first = 0;
-        for (ids, sources, phase) in [
-            (document_ids, Some(&sources[..]), Phase::Reading),
-            (question_ids, None, Phase::Asking),
-        ] {
-            let count = |done_tokens| Progress { done_tokens: first + done_tokens, total_tokens };
-            let mut of_all = |step: Progress| progress(count(step.done_tokens));
-            self.feed(ids, sources, phase, &mut of_all).map_err(|error| match error {
-                EngineError::Stopped { done_tokens, .. } => {
-                    let Progress { done_tokens, total_tokens } = count(done_tokens);
-                    EngineError::Stopped { done_tokens, total_tokens }
-                }
-                error => error,
-            })?;
-            first += ids.len();
-        }
-        Ok(Asked { prompt_tokens: total_tokens, question_tokens: question_ids.len() })
+        let mut count = |step: Progress, before| {
+            progress(Progress { done_tokens: before + step.done_tokens, total_tokens })
+        };
+        self.read_document(&prompt, &mut |step| count(step, 0))
+            .map_err(|error| stopped(error, 0))?;
+        self.take_question(&prompt, &mut |step| count(step, n_document))
+            .map_err(|error| stopped(error, n_document))?;
+        let question_tokens = prompt.question_ids().len();
+        Ok(Asked { prompt_tokens: total_tokens, question_tokens })
+    }
+
+    /// Reads the prompt's document.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    pub fn read_document(
+        &mut self,
+        prompt: &AskPrompt,
+        progress: &mut ProgressFn<'_>,
+    ) -> Result<(), EngineError> {
+        let shift = |at: usize| self.read_bytes + at;
+        let spans = prompt.sources.iter();
+        let sources: Vec<ByteSpan> =
+            spans.map(|span| ByteSpan { start: shift(span.start), end: shift(span.end) }).collect();
+        self.read_bytes += prompt.document_bytes;
+        self.feed(prompt.document_ids(), Some(&sources), Phase::Reading, progress)
+    }
+
+    /// Takes in the prompt's question, with the answer's start. The document must have been read.
+    ///
+    /// # Errors
+    /// When the question does not fit the window, the memory refuses or `progress` says to stop.
+    pub fn take_question(
+        &mut self,
+        prompt: &AskPrompt,
+        progress: &mut ProgressFn<'_>,
+    ) -> Result<(), EngineError> {
+        self.check_question(prompt.question_ids())?;
+        self.feed(prompt.question_ids(), None, Phase::Asking, progress)
     }
 
     /// The passages that answers attended to since the last call, the weightiest first: at most

@@ -1,7 +1,7 @@
 //! What can go wrong above the model?
 
 use crate::attention::AttentionError;
-use crate::memory::{ConfigError, StoreError};
+use crate::memory::{ConfigError, ForkError, StoreError};
 use crate::model::ModelError;
 use crate::tokenizer::{ChatError, TokenizerError};
 
@@ -20,6 +20,9 @@ pub enum EngineError {
     /// The memory's sizes.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// What a session could not become when it was forked.
+    #[error(transparent)]
+    Fork(#[from] ForkError),
     /// Units that cannot be read back.
     #[error(transparent)]
     Attention(#[from] AttentionError),

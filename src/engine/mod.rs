@@ -29,10 +29,10 @@ mod sampler;
 mod score;
 mod session;
 
-pub use ask::{Asked, Passage};
+pub use ask::{AskPrompt, Asked, Passage};
 pub use conversation::Conversation;
 pub use error::EngineError;
 pub use generate::{AtEnd, FinishReason, GenerateOptions, Generation, Piece};
 pub use loaded::{Engine, EngineOptions};
-pub use score::Score;
+pub use score::{ForcedToken, Score};
 pub use session::{Progress, ProgressFn, Session, no_progress};

@@ -66,6 +66,38 @@ impl Session {
     }
 }
 
+/// How well an answer's token was foreseen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ForcedToken {
+    /// In nats.
+    pub log_probability: f32,
+    /// Whether it was the likeliest, so that a greedy answer has it too if it has those before.
+    pub is_likeliest: bool,
+}
+
+impl Session {
+    /// Says how likely each token of an answer is, given those before it, and takes them in as if
+    /// they had been generated. A question must have been taken in before.
+    ///
+    /// # Errors
+    /// When nothing was, or the memory refuses.
+    pub fn force_answer(&mut self, ids: &[TokenId]) -> Result<Vec<ForcedToken>, EngineError> {
+        let mut forced = Vec::with_capacity(ids.len());
+        for id in ids {
+            self.run_pending()?;
+            if !self.has_logits {
+                return Err(EngineError::NothingRead);
+            }
+            let logit = self.logits[id.0 as usize];
+            let likeliest = self.logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let log_probability = logit - log_sum_exp(&self.logits);
+            forced.push(ForcedToken { log_probability, is_likeliest: logit >= likeliest });
+            self.pending = Some(*id);
+        }
+        Ok(forced)
+    }
+}
+
 fn log_sum_exp(logits: &[f32]) -> f32 {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|x| f64::from((x - max).exp())).sum();

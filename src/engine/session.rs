@@ -89,6 +89,25 @@ impl Session {
         })
     }
 
+    /// A session that has read the same, and goes its own way from here. `memory` may choose units
+    /// otherwise than this session does; see [`Memory::fork`].
+    ///
+    /// # Errors
+    /// When `memory` differs in what has shaped the memory, or there is no room for the fork.
+    pub fn fork(&self, memory: &MemoryConfig) -> Result<Self, EngineError> {
+        let memory = self.memory.fork(memory.clone(), self.engine.trained_tokens())?;
+        Ok(Self {
+            workspace: self.engine.transformer().workspace(memory.config().chunk_tokens),
+            logits: self.logits.clone(),
+            has_logits: self.has_logits,
+            pending: self.pending,
+            sources: self.sources.clone(),
+            read_bytes: self.read_bytes,
+            memory,
+            engine: self.engine.clone(),
+        })
+    }
+
     /// Reads a piece of text. Byte offsets of evidence count from the first piece read.
     ///
     /// # Errors
@@ -149,11 +168,17 @@ impl Session {
     }
 
     pub(super) fn feed_question(&mut self, ids: &[TokenId]) -> Result<(), EngineError> {
+        self.check_question(ids)?;
+        self.feed(ids, None, Phase::Asking, &mut no_progress)
+    }
+
+    /// A question that does not fit the window would push itself out of it.
+    pub(super) fn check_question(&self, ids: &[TokenId]) -> Result<(), EngineError> {
         let window_tokens = self.memory.config().window_tokens;
         if ids.len() > window_tokens {
             return Err(EngineError::QuestionTooLong { question_tokens: ids.len(), window_tokens });
         }
-        self.feed(ids, None, Phase::Asking, &mut no_progress)
+        Ok(())
     }
 
     /// Runs tokens through the model in the phase's chunks.

@@ -137,6 +137,17 @@ impl<B: Backend> Memory<B> {
         self.lookup.retrieved(layer.0)
     }
 
+    /// Whether any layer has retrieved unit `unit` for a question or an answer.
+    pub fn was_sought(&self, unit: usize) -> bool {
+        self.lookup.was_sought(unit)
+    }
+
+    /// The unit that holds token `token`, if it is in one.
+    pub fn unit_of(&self, token: usize) -> Option<usize> {
+        let unit = token.checked_sub(self.config.sink_tokens)? / self.config.unit_tokens;
+        (unit < self.n_units()).then_some(unit)
+    }
+
     /// The attention mass that answer tokens gave each unit since the last call, heaviest first.
     pub fn take_evidence(&mut self) -> Vec<UnitMass> {
         self.evidence.take()
@@ -286,7 +297,11 @@ impl<B: Backend> Memory<B> {
             index: &self.index[layer * n_kv_heads..][..n_kv_heads],
             store: &*self.store,
         };
-        self.lookup.run(&*self.backend, step, queries, task)
+        self.lookup.run(&*self.backend, step, queries, task)?;
+        if self.chunk.phase != Phase::Reading {
+            self.lookup.note_sought(layer, self.store.len());
+        }
+        Ok(())
     }
 
     /// Sinks, retrieved units in document order, window: each with its place.

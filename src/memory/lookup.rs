@@ -12,6 +12,7 @@ use crate::backend::{Backend, Candidates, LookupQueries, LookupStep, PageLayout,
 #[derive(Debug)]
 pub(super) struct Lookup {
     retrieved: Vec<Vec<u32>>, // [layer], in document order
+    sought: Vec<bool>,        // [unit]: retrieved for a question or an answer
     queries: LookupQueries,
     votes: Vec<f32>,           // [unit] or [candidate]
     candidates: Vec<u32>,      // units, best first, then in document order
@@ -38,6 +39,7 @@ impl Lookup {
     pub fn new(n_layers: usize) -> Self {
         Self {
             retrieved: vec![Vec::new(); n_layers],
+            sought: Vec::new(),
             queries: LookupQueries::default(),
             votes: Vec::new(),
             candidates: Vec::new(),
@@ -49,6 +51,19 @@ impl Lookup {
     /// The units of `layer`'s last lookup, in document order.
     pub fn retrieved(&self, layer: usize) -> &[u32] {
         &self.retrieved[layer]
+    }
+
+    /// Whether any layer has retrieved `unit` for a question or an answer.
+    pub fn was_sought(&self, unit: usize) -> bool {
+        self.sought.get(unit).copied().unwrap_or(false)
+    }
+
+    /// Notes what `layer` has retrieved as sought.
+    pub fn note_sought(&mut self, layer: usize, n_units: usize) {
+        self.sought.resize(n_units, false);
+        for unit in &self.retrieved[layer] {
+            self.sought[*unit as usize] = true;
+        }
     }
 
     pub fn run<B: Backend>(
