@@ -17,3 +17,10 @@ pub struct ByteSpan {
     /// One past the last byte.
     pub end: usize,
 }
+
+impl ByteSpan {
+    /// The same bytes, counted from `by` bytes earlier.
+    pub fn shifted(self, by: usize) -> Self {
+        Self { start: self.start + by, end: self.end + by }
+    }
+}

@@ -43,12 +43,13 @@
 //!
 //! The floors, lowest first (see ARCHITECTURE.md; imports go down only):
 //! [`ids`], [`tensor`], [`backend`], [`attention`], then [`model`], [`memory`], [`tokenizer`] and
-//! [`hub`] side by side, then [`engine`], then [`cli`].
+//! [`hub`] side by side, then [`engine`], then [`eval`], then [`cli`].
 
 pub mod attention;
 pub mod backend;
 pub mod cli;
 pub mod engine;
+pub mod eval;
 pub mod hub;
 pub mod ids;
 pub mod memory;

@@ -10,6 +10,7 @@ use super::failure::Failure;
 use super::input::Source;
 use super::settings::{Activations, Settings, share, temperature};
 use crate::backend::{KvType, Vote};
+use crate::eval::Task;
 use crate::memory::{AttentionMode, LookupPolicy, MemoryConfig, Positions};
 
 /// A memory for language models, far longer than their context window
@@ -43,6 +44,12 @@ pub(super) enum Command {
     /// The first tokens of a text are read, then tokens are generated, greedily and without
     /// stopping where an answer would end.
     Bench(BenchArgs),
+    /// Measure how well a memory finds what is asked for
+    ///
+    /// Things are hidden in long texts and asked for. Each case says whether a greedy answer finds
+    /// it, how likely the right answer was, and whether any layer retrieved what holds it.
+    #[command(after_long_help = EVAL_EXAMPLES)]
+    Eval(EvalArgs),
     /// Show what is in a model's files
     ///
     /// Architecture, sizes, element types, and what a token takes in memory.
@@ -125,6 +132,77 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub decode_tokens: usize,
     /// Print one JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+/// One a task, as help shows them.
+const EVAL_EXAMPLES: &str = "\
+Examples:
+  A five-digit key in repeated noise:
+    mneme eval --task passkey --lengths 16384,32768
+  A ten-digit number in repeated noise:
+    mneme eval --task number --lengths 16384
+  The value of a key among JSON pairs, made or given:
+    mneme eval --task kv --lengths 6000
+    mneme eval --task kv --kv-file kv-retrieval-75.jsonl.gz --samples 100
+  A fact in prose:
+    mneme eval --task needle --haystack war-and-peace.txt --lengths 8192,16384,32768
+  Four facts in prose, each asked for:
+    mneme eval --task multi-needle --haystack war-and-peace.txt --lengths 16384
+  Which variables hold a value, over a chain of assignments:
+    mneme eval --task variable-tracking --lengths 8192
+  The most common words of a long list:
+    mneme eval --task common-words --lengths 8192
+  Real questions, their paragraph among others, and alone (length 0):
+    mneme eval --task qa --qa-file xquad.en.json --lengths 0,16384 --samples 20
+  How well the second half of a text is foreseen:
+    mneme eval --task perplexity --haystack war-and-peace.txt --lengths 8192
+  Two settings side by side, to be gone on with when interrupted:
+    mneme eval --task needle --haystack war-and-peace.txt --compare a.toml,b.toml --out needle.jsonl";
+
+/// See [`Command::Eval`].
+#[derive(Debug, clap::Args)]
+pub(super) struct EvalArgs {
+    /// What is asked
+    #[arg(long, value_name = "TASK", value_delimiter = ',', required = true)]
+    pub task: Vec<Task>,
+    /// Tokens of the prompts, about
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "8192")]
+    pub lengths: Vec<usize>,
+    /// Where in the text the answer lies, from 0 (first) to 1 (last)
+    #[arg(
+        long, value_name = "D,...", value_delimiter = ',', default_value = "0.1,0.3,0.5,0.7,0.9",
+        value_parser = depth
+    )]
+    pub depths: Vec<f32>,
+    /// Texts for each task, length and depth
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub samples: u64,
+    /// Number of the first sample: another makes other texts
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+    /// Texts to hide things in
+    #[arg(long, value_name = "FILE,...", value_delimiter = ',')]
+    pub haystack: Vec<PathBuf>,
+    /// Read a haystack that is shorter than the length over and over
+    #[arg(long)]
+    pub repeat: bool,
+    /// Cases for kv: JSON lines as of "Lost in the Middle", also with gzip
+    #[arg(long, value_name = "FILE")]
+    pub kv_file: Option<PathBuf>,
+    /// Questions for qa: JSON in SQuAD's form
+    #[arg(long, value_name = "FILE")]
+    pub qa_file: Option<PathBuf>,
+    /// Settings to compare, in TOML; memory flags hold for all of them
+    #[arg(long, value_name = "FILE,...", value_delimiter = ',')]
+    pub compare: Vec<PathBuf>,
+    /// Keep results in this file, as JSON lines; those that are there are not done again
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Print each result as a line of JSON instead of a table
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
@@ -268,6 +346,11 @@ fn command() -> clap::Command {
     })
 }
 
+fn depth(text: &str) -> Result<f32, String> {
+    let depth = text.parse().ok().filter(|depth| (0.0..=1.0).contains(depth));
+    depth.ok_or_else(|| "must be a number from 0 to 1".to_owned())
+}
+
 fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "must be a number from 1 on".to_owned())
 }
@@ -283,6 +366,11 @@ impl RunFlags {
         put(&mut settings.activations, activations);
         self.memory.change(&mut settings.memory);
         Ok(settings)
+    }
+
+    /// Changes settings that a file gave by the flags of the memory.
+    pub fn change_memory(&self, memory: &mut MemoryConfig) {
+        self.memory.change(memory);
     }
 
     /// The same, for commands that answer.

@@ -15,6 +15,7 @@ mod args;
 mod ask;
 mod bench;
 mod chat;
+mod eval;
 mod failure;
 mod input;
 mod inspect;
@@ -60,6 +61,7 @@ fn dispatch(command: Command, interrupt: &Interrupt) -> Result<(), Failure> {
         Command::Chat(args) => chat::run(args, interrupt),
         Command::Score(args) => score::run(args, interrupt),
         Command::Bench(args) => bench::run(args, interrupt),
+        Command::Eval(args) => eval::run(args, interrupt),
         Command::Inspect(args) => inspect::run(args, interrupt),
         Command::Pull(args) => pull::run(args, interrupt),
     }

@@ -14,9 +14,13 @@ use crate::hub::{self, PullStage, PullStep};
 
 /// The settings' model, loaded, and a memory for it.
 pub(super) fn open(settings: &Settings, interrupt: &Interrupt) -> Result<Session, Failure> {
+    Ok(open_engine(settings, interrupt)?.session(&settings.memory)?)
+}
+
+/// The settings' model, loaded.
+pub(super) fn open_engine(settings: &Settings, interrupt: &Interrupt) -> Result<Engine, Failure> {
     let path = fetch(&settings.model, interrupt)?;
-    let engine = Engine::load(&path, &settings.engine_options())?;
-    Ok(engine.session(&settings.memory)?)
+    Ok(Engine::load(&path, &settings.engine_options())?)
 }
 
 /// Where a model lies, after it was fetched if it had to be.

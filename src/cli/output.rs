@@ -29,6 +29,14 @@ pub(super) fn print_json(object: &impl Serialize) -> Result<(), Failure> {
     print(&(text + "\n"))
 }
 
+/// Prints one JSON object of several, for callers that deal in I/O errors.
+pub(super) fn write_json_line(object: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(object)?;
+    line.push(b'\n');
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(&line).and_then(|()| stdout.flush())
+}
+
 /// A line on stderr. Where it cannot be said there is nobody to tell.
 pub(super) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::failure::Failure;
 use crate::backend::{KvType, Precision, Vote};
 use crate::engine::{AtEnd, EngineOptions, GenerateOptions};
+use crate::eval::Task;
 use crate::hub::DEFAULT_MODEL;
 use crate::memory::{AttentionMode, LookupPolicy, MemoryConfig, Positions};
 
@@ -176,6 +177,16 @@ impl ValueEnum for LookupPolicy {
             }
             Self::None => PossibleValue::new("none").help("Nothing is retrieved (StreamingLLM)"),
         })
+    }
+}
+
+impl ValueEnum for Task {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()))
     }
 }
 

@@ -8,7 +8,7 @@ use super::loaded::Engine;
 use super::session::{Progress, ProgressFn, Session};
 use crate::ids::{ByteSpan, TokenId};
 use crate::memory::Phase;
-use crate::tokenizer::{GenerationPrompt, Message, PartOrigin, Role, SpecialTokens};
+use crate::tokenizer::{GenerationPrompt, Message, PartOrigin, Role};
 
 /// What was taken in before an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Engine {
         &self,
         document: &str,
         question: &str,
-        answer_start: &str,
+        answer_start: &[TokenId],
     ) -> Result<AskPrompt, EngineError> {
         let content = format!("{document}\n\n{question}");
         let tokenizer = self.tokenizer();
@@ -96,7 +96,7 @@ impl Engine {
             .iter()
             .map(|span| ByteSpan { start: within(span.start), end: within(span.end) })
             .collect();
-        encoded.ids.extend(tokenizer.encode(answer_start, SpecialTokens::AsText));
+        encoded.ids.extend(answer_start);
         Ok(AskPrompt { ids: encoded.ids, sources, document_bytes })
     }
 }
@@ -115,7 +115,7 @@ impl Session {
         question: &str,
         progress: &mut ProgressFn<'_>,
     ) -> Result<Asked, EngineError> {
-        let prompt = self.engine.ask_prompt(document, question, "")?;
+        let prompt = self.engine.ask_prompt(document, question, &[])?;
         self.check_question(prompt.question_ids())?;
         let (n_document, total_tokens) = (prompt.sources.len(), prompt.ids.len());
         let stopped = |error, before| match error {
@@ -127,7 +127,7 @@ impl Session {
         let mut count = |step: Progress, before| {
             progress(Progress { done_tokens: before + step.done_tokens, total_tokens })
         };
-        self.read_document(&prompt, &mut |step| count(step, 0))
+        self.read_document(&prompt, 0..n_document, &mut |step| count(step, 0))
             .map_err(|error| stopped(error, 0))?;
         self.take_question(&prompt, &mut |step| count(step, n_document))
             .map_err(|error| stopped(error, n_document))?;
@@ -135,21 +135,24 @@ impl Session {
         Ok(Asked { prompt_tokens: total_tokens, question_tokens })
     }
 
-    /// Reads the prompt's document.
+    /// Reads tokens `tokens` of the prompt's document; those before them must have been read.
     ///
     /// # Errors
     /// As for [`read`](Self::read).
     pub fn read_document(
         &mut self,
         prompt: &AskPrompt,
+        tokens: Range<usize>,
         progress: &mut ProgressFn<'_>,
     ) -> Result<(), EngineError> {
         let shift = |at: usize| self.read_bytes + at;
-        let spans = prompt.sources.iter();
+        let spans = prompt.sources[tokens.clone()].iter();
         let sources: Vec<ByteSpan> =
             spans.map(|span| ByteSpan { start: shift(span.start), end: shift(span.end) }).collect();
-        self.read_bytes += prompt.document_bytes;
-        self.feed(prompt.document_ids(), Some(&sources), Phase::Reading, progress)
+        if tokens.end == prompt.sources.len() {
+            self.read_bytes += prompt.document_bytes;
+        }
+        self.feed(&prompt.ids[tokens], Some(&sources), Phase::Reading, progress)
     }
 
     /// Takes in the prompt's question, with the answer's start. The document must have been read.

@@ -249,6 +249,27 @@ impl MemoryConfig {
         Err(ConfigError::TrainedLength { sum, needed, trained_tokens })
     }
 
+    /// The same settings, without what makes no difference while a document is read: equal where
+    /// two memories read alike, so that one reading serves both (see [`super::Memory::fork`]).
+    pub fn for_reading(&self) -> Self {
+        let default = Self::default();
+        let mut reading = Self {
+            ask_query_tokens: default.ask_query_tokens,
+            answer_chunk_tokens: 1,
+            ..self.clone()
+        };
+        if self.retrieves(Phase::Reading) == 0 {
+            reading.read_query_tokens = 0;
+            reading.segment_tokens = self.unit_tokens;
+            reading.retrieved_units = 0;
+            reading.candidates_per_unit = default.candidates_per_unit;
+            reading.lookup = default.lookup;
+            reading.vote = default.vote;
+            reading.positions = default.positions;
+        }
+        reading
+    }
+
     /// Whether everything stays in the window.
     pub fn keeps_all(&self) -> bool {
         matches!(self.attention, AttentionMode::Full | AttentionMode::Clipped)

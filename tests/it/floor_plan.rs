@@ -27,7 +27,7 @@ const FLOORS: [&[&str]; 8] = [
     &["attention"],
     &["model", "memory", "tokenizer", "hub"],
     &["engine"],
-    &["api", "agent"],
+    &["api", "agent", "eval"],
     &["cli"],
 ];
 
