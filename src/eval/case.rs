@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::tasks::Task;
+use super::task::Task;
 use crate::ids::ByteSpan;
 
 /// What a scene is made from; nothing else decides it, but the texts given.

@@ -1,6 +1,6 @@
 //! What can go wrong with an evaluation?
 
-use super::tasks::Task;
+use super::task::Task;
 use crate::engine::EngineError;
 
 /// An evaluation could not be made or run.

@@ -112,7 +112,10 @@ fn sentence_end(text: &str, at: usize) -> usize {
     let before = &text[from..at];
     let ends = [". ", "! ", "? ", ".\n", "!\n", "?\n", "\n\n", ".\" ", ".\"\n"];
     let last = ends.iter().filter_map(|end| before.rfind(end).map(|at| at + end.len())).max();
-    let word = || before.rfind(char::is_whitespace).map_or(before.len(), |at| at + 1);
+    let word = || match from {
+        0 => 0, // the sentence is the first
+        _ => before.rfind(char::is_whitespace).map_or(before.len(), |at| at + 1),
+    };
     from + last.unwrap_or_else(word)
 }
 
@@ -147,8 +150,10 @@ mod tests {
         assert_eq!(insert_one(text, 0.5), "One two. Here. Three four! Five six");
         assert_eq!(insert_one(text, 0.9), "One two. Three four! Here. Five six");
         assert_eq!(insert_one(text, 1.0), "One two. Three four! Five six Here. ");
-        assert_eq!(insert_one("one two three", 0.6), "one Here. two three");
-        assert_eq!(insert_one("éééé éé", 0.3), "éé Here. éé éé".to_owned());
+        assert_eq!(insert_one("One two three. Four", 0.3), "Here. One two three. Four");
+        assert_eq!(insert_one("Éé é. Éé é. É", 0.7), "Éé é. Here. Éé é. É");
+        let endless = insert_one(&"on and ".repeat(1000), 0.9);
+        assert!(endless.contains("on and Here. on") || endless.contains("and on Here. and"));
     }
 
     #[test]

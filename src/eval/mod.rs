@@ -21,6 +21,7 @@ mod reading;
 mod record;
 mod run;
 mod summary;
+mod task;
 mod tasks;
 mod words;
 
@@ -31,6 +32,6 @@ pub use plan::Plan;
 pub use record::{Key, Record};
 pub use run::{Evaluation, Policy, Sink};
 pub use summary::{Line, summarize};
-pub use tasks::Task;
+pub use task::Task;
 pub use tasks::kv::KvCase;
 pub use tasks::qa::Paragraph;

@@ -4,11 +4,11 @@
 use super::case::{Label, Scene};
 use super::error::EvalError;
 use super::haystack::Haystack;
+use super::task::{N_FACTS, Task};
 use super::tasks::kv::{self, KvCase};
-use super::tasks::needle::{self, N_FACTS};
 use super::tasks::noise::{self, Secret};
 use super::tasks::qa::{self, Paragraph};
-use super::tasks::{Task, prose, tracking, words};
+use super::tasks::{needle, prose, tracking, words};
 use crate::tokenizer::Tokenizer;
 
 /// Tokens kept for question, answer, template and what is hidden.

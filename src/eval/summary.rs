@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::record::Record;
-use super::tasks::Task;
+use super::task::Task;
 
 /// What the results of a task at a length under a policy come to.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,6 +5,7 @@ mod ask;
 mod bench;
 mod chat;
 mod config;
+mod eval;
 mod help;
 mod inspect;
 mod interrupt;

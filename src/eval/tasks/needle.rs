@@ -48,9 +48,6 @@ const CITIES: [&str; 40] = [
     "Chicago",
 ];
 
-/// Facts in one document of the task of several.
-pub const N_FACTS: usize = 4;
-
 /// Hides a number for each of `depths` in `prose` and asks for each.
 pub fn scene(prose: &str, depths: &[f32], rng: &mut fastrand::Rng) -> Scene {
     let mut cities = CITIES;
