@@ -26,6 +26,9 @@ pub(super) fn run(args: EvalArgs, interrupt: &Interrupt) -> Result<(), Failure> 
     let settings = args.run.settings()?;
     let policies = policies(&args, &settings)?;
     let texts = args.haystack.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    if let Some(name) = twice(texts.iter().map(|(name, _)| name)) {
+        return Err(Failure::usage(format!("--haystack names {name} twice; rename a file")));
+    }
     let kv_cases = args.kv_file.as_deref().map(read_kv_cases).transpose()?;
     let paragraphs = args.qa_file.as_deref().map(read_paragraphs).transpose()?;
     let engine = opening::open_engine(&settings, interrupt)?;
@@ -108,17 +111,28 @@ fn policies(args: &EvalArgs, settings: &Settings) -> Result<Vec<Policy>, Failure
     }
     let policy = |path: &PathBuf| {
         let mut of_file = Settings::from_file(path)?;
+        let memory_alone = Settings { memory: of_file.memory.clone(), ..Settings::default() };
+        if of_file != memory_alone {
+            return Err(Failure::usage(format!(
+                "{}: files of --compare set the memory alone, and this one sets more; give the model \
+                 and the like by flags or --config",
+                path.display()
+            )));
+        }
         args.run.change_memory(&mut of_file.memory);
         Ok(Policy { name: stem(path), memory: of_file.memory })
     };
     let policies: Vec<Policy> = args.compare.iter().map(policy).collect::<Result<_, Failure>>()?;
-    for (i, policy) in policies.iter().enumerate() {
-        if policies[..i].iter().any(|before| before.name == policy.name) {
-            let name = &policy.name;
-            return Err(Failure::usage(format!("--compare names {name} twice; rename a file")));
-        }
+    if let Some(name) = twice(policies.iter().map(|policy| &policy.name)) {
+        return Err(Failure::usage(format!("--compare names {name} twice; rename a file")));
     }
     Ok(policies)
+}
+
+/// The first name that came before: results are told apart by names.
+fn twice<'a>(mut names: impl Iterator<Item = &'a String>) -> Option<&'a String> {
+    let mut seen = HashSet::new();
+    names.find(|name| !seen.insert(*name))
 }
 
 fn stem(path: &Path) -> String {

@@ -82,7 +82,7 @@ impl Plan {
     fn lengths_of(&self, task: Task) -> Vec<usize> {
         match task {
             // Given cases have the lengths that they have.
-            Task::Kv if !self.kv_cases.is_empty() => self.lengths[..1].to_vec(),
+            Task::Kv if !self.kv_cases.is_empty() => self.lengths.iter().take(1).copied().collect(),
             _ => self.lengths.clone(),
         }
     }

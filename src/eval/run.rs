@@ -118,9 +118,11 @@ impl Evaluation<'_> {
     }
 
     fn is_done(&self, policy: &Policy, label: &Label) -> bool {
-        let fingerprint = policy.fingerprint(self.model);
-        let mut cases = 0..label.task.n_cases();
-        cases.all(|case| self.done.contains(&Key::new(&fingerprint, label, case)))
+        (0..label.task.n_cases()).all(|case| self.is_case_done(policy, label, case))
+    }
+
+    fn is_case_done(&self, policy: &Policy, label: &Label, case: usize) -> bool {
+        self.done.contains(&Key::new(&policy.fingerprint(self.model), label, case))
     }
 
     fn ready(&self, label: &Label) -> Result<Ready, EvalError> {
@@ -157,9 +159,13 @@ impl Evaluation<'_> {
         }
         let next = next.and_then(|next| next.prompts.first());
         let (session, read) = reader.read(&ready.prompts[0], next, progress)?;
-        for policy in &group.policies {
+        let pending = group.policies.iter().filter(|policy| !self.is_done(policy, &ready.label));
+        for policy in pending {
             let base = session.fork(&policy.memory)?;
             for (case, prompt) in ready.prompts.iter().enumerate() {
+                if self.is_case_done(policy, &ready.label, case) {
+                    continue;
+                }
                 let begun = Instant::now();
                 let measured = self.ask(&base, policy, (ready, case))?;
                 let seconds = (read.as_secs_f64(), begun.elapsed().as_secs_f64());
@@ -213,7 +219,8 @@ impl Evaluation<'_> {
         let begun = Instant::now();
         let score = session.score(&ids, progress)?;
         let second_half = &score.nll[score.nll.len() / 2..];
-        for policy in &group.policies {
+        let pending = group.policies.iter().filter(|policy| !self.is_done(policy, &ready.label));
+        for policy in pending {
             let measured = Measured {
                 answer_tokens: second_half.len(),
                 right_tokens: 0,

@@ -203,7 +203,7 @@ impl MemoryConfig {
         )?;
         demand(self.ask_query_tokens > 0, "ask-query-tokens", 0, "must be at least 1")?;
         demand(
-            self.clip_tokens > chunk + unit,
+            self.attention != AttentionMode::Clipped || self.clip_tokens > chunk + unit,
             "clip-tokens",
             self.clip_tokens,
             &format!("must be more than chunk-tokens + unit-tokens ({})", chunk + unit),
@@ -332,6 +332,17 @@ mod tests {
         config.validate(8192).expect_err("must be refused").to_string()
     }
 
+    fn clip(config: &mut MemoryConfig, clip_tokens: usize) {
+        config.attention = AttentionMode::Clipped;
+        config.clip_tokens = clip_tokens;
+    }
+
+    #[test]
+    fn a_clip_that_is_not_used_refuses_nothing() {
+        let config = MemoryConfig { clip_tokens: 0, ..MemoryConfig::default() };
+        assert_eq!(config.validate(8192), Ok(()));
+    }
+
     #[test]
     fn the_defaults_fit_the_default_model() {
         assert_eq!(MemoryConfig::default().validate(8192), Ok(()));
@@ -356,6 +367,9 @@ mod tests {
             (refusal(|config| config.chunk_tokens = 100), "chunk-tokens = 100"),
             (refusal(|config| config.answer_chunk_tokens = 0), "answer-chunk-tokens = 0"),
             (refusal(|config| config.candidates_per_unit = 0), "candidates-per-unit = 0"),
+            (refusal(|config| config.ask_query_tokens = 0), "ask-query-tokens = 0"),
+            (refusal(|config| clip(config, 320)), "clip-tokens = 320"),
+            (refusal(|config| clip(config, 9000)), "clip-tokens 9000 = 9000 positions"),
             (refusal(|config| config.retrieved_units = usize::MAX), "retrieved-units"),
             (refusal(|config| config.sink_tokens = usize::MAX), "trained length"),
         ];

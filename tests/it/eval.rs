@@ -176,6 +176,12 @@ fn what_was_done_is_not_done_again() {
     let rest = run(&plan, &policies, &done);
     assert_eq!(rest.len(), 1);
     assert_eq!(outcome(&rest[0]), outcome(&first[2]));
+    // Nor is it where only one of two policies that share a reading has something left to do.
+    let both = [policies[0].clone(), policy("exact", |memory| memory.lookup = LookupPolicy::Exact)];
+    let all_of_first: HashSet<Key> = first.iter().map(Record::key).collect();
+    let added = run(&plan, &both, &all_of_first);
+    assert_eq!(added.len(), 3);
+    assert!(added.iter().all(|record| record.policy == "exact"));
     let other = [policy("two-stage", |memory| memory.retrieved_units = 3)];
     assert_eq!(run(&plan, &other, &done).len(), 3, "other settings are another evaluation");
 }

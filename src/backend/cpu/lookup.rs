@@ -2,8 +2,9 @@
 //!
 //! Each query row (a token or the mean of a few, of one head) gives every unit a score; where votes
 //! are soft, a softmax over units turns scores into shares; a unit's vote is, for each head, its
-//! best share over the rows, and these are summed over heads (DESIGN.md, section 2). Softmax within a head first keeps
-//! heads with large logits from drowning the others (as in TokenSelect, arXiv 2411.02886).
+//! best share over the rows, and these are summed over heads (DESIGN.md, section 2). Softmax within
+//! a head first keeps heads with large logits from drowning the others (as in TokenSelect, arXiv
+//! 2411.02886).
 
 use super::crew::Crew;
 use super::pool::Grid;

@@ -61,6 +61,13 @@ fn what_cannot_be_evaluated_is_refused_with_what_to_do() {
     for (words, expected) in refused {
         check_refused(&[&["eval"], words].concat(), 2, expected);
     }
+    let folder = ScratchFolder::new();
+    let more = folder.file("more.toml", b"threads = 1").display().to_string();
+    let compare = ["eval", "--task", "passkey", "--compare", &more];
+    check_refused(&compare, 2, &["more.toml", "the memory alone"]);
+    let twice = format!("{VOYAGE},{VOYAGE}");
+    let haystacks = ["eval", "--task", "needle", "--haystack", &twice];
+    check_refused(&haystacks, 2, &["voyage", "twice"]);
     let file = ["eval", "--task", "kv", "--kv-file", VOYAGE];
     check_refused(&file, 1, &["voyage.txt", "line 1"]);
     let file = ["eval", "--task", "qa", "--qa-file", VOYAGE];
