@@ -27,8 +27,7 @@ impl<'a, B: Backend> FullAttention<'a, B> {
 
     fn rotate(&self, head: &mut [f32], position: usize) {
         let n_pairs = self.rotary.n_pairs();
-        let mut angles = vec![0.0; 2 * n_pairs];
-        self.rotary.write_angles(position, &mut angles);
+        let angles = self.rotary.angles_at(position);
         for i in 0..n_pairs {
             let (low, high) = (head[i], head[i + n_pairs]);
             let (cos, sin) = (angles[i], angles[i + n_pairs]);

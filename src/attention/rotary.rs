@@ -33,6 +33,13 @@ impl Rotary {
         }
     }
 
+    /// The same, in a buffer of their own.
+    pub fn angles_at(&self, position: usize) -> Vec<f32> {
+        let mut angles = vec![0.0; 2 * self.n_pairs()];
+        self.write_angles(position, &mut angles);
+        angles
+    }
+
     /// What rotation multiplies scores by: the magnitude on queries and on keys.
     pub fn score_factor(&self) -> f32 {
         (self.magnitude * self.magnitude) as f32

@@ -38,7 +38,7 @@ pub struct Record {
     pub read_seconds: f64,
     /// Seconds for question and answer.
     pub answer_seconds: f64,
-    /// The most keys that a token of question and answer attended to.
+    /// The most keys that any token attended to.
     pub attended_tokens_max: usize,
 }
 

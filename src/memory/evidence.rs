@@ -11,7 +11,7 @@ pub struct UnitMass {
 }
 
 /// Masses of units since the last [`take`](Self::take).
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct EvidenceTally {
     masses: Vec<f32>,      // [unit]
     page_masses: Vec<f32>, // [page of the step at hand]

@@ -5,10 +5,8 @@
 use memory_store::{RecordId, StoreError};
 
 use super::config::{ConfigError, MemoryConfig};
-use super::evidence::EvidenceTally;
 use super::index;
-use super::layers::{Angles, Chunk, Memory};
-use super::lookup::Lookup;
+use super::layers::{Angles, Memory};
 use crate::backend::Backend;
 
 /// A memory could not be forked.
@@ -60,13 +58,16 @@ impl<B: Backend> Memory<B> {
             store: self.store.fork()?,
             index: Vec::new(),
             angles: Angles::new(&self.rotary, &config),
-            chunk: Chunk::new(),
-            lookup: Lookup::new(self.layout.n_layers),
-            evidence: EvidenceTally::default(),
+            chunk: self.chunk.clone(),
+            lookup: self.lookup.fork(),
+            evidence: self.evidence.clone(),
             placed: Vec::new(),
             keys: vec![0.0; self.keys.len()],
             config,
         };
+        if fork.config != *was {
+            fork.chunk.answered = 0; // what the other policy chose serves no further token
+        }
         let is_same_index = fork.config.segment_tokens == was.segment_tokens
             && fork.config.representatives() == was.representatives();
         if is_same_index {

@@ -48,7 +48,7 @@ pub(super) struct Angles {
 }
 
 /// The chunk at hand.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Chunk {
     n_tokens: usize,
     phase: Phase,
@@ -57,7 +57,7 @@ pub(super) struct Chunk {
     /// Whether they are looked up, or those of the last lookup serve again.
     looks_up: bool,
     /// Answer tokens since units were looked up.
-    answered: usize,
+    pub(super) answered: usize,
     near_angles: Vec<f32>, // [token]: cosines, sines of its position
     max_attended: usize,
 }
@@ -228,11 +228,11 @@ impl<B: Backend> Memory<B> {
     fn prepare_angles(&mut self) {
         let (sinks, unit) = (self.config.sink_tokens, self.config.unit_tokens);
         for page in self.angles.sinks.len()..sinks.div_ceil(unit) {
-            self.angles.sinks.push(angles_at(&self.rotary, page * unit));
+            self.angles.sinks.push(self.rotary.angles_at(page * unit));
         }
         let n_slots = self.unit_slots() + self.pages.n_window_pages();
         for slot in self.angles.slots.len()..n_slots {
-            self.angles.slots.push(angles_at(&self.rotary, sinks + slot * unit));
+            self.angles.slots.push(self.rotary.angles_at(sinks + slot * unit));
         }
         let width = 2 * self.rotary.n_pairs();
         let window_position = sinks + self.unit_slots() * unit;
@@ -353,7 +353,7 @@ impl<B: Backend> Memory<B> {
 }
 
 impl Chunk {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self {
             n_tokens: 0,
             phase: Phase::Reading,
@@ -372,19 +372,12 @@ impl Angles {
         Self {
             sinks: Vec::new(),
             slots: Vec::new(),
-            far: angles_at(rotary, config.far_tokens()),
-            far_keys: angles_at(rotary, config.window_tokens + unit / 2),
+            far: rotary.angles_at(config.far_tokens()),
+            far_keys: rotary.angles_at(config.window_tokens + unit / 2),
             offsets: rotary.offset_angles(unit),
-            offset_rows: (0..unit).flat_map(|offset| angles_at(rotary, offset)).collect(),
+            offset_rows: (0..unit).flat_map(|offset| rotary.angles_at(offset)).collect(),
         }
     }
-}
-
-/// Cosines of the pairs at `position`, then their sines.
-fn angles_at(rotary: &Rotary, position: usize) -> Vec<f32> {
-    let mut angles = vec![0.0; 2 * rotary.n_pairs()];
-    rotary.write_angles(position, &mut angles);
-    angles
 }
 
 impl<B: Backend> Attention<B> for Memory<B> {

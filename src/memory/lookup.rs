@@ -48,6 +48,12 @@ impl Lookup {
         }
     }
 
+    /// The same selections, and buffers of its own.
+    pub fn fork(&self) -> Self {
+        let (retrieved, sought) = (self.retrieved.clone(), self.sought.clone());
+        Self { retrieved, sought, ..Self::new(0) }
+    }
+
     /// The units of `layer`'s last lookup, in document order.
     pub fn retrieved(&self, layer: usize) -> &[u32] {
         &self.retrieved[layer]

@@ -1,7 +1,7 @@
 //! A fork answers as what it came from would have, and neither notices what the other does.
 
 use mneme::ids::{LayerIdx, TokenId};
-use mneme::memory::{ForkError, LookupPolicy, MemoryConfig, Phase, Positions};
+use mneme::memory::{AttentionMode, ForkError, LookupPolicy, MemoryConfig, Phase, Positions};
 
 use super::{LOOKUPS, random_config, tiny_model};
 use crate::fixtures::{Random, Runner, random_tokens};
@@ -23,23 +23,31 @@ fn a_fork_and_its_original_each_go_on_as_if_alone() {
     let mut runner = Runner::of_tiny(&tiny_model());
     for seed in 0..8 {
         let config = config(seed);
+        // Forked within an answer, whose next token may share a lookup with the last.
+        let begun = tokens(1, seed + 7);
         let (document, left, right) = (tokens(300, seed), tokens(90, seed + 50), tokens(90, 99));
         let mut alone = |rest: &[TokenId]| -> Vec<f32> {
             let mut memory = runner.memory(&config);
             runner.read(&mut memory, &document, Phase::Reading);
+            runner.read(&mut memory, &begun, Phase::Answering);
             let parts = rest.chunks(10);
             parts.flat_map(|part| runner.read(&mut memory, part, Phase::Answering)).collect()
         };
         let expected = (alone(&left), alone(&right));
         let mut memory = runner.memory(&config);
         runner.read(&mut memory, &document, Phase::Reading);
+        runner.read(&mut memory, &begun, Phase::Answering);
         let mut fork = memory.fork(config.clone(), TRAINED).unwrap();
+        assert_eq!(fork.max_attended_tokens(), memory.max_attended_tokens());
         let mut found = (Vec::new(), Vec::new());
         for (left, right) in left.chunks(10).zip(right.chunks(10)) {
             found.0.extend(runner.read(&mut memory, left, Phase::Answering));
             found.1.extend(runner.read(&mut fork, right, Phase::Answering));
         }
         assert!(found == expected, "seed {seed}: {config:?}");
+        let (evidence, forked) = (memory.take_evidence(), fork.take_evidence());
+        assert!(config.attention != AttentionMode::Retrieval || !evidence.is_empty());
+        assert_ne!(evidence, forked, "each has its own answer's");
     }
 }
 
