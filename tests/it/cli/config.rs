@@ -23,10 +23,17 @@ fn flags_win_over_the_file_and_the_file_over_the_defaults() {
 
 #[test]
 fn the_files_of_the_repository_are_understood() {
-    for name in ["reference.toml", "cpu.toml"] {
-        let file = format!("{}/configs/{name}", env!("CARGO_MANIFEST_DIR"));
-        run(&[&BENCH[..], &["--config", &file]].concat()).json();
+    let folder = format!("{}/configs", env!("CARGO_MANIFEST_DIR"));
+    let files = ["", "policies"].iter().flat_map(|name| {
+        let entries = std::fs::read_dir(format!("{folder}/{name}")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file())
+    });
+    let mut n_files = 0;
+    for file in files {
+        run(&[&BENCH[..], &["--config", &file.display().to_string()]].concat()).json();
+        n_files += 1;
     }
+    assert!(n_files >= 8, "{n_files} files");
 }
 
 #[test]
