@@ -22,6 +22,12 @@ use crate::eval::{
 };
 use crate::tokenizer::Tokenizer;
 
+/// What the columns are.
+const LEGEND: &str = "\
+\nfound: a greedy answer is right; log p: mean log-probability of the right answer, in nats (ppl: \
+perplexity);\nsought: some layer retrieved what holds the answer, of those out of view; F1: words in \
+common.";
+
 pub(super) fn run(args: EvalArgs, interrupt: &Interrupt) -> Result<(), Failure> {
     let settings = args.run.settings()?;
     let policies = policies(&args, &settings)?;
@@ -56,6 +62,7 @@ pub(super) fn run(args: EvalArgs, interrupt: &Interrupt) -> Result<(), Failure> 
     let outcome = evaluate(&evaluation, &mut results, args.json, interrupt);
     if !args.json && !results.records.is_empty() {
         print(&table(&summarize(&results.records)))?;
+        note(LEGEND);
     }
     outcome
 }

@@ -28,7 +28,8 @@ pub struct Record {
     pub found: bool,
     /// Of the whole right answer, in nats; of the scored text for perplexity.
     pub log_probability: f64,
-    /// Whether any layer retrieved a unit with the answer; `None` where it was always in view.
+    /// Whether any layer retrieved a unit with the answer; `None` where that was in view, if
+    /// only in part.
     pub sought: Option<bool>,
     /// What a greedy answer said, where words are measured.
     pub answer: Option<String>,

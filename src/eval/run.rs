@@ -195,13 +195,14 @@ impl Evaluation<'_> {
         let forced = session.force_answer(&ready.answers[case_idx])?;
         let memory = session.memory();
         let tokens = case.evidence.iter().flat_map(|span| prompt.tokens_of(*span));
-        let units: HashSet<usize> = tokens.filter_map(|token| memory.unit_of(token)).collect();
-        let sought = units.iter().any(|unit| memory.was_sought(*unit));
+        // What is in part in sinks or window need not be retrieved.
+        let units: Option<HashSet<usize>> = tokens.map(|token| memory.unit_of(token)).collect();
+        let units = units.filter(|units| !units.is_empty());
         Ok(Measured {
             answer_tokens: forced.len(),
             right_tokens: forced.iter().filter(|token| token.is_likeliest).count(),
             log_probability: forced.iter().map(|token| f64::from(token.log_probability)).sum(),
-            sought: (!units.is_empty()).then_some(sought),
+            sought: units.map(|units| units.iter().any(|unit| memory.was_sought(*unit))),
             answer,
             attended_tokens_max: memory.max_attended_tokens(),
         })
