@@ -147,6 +147,7 @@ impl Text {
                 layout: self.layout,
                 layer,
                 pages: &placed,
+                n_sets: 1,
                 n_tokens,
                 first_index: Self::N_KEYS,
                 near_angles: &angles.repeat(n_tokens),

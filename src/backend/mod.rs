@@ -57,8 +57,10 @@ pub struct AttendStep<'a> {
     pub layout: PageLayout,
     /// Which layer's part of the pages.
     pub layer: usize,
-    /// What is attended to, in the order of the text.
+    /// `[set][page]`: what is attended to, in the order of the text.
     pub pages: &'a [PlacedPage<'a>],
+    /// Sets of pages, equally long: one for all heads, or one a KV head.
+    pub n_sets: usize,
     /// Query tokens.
     pub n_tokens: usize,
     /// Index in the text of the first query token.
@@ -71,10 +73,28 @@ pub struct AttendStep<'a> {
     pub offset_angles: &'a [f32],
     /// Factor on scores.
     pub scale: f32,
-    /// `[page]`: the square of the softmax mass that each page received, summed over tokens and
-    /// heads, where asked. Squared, since a head that reads one page says more of where an answer
+    /// `[set][page]`: the square of the softmax mass that each page received, summed over tokens
+    /// and heads, where asked. Squared, since a head that reads one page says more of where an answer
     /// came from than many that glance at all.
     pub page_masses: Option<&'a mut [f32]>,
+}
+
+impl<'a> AttendStep<'a> {
+    /// Pages of a set.
+    pub fn pages_a_set(&self) -> usize {
+        self.pages.len() / self.n_sets
+    }
+
+    /// The pages that KV head `kv_head` attends to.
+    pub fn pages_of(&self, kv_head: usize) -> &'a [PlacedPage<'a>] {
+        let n = self.pages_a_set();
+        &self.pages[set_of(kv_head, self.n_sets) * n..][..n]
+    }
+}
+
+/// Which of `n_sets` sets is that of a KV head?
+pub(crate) fn set_of(kv_head: usize, n_sets: usize) -> usize {
+    if n_sets == 1 { 0 } else { kv_head }
 }
 
 /// What a head's scores count for in a lookup's vote.
@@ -115,6 +135,8 @@ impl Representatives {
 pub struct LookupQueries {
     /// What scores count for.
     pub vote: Vote,
+    /// Sets of units voted for: one by all heads, or one by the heads of each KV head.
+    pub n_sets: usize,
     /// `[head of the group][head_dim]`: scratch.
     pub mean: Vec<f32>,
     /// Rows of a KV head: groups of tokens times query heads of the group.
@@ -156,7 +178,7 @@ pub struct Candidates<'a> {
     pub layout: PageLayout,
     /// Which layer's part of the pages.
     pub layer: usize,
-    /// The pages of all layers.
+    /// `[set][candidate]`: the pages of all layers, as many for each set.
     pub pages: &'a [&'a [u8]],
 }
 
@@ -216,15 +238,15 @@ pub trait Backend: Send + Sync {
     fn attend(&self, step: AttendStep<'_>, queries: &Self::Buffer, out: &mut Self::Buffer);
     /// Rotates the queries to the far distance and averages groups of `group_len` tokens.
     fn prepare_lookup(&self, step: LookupStep<'_>, queries: &Self::Buffer, out: &mut LookupQueries);
-    /// The coarse vote: `votes[unit]`, from the best segment of each unit. `index` has one view a
-    /// KV head; `votes` is as long as there are units.
+    /// The coarse vote: `votes[set][unit]`, from the best segment of each unit. `index` has one view
+    /// a KV head; `votes` is as long as there are units in all sets.
     fn vote_by_segments(
         &self,
         queries: &LookupQueries,
         index: &[SegmentsView<'_>],
         votes: &mut [f32],
     );
-    /// The fine vote: `votes[i]`, from the best key of each candidate page.
+    /// The fine vote: `votes[set][candidate]`, from the best key of each candidate page.
     fn vote_by_keys(&self, queries: &LookupQueries, candidates: Candidates<'_>, votes: &mut [f32]);
 }
 
@@ -265,6 +287,8 @@ pub struct LookupStep<'a> {
     pub group_len: usize,
     /// What scores count for.
     pub vote: Vote,
+    /// Sets of units voted for: 1 or as many as KV heads.
+    pub n_sets: usize,
     /// What the coarse stage scores queries against.
     pub representatives: Representatives,
     /// Cosines of the pairs at the far distance, then their sines: for segments' means, which are

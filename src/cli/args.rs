@@ -11,7 +11,7 @@ use super::input::Source;
 use super::settings::{Activations, Settings, share, temperature};
 use crate::backend::{KvType, Vote};
 use crate::eval::Task;
-use crate::memory::{AttentionMode, LookupPolicy, MemoryConfig, Positions};
+use crate::memory::{AttentionMode, LookupPolicy, MemoryConfig, Positions, Sets};
 
 /// A memory for language models, far longer than their context window
 #[derive(Debug, Parser)]
@@ -296,6 +296,24 @@ struct MemoryFlags {
     /// Candidates whose keys are compared one by one, for each unit retrieved
     #[arg(long, value_name = "N")]
     candidates_per_unit: Option<usize>,
+    /// Who retrieves units together
+    #[arg(long, value_name = "WHO")]
+    sets: Option<Sets>,
+    /// Units that come with a hit, on each side of it and within the budget
+    #[arg(long, value_name = "N")]
+    neighbour_units: Option<usize>,
+    /// Thousandths of the votes that are enough: no more units are retrieved than have so many
+    #[arg(long, value_name = "N")]
+    vote_permille: Option<usize>,
+    /// Layers, from the first on, that retrieve first-layer-units instead of retrieved-units
+    #[arg(long, value_name = "N")]
+    first_layers: Option<usize>,
+    /// Units that each of the first layers retrieves
+    #[arg(long, value_name = "N")]
+    first_layer_units: Option<usize>,
+    /// Neighbouring layers that share one lookup
+    #[arg(long, value_name = "N")]
+    lookup_layers: Option<usize>,
     /// Tokens read at once; a multiple of unit-tokens
     #[arg(long, value_name = "N")]
     chunk_tokens: Option<usize>,
@@ -394,6 +412,12 @@ impl MemoryFlags {
         put(&mut memory.segment_tokens, &self.segment_tokens);
         put(&mut memory.retrieved_units, &self.retrieved_units);
         put(&mut memory.candidates_per_unit, &self.candidates_per_unit);
+        put(&mut memory.sets, &self.sets);
+        put(&mut memory.neighbour_units, &self.neighbour_units);
+        put(&mut memory.vote_permille, &self.vote_permille);
+        put(&mut memory.first_layers, &self.first_layers);
+        put(&mut memory.first_layer_units, &self.first_layer_units);
+        put(&mut memory.lookup_layers, &self.lookup_layers);
         put(&mut memory.chunk_tokens, &self.chunk_tokens);
         put(&mut memory.answer_chunk_tokens, &self.answer_chunk_tokens);
         put(&mut memory.read_query_tokens, &self.read_query_tokens);

@@ -13,7 +13,7 @@ use crate::backend::{KvType, Precision, Vote};
 use crate::engine::{AtEnd, EngineOptions, GenerateOptions};
 use crate::eval::Task;
 use crate::hub::DEFAULT_MODEL;
-use crate::memory::{AttentionMode, LookupPolicy, MemoryConfig, Positions};
+use crate::memory::{AttentionMode, LookupPolicy, MemoryConfig, Positions, Sets};
 
 /// Everything that can be set, as a configuration file has it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -200,6 +200,22 @@ impl ValueEnum for Vote {
             Self::Soft => PossibleValue::new("soft")
                 .help("Each query's softmax over units, so that no head drowns the others"),
             Self::Raw => PossibleValue::new("raw").help("The scores themselves (InfLLM)"),
+        })
+    }
+}
+
+impl ValueEnum for Sets {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Layer, Self::KvHead]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Layer => {
+                PossibleValue::new("layer").help("All heads of a layer vote for one set of units")
+            }
+            Self::KvHead => PossibleValue::new("kv-head")
+                .help("The query heads of each KV head vote for their own"),
         })
     }
 }

@@ -38,6 +38,17 @@ pub enum LookupPolicy {
     None,
 }
 
+/// Who retrieves together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sets {
+    /// All heads of a layer vote for one set of units.
+    #[default]
+    Layer,
+    /// The query heads of each KV head vote for their own.
+    KvHead,
+}
+
 /// At which positions retrieved units are read (DESIGN.md, section 3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -83,6 +94,20 @@ pub struct MemoryConfig {
     pub retrieved_units: usize,
     /// Candidates of the coarse stage, for each unit retrieved.
     pub candidates_per_unit: usize,
+    /// Who retrieves together.
+    pub sets: Sets,
+    /// Units that come with a hit, on each side of it and within the budget (EM-LLM, arXiv
+    /// 2407.09450).
+    pub neighbour_units: usize,
+    /// Thousandths of the votes that are enough: no more units are retrieved than have so many;
+    /// 1000 retrieves the whole budget.
+    pub vote_permille: usize,
+    /// Layers, from the first on, that retrieve `first_layer_units` instead of `retrieved_units`.
+    pub first_layers: usize,
+    /// See `first_layers`.
+    pub first_layer_units: usize,
+    /// Neighbouring layers that share the lookup of the first of them (OmniKV); 1: each its own.
+    pub lookup_layers: usize,
     /// Tokens of a chunk while a document is read; a multiple of `unit_tokens`.
     pub chunk_tokens: usize,
     /// Tokens of a chunk while a question is read; while it is answered, tokens that share one
@@ -114,6 +139,12 @@ impl Default for MemoryConfig {
             segment_tokens: 8,
             retrieved_units: 8,
             candidates_per_unit: 4,
+            sets: Sets::default(),
+            neighbour_units: 0,
+            vote_permille: 1000,
+            first_layers: 0,
+            first_layer_units: 0,
+            lookup_layers: 1,
             chunk_tokens: 256,
             answer_chunk_tokens: 4,
             read_query_tokens: 16,
@@ -162,12 +193,6 @@ impl MemoryConfig {
     /// When a size cannot work, with what it has to be.
     pub fn validate(&self, trained_tokens: usize) -> Result<(), ConfigError> {
         let unit = self.unit_tokens;
-        let demand = |holds: bool, name, value, demand: &str| {
-            if holds {
-                return Ok(());
-            }
-            Err(ConfigError::Size { name, value, demand: demand.to_owned() })
-        };
         demand(
             (16..=1024).contains(&unit) && unit.is_multiple_of(16),
             "unit-tokens",
@@ -208,14 +233,43 @@ impl MemoryConfig {
             self.clip_tokens,
             &format!("must be more than chunk-tokens + unit-tokens ({})", chunk + unit),
         )?;
-        let candidates = self.retrieved_units.saturating_mul(self.candidates_per_unit);
-        demand(
-            candidates <= MAX_CANDIDATES,
-            "retrieved-units",
-            self.retrieved_units,
-            &format!("times candidates-per-unit must be at most {MAX_CANDIDATES}"),
-        )?;
+        for (name, units) in [
+            ("retrieved-units", self.retrieved_units),
+            ("first-layer-units", self.first_layer_units),
+        ] {
+            demand(
+                units.saturating_mul(self.candidates_per_unit) <= MAX_CANDIDATES,
+                name,
+                units,
+                &format!("times candidates-per-unit must be at most {MAX_CANDIDATES}"),
+            )?;
+        }
+        self.validate_choice()?;
         self.validate_sum(trained_tokens)
+    }
+
+    /// What of the votes is retrieved.
+    fn validate_choice(&self) -> Result<(), ConfigError> {
+        let permille = self.vote_permille;
+        demand(
+            (1..=1000).contains(&permille),
+            "vote-permille",
+            permille,
+            "must be between 1 and 1000",
+        )?;
+        demand(
+            permille == 1000 || self.vote == Vote::Soft,
+            "vote-permille",
+            permille,
+            "raw votes have no share: vote = \"soft\", or 1000",
+        )?;
+        demand(
+            self.neighbour_units <= MAX_CANDIDATES,
+            "neighbour-units",
+            self.neighbour_units,
+            &format!("must be at most {MAX_CANDIDATES}"),
+        )?;
+        demand(self.lookup_layers > 0, "lookup-layers", 0, "must be at least 1")
     }
 
     fn validate_sum(&self, trained_tokens: usize) -> Result<(), ConfigError> {
@@ -263,6 +317,12 @@ impl MemoryConfig {
             reading.segment_tokens = self.unit_tokens;
             reading.retrieved_units = 0;
             reading.candidates_per_unit = default.candidates_per_unit;
+            reading.sets = default.sets;
+            reading.neighbour_units = default.neighbour_units;
+            reading.vote_permille = default.vote_permille;
+            reading.first_layers = default.first_layers;
+            reading.first_layer_units = default.first_layer_units;
+            reading.lookup_layers = default.lookup_layers;
             reading.lookup = default.lookup;
             reading.vote = default.vote;
             reading.positions = default.positions;
@@ -288,19 +348,38 @@ impl MemoryConfig {
         }
     }
 
-    /// Units retrieved by a chunk of `phase`, were there enough of them.
+    /// Units that the layer with the most of them retrieves for a chunk of `phase`, were there
+    /// enough.
     pub fn retrieves(&self, phase: Phase) -> usize {
         let reads_alone = phase == Phase::Reading && self.read_query_tokens == 0;
         let is_off =
             self.attention != AttentionMode::Retrieval || self.lookup == LookupPolicy::None;
-        if is_off || reads_alone { 0 } else { self.retrieved_units }
+        if is_off || reads_alone { 0 } else { self.most_units() }
+    }
+
+    /// The largest budget of any layer.
+    fn most_units(&self) -> usize {
+        match self.first_layers {
+            0 => self.retrieved_units,
+            _ => self.retrieved_units.max(self.first_layer_units),
+        }
+    }
+
+    /// The budget of layer `layer`.
+    pub fn units_of(&self, layer: usize) -> usize {
+        if layer < self.first_layers { self.first_layer_units } else { self.retrieved_units }
+    }
+
+    /// The layer whose lookup serves layer `layer`.
+    pub fn lookup_layer(&self, layer: usize) -> usize {
+        layer - layer % self.lookup_layers
     }
 
     /// Units' worth of positions between sinks and window when all units are retrieved.
     pub fn placed_units(&self) -> usize {
         match (self.attention, self.positions) {
-            (AttentionMode::Retrieval, Positions::Contiguous) => self.retrieved_units,
-            (AttentionMode::Retrieval, Positions::Edge) => self.retrieved_units.min(1),
+            (AttentionMode::Retrieval, Positions::Contiguous) => self.most_units(),
+            (AttentionMode::Retrieval, Positions::Edge) => self.most_units().min(1),
             _ => 0,
         }
     }
@@ -308,7 +387,7 @@ impl MemoryConfig {
     /// The most keys that one token can attend to; `None` when it grows with the text.
     pub fn max_attended_tokens(&self) -> Option<usize> {
         let retrieved = match self.attention {
-            AttentionMode::Retrieval => self.retrieved_units * self.unit_tokens,
+            AttentionMode::Retrieval => self.most_units() * self.unit_tokens,
             AttentionMode::Window => 0,
             AttentionMode::Full | AttentionMode::Clipped => return None,
         };
@@ -319,6 +398,13 @@ impl MemoryConfig {
                 + self.unit_tokens
                 + self.chunk_tokens,
         )
+    }
+}
+
+fn demand(holds: bool, name: &'static str, value: usize, demand: &str) -> Result<(), ConfigError> {
+    match holds {
+        true => Ok(()),
+        false => Err(ConfigError::Size { name, value, demand: demand.to_owned() }),
     }
 }
 
@@ -368,6 +454,19 @@ mod tests {
             (refusal(|config| config.answer_chunk_tokens = 0), "answer-chunk-tokens = 0"),
             (refusal(|config| config.candidates_per_unit = 0), "candidates-per-unit = 0"),
             (refusal(|config| config.ask_query_tokens = 0), "ask-query-tokens = 0"),
+            (refusal(|config| config.vote_permille = 0), "vote-permille = 0"),
+            (refusal(|config| config.vote_permille = 1001), "vote-permille = 1001"),
+            (refusal(|config| config.lookup_layers = 0), "lookup-layers = 0"),
+            (refusal(|config| config.neighbour_units = usize::MAX), "neighbour-units"),
+            (refusal(|config| config.first_layer_units = usize::MAX), "first-layer-units"),
+            (
+                refusal(|config| (config.first_layers, config.first_layer_units) = (1, 128)),
+                "retrieved units 8192 (128 x 64)",
+            ),
+            (
+                refusal(|config| (config.vote, config.vote_permille) = (Vote::Raw, 900)),
+                "vote-permille = 900: raw votes",
+            ),
             (refusal(|config| clip(config, 320)), "clip-tokens = 320"),
             (refusal(|config| clip(config, 9000)), "clip-tokens 9000 = 9000 positions"),
             (refusal(|config| config.retrieved_units = usize::MAX), "retrieved-units"),

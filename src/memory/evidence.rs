@@ -14,7 +14,7 @@ pub struct UnitMass {
 #[derive(Clone, Debug, Default)]
 pub(super) struct EvidenceTally {
     masses: Vec<f32>,      // [unit]
-    page_masses: Vec<f32>, // [page of the step at hand]
+    page_masses: Vec<f32>, // [set][page of the step at hand]
 }
 
 impl EvidenceTally {

@@ -6,7 +6,8 @@ use memory_store::{RecordId, StoreError};
 
 use super::config::{ConfigError, MemoryConfig};
 use super::index;
-use super::layers::{Angles, Memory};
+use super::layers::{self, Angles, Memory};
+use super::lookup::Lookup;
 use crate::backend::Backend;
 
 /// A memory could not be forked.
@@ -59,7 +60,10 @@ impl<B: Backend> Memory<B> {
             index: Vec::new(),
             angles: Angles::new(&self.rotary, &config),
             chunk: self.chunk.clone(),
-            lookup: self.lookup.fork(),
+            lookup: match config.sets == was.sets {
+                true => self.lookup.fork(),
+                false => Lookup::new(self.layout.n_layers, layers::n_sets(self.layout, &config)),
+            },
             evidence: self.evidence.clone(),
             placed: Vec::new(),
             keys: vec![0.0; self.keys.len()],

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use memory_store::{RecordId, StoreError, UnitStore};
 
-use super::config::{AttentionMode, ConfigError, MemoryConfig, Phase, Positions};
+use super::choice::Budget;
+use super::config::{AttentionMode, ConfigError, MemoryConfig, Phase, Positions, Sets};
 use super::evidence::{EvidenceTally, UnitMass};
 use super::index::{self, SegmentIndex};
 use super::lookup::{self, Lookup};
@@ -13,7 +14,7 @@ use super::pages::{FastPages, PageKind};
 use super::reuse::emptied;
 use crate::attention::{Attention, AttentionError, Qkv, Rotary};
 use crate::backend::{
-    AttendStep, Backend, LookupStep, PageLayout, PageTarget, PlacedPage, Placement,
+    AttendStep, Backend, LookupStep, PageLayout, PageTarget, PlacedPage, Placement, set_of,
 };
 use crate::ids::LayerIdx;
 
@@ -52,7 +53,7 @@ pub(super) struct Angles {
 pub(super) struct Chunk {
     n_tokens: usize,
     phase: Phase,
-    /// Units each layer retrieves.
+    /// Units that the layer with the most of them may retrieve.
     n_retrieved: usize,
     /// Whether they are looked up, or those of the last lookup serve again.
     looks_up: bool,
@@ -87,7 +88,7 @@ impl<B: Backend> Memory<B> {
             index: index::indexes(layout, &config),
             angles,
             chunk: Chunk::new(),
-            lookup: Lookup::new(layout.n_layers),
+            lookup: Lookup::new(layout.n_layers, n_sets(layout, &config)),
             evidence: EvidenceTally::default(),
             placed: Vec::new(),
             keys: vec![0.0; layout.heads.head_dim * layout.page_len],
@@ -132,9 +133,11 @@ impl<B: Backend> Memory<B> {
         self.index.iter().map(SegmentIndex::bytes).sum()
     }
 
-    /// The units that layer `layer` retrieved for the last chunk, in document order.
-    pub fn retrieved(&self, layer: LayerIdx) -> &[u32] {
-        self.lookup.retrieved(layer.0)
+    /// The units that KV head `kv_head` of layer `layer` retrieved for the last chunk, in document
+    /// order.
+    pub fn retrieved(&self, layer: LayerIdx, kv_head: usize) -> &[u32] {
+        let set = set_of(kv_head, self.lookup.n_sets());
+        self.lookup.retrieved(self.config.lookup_layer(layer.0), set)
     }
 
     /// Whether any layer has retrieved unit `unit` for a question or an answer.
@@ -282,6 +285,7 @@ impl<B: Backend> Memory<B> {
                 Phase::Asking | Phase::Answering => self.config.ask_query_tokens,
             },
             vote: self.config.vote,
+            n_sets: self.lookup.n_sets(),
             representatives: self.config.representatives(),
             segment_angles: &self.angles.far,
             key_angles: &self.angles.far_keys,
@@ -292,8 +296,12 @@ impl<B: Backend> Memory<B> {
             layout: self.layout,
             layer,
             policy: self.config.lookup,
-            n_retrieved: self.chunk.n_retrieved,
-            n_candidates: self.chunk.n_retrieved * self.config.candidates_per_unit,
+            budget: Budget {
+                n_units: self.config.units_of(layer),
+                neighbour_units: self.config.neighbour_units,
+                vote_share: self.config.vote_permille as f32 / 1000.0,
+            },
+            candidates_per_unit: self.config.candidates_per_unit,
             index: &self.index[layer * n_kv_heads..][..n_kv_heads],
             store: &*self.store,
         };
@@ -304,10 +312,41 @@ impl<B: Backend> Memory<B> {
         Ok(())
     }
 
-    /// Sinks, retrieved units in document order, window: each with its place.
-    fn place<'a>(
+    /// The pages of all sets that the layer's heads attend to, equally many in each; returns how many
+    /// sets.
+    fn place_sets<'a>(
         &'a self,
         layer: usize,
+        placed: &mut Vec<PlacedPage<'a>>,
+    ) -> Result<usize, StoreError> {
+        let n_sets = if self.chunk.n_retrieved > 0 { self.lookup.n_sets() } else { 1 };
+        let layer = self.config.lookup_layer(layer);
+        let of_set = |set| self.lookup.retrieved(layer, set).len();
+        let most = (0..n_sets).map(of_set).max().unwrap_or(0);
+        for set in 0..n_sets {
+            self.place((layer, set), placed)?;
+            if n_sets > 1 {
+                let absent =
+                    PlacedPage { page: &[], n_keys: 0, first_index: 0, placement: Placement::Far };
+                placed.extend(std::iter::repeat_n(absent, most - of_set(set)));
+            }
+        }
+        Ok(n_sets)
+    }
+
+    /// Adds what the step's pages received to the evidence.
+    fn tally(&self, layer: usize, pages_a_set: usize, evidence: &mut EvidenceTally) {
+        let n_sink_pages = self.pages.iter().filter(|page| page.kind == PageKind::Sink).count();
+        let layer = self.config.lookup_layer(layer);
+        for set in 0..self.lookup.n_sets() {
+            evidence.add(set * pages_a_set + n_sink_pages, self.lookup.retrieved(layer, set));
+        }
+    }
+
+    /// The pages of a set: sinks, retrieved units in document order, window: each with its place.
+    fn place<'a>(
+        &'a self,
+        (layer, set): (usize, usize),
         placed: &mut Vec<PlacedPage<'a>>,
     ) -> Result<(), StoreError> {
         let end = self.n_tokens + self.chunk.n_tokens;
@@ -333,10 +372,15 @@ impl<B: Backend> Memory<B> {
             }
         };
         push_fast(PageKind::Sink, placed);
-        let units = if self.chunk.n_retrieved > 0 { self.lookup.retrieved(layer) } else { &[] };
-        for (i, unit) in units.iter().enumerate() {
+        let units = match self.chunk.n_retrieved {
+            0 => &[],
+            _ => self.lookup.retrieved(layer, set),
+        };
+        // Where there are fewer units than slots, they are next to the window.
+        let first_slot = self.chunk.n_retrieved - units.len();
+        for (slot, unit) in (first_slot..).zip(units) {
             let placement = match self.config.positions {
-                Positions::Contiguous => Placement::At(&self.angles.slots[i]),
+                Positions::Contiguous => Placement::At(&self.angles.slots[slot]),
                 Positions::Edge => Placement::At(&self.angles.slots[0]),
                 Positions::Fixed => Placement::Far,
             };
@@ -349,6 +393,14 @@ impl<B: Backend> Memory<B> {
         }
         push_fast(PageKind::Window, placed);
         Ok(())
+    }
+}
+
+/// Sets of units that a layer retrieves.
+pub(super) fn n_sets(layout: PageLayout, config: &MemoryConfig) -> usize {
+    match config.sets {
+        Sets::Layer => 1,
+        Sets::KvHead => layout.heads.n_kv_heads,
     }
 }
 
@@ -389,19 +441,19 @@ impl<B: Backend> Attention<B> for Memory<B> {
     ) -> Result<(), AttentionError> {
         let refused = |error: StoreError| AttentionError(Box::new(error));
         self.write_chunk(layer.0, &chunk);
-        if self.chunk.looks_up {
+        if self.chunk.looks_up && self.config.lookup_layer(layer.0) == layer.0 {
             self.look_up(layer.0, chunk.queries).map_err(refused)?;
         }
         let mut placed = emptied(std::mem::take(&mut self.placed));
         let mut evidence = std::mem::take(&mut self.evidence);
-        self.place(layer.0, &mut placed).map_err(refused)?;
-        let n_sink_pages = self.pages.iter().filter(|page| page.kind == PageKind::Sink).count();
+        let n_sets = self.place_sets(layer.0, &mut placed).map_err(refused)?;
         let is_answer = self.chunk.phase == Phase::Answering && self.chunk.n_retrieved > 0;
         self.backend.attend(
             AttendStep {
                 layout: self.layout,
                 layer: layer.0,
                 pages: &placed,
+                n_sets,
                 n_tokens: chunk.n_tokens,
                 first_index: self.n_tokens,
                 near_angles: &self.chunk.near_angles,
@@ -414,7 +466,7 @@ impl<B: Backend> Attention<B> for Memory<B> {
             out,
         );
         if is_answer {
-            evidence.add(n_sink_pages, self.lookup.retrieved(layer.0));
+            self.tally(layer.0, placed.len() / n_sets, &mut evidence);
         }
         let placed = emptied(placed);
         self.evidence = evidence;

@@ -3,6 +3,7 @@
 
 use memory_store::{RecordId, StoreError, UnitStore};
 
+use super::choice::{self, Budget};
 use super::config::LookupPolicy;
 use super::index::SegmentIndex;
 use super::reuse::emptied;
@@ -11,11 +12,13 @@ use crate::backend::{Backend, Candidates, LookupQueries, LookupStep, PageLayout,
 /// Selections of all layers, and buffers to make them.
 #[derive(Debug)]
 pub(super) struct Lookup {
-    retrieved: Vec<Vec<u32>>, // [layer], in document order
+    n_sets: usize,            // of a layer
+    retrieved: Vec<Vec<u32>>, // [layer][set], in document order
     sought: Vec<bool>,        // [unit]: retrieved for a question or an answer
     queries: LookupQueries,
-    votes: Vec<f32>,           // [unit] or [candidate]
-    candidates: Vec<u32>,      // units, best first, then in document order
+    votes: Vec<f32>,           // [set][unit] or [set][candidate]
+    units: Vec<u32>,           // all of them
+    candidates: Vec<u32>,      // [set][candidate], in document order
     order: Vec<u32>,           // [unit] or [candidate], partly sorted by vote
     pages: Vec<&'static [u8]>, // empty between lookups: an allocation to use again
 }
@@ -26,22 +29,24 @@ pub(super) struct Task<'a> {
     pub layer: usize,
     /// By what units are chosen.
     pub policy: LookupPolicy,
-    /// Units to retrieve; at most as many as there are.
-    pub n_retrieved: usize,
-    /// Units whose keys are looked at.
-    pub n_candidates: usize,
+    /// Units to retrieve.
+    pub budget: Budget,
+    /// Units whose keys are looked at, for each unit retrieved.
+    pub candidates_per_unit: usize,
     /// One a KV head.
     pub index: &'a [SegmentIndex],
     pub store: &'a dyn UnitStore,
 }
 
 impl Lookup {
-    pub fn new(n_layers: usize) -> Self {
+    pub fn new(n_layers: usize, n_sets: usize) -> Self {
         Self {
-            retrieved: vec![Vec::new(); n_layers],
+            n_sets,
+            retrieved: vec![Vec::new(); n_layers * n_sets],
             sought: Vec::new(),
             queries: LookupQueries::default(),
             votes: Vec::new(),
+            units: Vec::new(),
             candidates: Vec::new(),
             order: Vec::new(),
             pages: Vec::new(),
@@ -51,12 +56,17 @@ impl Lookup {
     /// The same selections, and buffers of its own.
     pub fn fork(&self) -> Self {
         let (retrieved, sought) = (self.retrieved.clone(), self.sought.clone());
-        Self { retrieved, sought, ..Self::new(0) }
+        Self { retrieved, sought, ..Self::new(0, self.n_sets) }
     }
 
-    /// The units of `layer`'s last lookup, in document order.
-    pub fn retrieved(&self, layer: usize) -> &[u32] {
-        &self.retrieved[layer]
+    /// Sets of a layer: one for all heads, or one a KV head.
+    pub fn n_sets(&self) -> usize {
+        self.n_sets
+    }
+
+    /// The units of `layer`'s last lookup for set `set`, in document order.
+    pub fn retrieved(&self, layer: usize, set: usize) -> &[u32] {
+        &self.retrieved[layer * self.n_sets + set]
     }
 
     /// Whether any layer has retrieved `unit` for a question or an answer.
@@ -67,7 +77,7 @@ impl Lookup {
     /// Notes what `layer` has retrieved as sought.
     pub fn note_sought(&mut self, layer: usize, n_units: usize) {
         self.sought.resize(n_units, false);
-        for unit in &self.retrieved[layer] {
+        for unit in self.retrieved[layer * self.n_sets..][..self.n_sets].iter().flatten() {
             self.sought[*unit as usize] = true;
         }
     }
@@ -79,48 +89,72 @@ impl Lookup {
         queries: &B::Buffer,
         task: Task<'_>,
     ) -> Result<(), StoreError> {
-        let n_units = task.store.len() as u32;
-        if task.n_retrieved >= n_units as usize {
-            self.retrieved[task.layer].clear();
-            self.retrieved[task.layer].extend(0..n_units);
+        let n_units = task.store.len();
+        self.units.extend(self.units.len() as u32..n_units as u32);
+        let takes_all = task.budget.n_units >= n_units && task.budget.vote_share >= 1.0;
+        let takes_none = task.budget.n_units == 0 || task.policy == LookupPolicy::None;
+        if takes_all || takes_none {
+            let n = if takes_none { 0 } else { n_units };
+            for set in 0..self.n_sets {
+                let retrieved = &mut self.retrieved[task.layer * self.n_sets + set];
+                retrieved.clear();
+                retrieved.extend_from_slice(&self.units[..n]);
+            }
             return Ok(());
         }
         backend.prepare_lookup(step, queries, &mut self.queries);
+        let n_candidates = task.budget.n_units * task.candidates_per_unit;
         self.candidates.clear();
         match task.policy {
-            LookupPolicy::None => {}
-            LookupPolicy::Exact => self.candidates.extend(0..n_units),
-            LookupPolicy::TwoStage if task.n_candidates >= n_units as usize => {
-                self.candidates.extend(0..n_units);
+            LookupPolicy::TwoStage if n_candidates < n_units => {
+                self.vote_by_segments(backend, &task);
+                for votes in self.votes.chunks_exact(n_units) {
+                    choice::best(votes, n_candidates, &mut self.order);
+                    self.order.sort_unstable();
+                    self.candidates.extend_from_slice(&self.order);
+                }
+                self.vote_by_keys(backend, &task)?;
             }
-            LookupPolicy::TwoStage => self.vote_by_segments(backend, &task, task.n_candidates),
-            LookupPolicy::Segments | LookupPolicy::Bound => {
-                self.vote_by_segments(backend, &task, task.n_retrieved);
+            LookupPolicy::TwoStage | LookupPolicy::Exact => {
+                for _ in 0..self.n_sets {
+                    self.candidates.extend_from_slice(&self.units[..n_units]);
+                }
+                self.vote_by_keys(backend, &task)?;
+            }
+            LookupPolicy::Segments | LookupPolicy::Bound | LookupPolicy::None => {
+                self.vote_by_segments(backend, &task);
+                for _ in 0..self.n_sets {
+                    self.candidates.extend_from_slice(&self.units[..n_units]);
+                }
             }
         }
-        if self.candidates.len() > task.n_retrieved {
-            self.vote_by_keys(backend, &task)?;
-        }
-        let retrieved = &mut self.retrieved[task.layer];
-        retrieved.clone_from(&self.candidates);
+        self.choose(&task);
         Ok(())
     }
 
-    /// Picks the `n` units whose representatives score best.
-    fn vote_by_segments<B: Backend>(&mut self, backend: &B, task: &Task<'_>, n: usize) {
+    /// Takes from each set's candidates those that the votes name.
+    fn choose(&mut self, task: &Task<'_>) {
+        let n = self.candidates.len() / self.n_sets;
+        for set in 0..self.n_sets {
+            let votes = (&self.votes[set * n..][..n], &self.candidates[set * n..][..n]);
+            let chosen = &mut self.retrieved[task.layer * self.n_sets + set];
+            let all_units = 0..task.store.len() as u32;
+            choice::choose(task.budget, votes, all_units, (&mut self.order, chosen));
+        }
+    }
+
+    /// All units' votes, by what stands for them.
+    fn vote_by_segments<B: Backend>(&mut self, backend: &B, task: &Task<'_>) {
         let mut views = [const { SegmentsView { n_segments: 0, means: &[], scales: &[] } }; 256];
         let views = &mut views[..task.index.len()];
         for (view, index) in views.iter_mut().zip(task.index) {
             *view = index.view();
         }
-        self.votes.resize(task.store.len(), 0.0);
+        self.votes.resize(self.n_sets * task.store.len(), 0.0);
         backend.vote_by_segments(&self.queries, views, &mut self.votes);
-        best(&self.votes, n, &mut self.order);
-        self.candidates.extend_from_slice(&self.order);
-        self.candidates.sort_unstable();
     }
 
-    /// Keeps the candidates whose best keys score best.
+    /// The candidates' votes, by their own keys.
     fn vote_by_keys<B: Backend>(&mut self, backend: &B, task: &Task<'_>) -> Result<(), StoreError> {
         let mut pages = emptied(std::mem::take(&mut self.pages));
         for unit in &self.candidates {
@@ -130,25 +164,6 @@ impl Lookup {
         let candidates = Candidates { layout: task.layout, layer: task.layer, pages: &pages };
         backend.vote_by_keys(&self.queries, candidates, &mut self.votes);
         self.pages = emptied(pages);
-        best(&self.votes, task.n_retrieved, &mut self.order);
-        for place in &mut self.order {
-            *place = self.candidates[*place as usize];
-        }
-        std::mem::swap(&mut self.candidates, &mut self.order);
-        self.candidates.sort_unstable();
         Ok(())
-    }
-}
-
-/// The indexes of the `n` largest votes, in no order; equal votes go to the lower index, so that a
-/// selection never depends on how it was computed.
-fn best(votes: &[f32], n: usize, order: &mut Vec<u32>) {
-    order.clear();
-    order.extend(0..votes.len() as u32);
-    let by_vote =
-        |a: &u32, b: &u32| votes[*b as usize].total_cmp(&votes[*a as usize]).then(a.cmp(b));
-    if n < order.len() {
-        order.select_nth_unstable_by(n, by_vote);
-        order.truncate(n);
     }
 }

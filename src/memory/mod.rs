@@ -14,6 +14,7 @@
 //!
 //! Not here: what a model is, and what tokens mean.
 
+mod choice;
 mod config;
 mod evidence;
 mod fork;
@@ -25,7 +26,7 @@ mod reuse;
 
 pub use memory_store::{InMemoryStore, StoreError, UnitStore};
 
-pub use config::{AttentionMode, ConfigError, LookupPolicy, MemoryConfig, Phase, Positions};
+pub use config::{AttentionMode, ConfigError, LookupPolicy, MemoryConfig, Phase, Positions, Sets};
 pub use evidence::UnitMass;
 pub use fork::ForkError;
 pub use layers::Memory;

@@ -7,7 +7,9 @@ use super::pool::Grid;
 use super::simd::attend::{Attend, Queries};
 use super::simd::rows::{QuantizeGroups, QuantizeRow, RotateRows, ToHalf};
 use super::simd::softmax::RowState;
-use crate::backend::{AttendStep, HeadPageMut, HeadShape, KEY_GROUP, PageTarget, Placement};
+use crate::backend::{
+    AttendStep, HeadPageMut, HeadShape, KEY_GROUP, PageTarget, Placement, set_of,
+};
 
 /// Query rows of a task: some 100 KB of queries and outputs, and the widening of a page amortised.
 const ROWS_A_TASK: usize = 192;
@@ -69,7 +71,7 @@ fn attend_blocks(crew: &Crew, step: &AttendStep<'_>, queries: &[f32], out: &mut 
                 group: heads.group(),
                 first_index: step.first_index + tokens.start,
             },
-            pages: step.pages,
+            pages: step.pages_of(kv_head),
             offset_angles: step.offset_angles,
             scratch: page.of(step.layout),
             out,
@@ -124,7 +126,7 @@ impl PartialShape {
 fn attend_split(crew: &Crew, partials: &mut Partials, step: &AttendStep<'_>, queries: &[f32]) {
     let heads = step.layout.heads;
     let shape = PartialShape::of(step);
-    let n_splits = step.pages.len().div_ceil(PAGES_A_SPLIT);
+    let n_splits = step.pages_a_set().div_ceil(PAGES_A_SPLIT);
     partials.resize(n_splits * heads.n_kv_heads * shape.len(), 0.0);
     let mut grids =
         [Grid { cells: partials, cols: shape.len(), row_step: 1, col_step: shape.len() }];
@@ -134,8 +136,9 @@ fn attend_split(crew: &Crew, partials: &mut Partials, step: &AttendStep<'_>, que
         let row = block.rows.start;
         let (split, kv_head) = (row / heads.n_kv_heads, row % heads.n_kv_heads);
         rotate_queries(crew, step, queries, (kv_head, 0..step.n_tokens), (near, far));
-        let last = ((split + 1) * PAGES_A_SPLIT).min(step.pages.len());
-        let pages = &step.pages[split * PAGES_A_SPLIT..last];
+        let pages = step.pages_of(kv_head);
+        let last = ((split + 1) * PAGES_A_SPLIT).min(pages.len());
+        let pages = &pages[split * PAGES_A_SPLIT..last];
         let (out, states, page_states) = shape.split_mut(block.row_mut(row));
         crew.isa.run(Attend {
             layout: step.layout,
@@ -199,12 +202,14 @@ fn total_of_row(
     total
 }
 
-/// `masses[page]`: the squared share of softmax that each page received, summed over rows.
+/// `masses[set][page]`: the squared share of softmax that each page received, summed over rows.
 fn sum_masses(step: &AttendStep<'_>, partials: &Partials, masses: &mut [f32]) {
     let heads = step.layout.heads;
     let shape = PartialShape::of(step);
     masses[..step.pages.len()].fill(0.0);
     for kv_head in 0..heads.n_kv_heads {
+        let masses = &mut masses[set_of(kv_head, step.n_sets) * step.pages_a_set()..];
+        let masses = &mut masses[..step.pages_a_set()];
         for row in 0..shape.n_rows {
             let total = total_of_row(step, partials, kv_head, row);
             for (split, cells) in splits_of(heads, shape, partials, kv_head).enumerate() {

@@ -13,7 +13,7 @@ use super::simd::pairs::{BYTES_PARTNER_LARGEST, RoundRows, ShortRows};
 use super::simd::rows::{ExpShifted, MaxScaled, QuantizeRow, RotateRows};
 use super::simd::segments::{ScoreSegments, UNITS};
 use crate::backend::{
-    Candidates, HeadShape, LookupQueries, LookupStep, Representatives, SegmentsView, Vote,
+    Candidates, HeadShape, LookupQueries, LookupStep, Representatives, SegmentsView, Vote, set_of,
 };
 
 /// Units of a coarse task: some 130 KB of means at eight segments of 64 dimensions.
@@ -37,6 +37,7 @@ pub fn prepare(crew: &Crew, step: LookupStep<'_>, queries: &[f32], out: &mut Loo
     let byte_width = step.representatives.width(head_dim);
     out.bytes.resize(n_rows * byte_width, 0);
     out.vote = step.vote;
+    out.n_sets = step.n_sets;
     out.scales.resize(n_rows, 0.0);
     out.sums.resize(n_rows, 0);
     out.shorts.resize(n_rows * head_dim, 0);
@@ -102,7 +103,7 @@ pub fn vote_by_segments(
 ) {
     let n_rows = queries.n_rows;
     let width = queries.bytes.len() / (index.len() * n_rows);
-    let padded = votes.len().next_multiple_of(UNITS);
+    let padded = (votes.len() / queries.n_sets).next_multiple_of(UNITS);
     let needed = index.len() * n_rows * padded;
     if buffers.scores.len() < needed {
         buffers.scores.resize(needed, 0.0);
@@ -153,7 +154,7 @@ pub fn vote_by_keys(
 ) {
     let Candidates { layout, layer, pages: candidates } = candidates;
     let (n_rows, n_kv_heads) = (queries.n_rows, layout.heads.n_kv_heads);
-    let n_candidates = candidates.len();
+    let n_candidates = candidates.len() / queries.n_sets;
     let needed = n_kv_heads * n_candidates * n_rows;
     if buffers.scores.len() < needed {
         buffers.scores.resize(needed, 0.0);
@@ -166,7 +167,8 @@ pub fn vote_by_keys(
             let (kv_head, candidate) = (row / n_candidates, row % n_candidates);
             let width = n_rows * layout.heads.head_dim;
             let rows = kv_head * width..(kv_head + 1) * width;
-            let next = candidates.get(candidate + 1);
+            let candidates = &candidates[set_of(kv_head, queries.n_sets) * n_candidates..];
+            let next = candidates[..n_candidates].get(candidate + 1);
             crew.isa.run(BestKey {
                 layout,
                 arithmetic: crew.arithmetic,
@@ -190,7 +192,7 @@ pub fn vote_by_keys(
     });
 }
 
-/// `votes[unit]` from the rows that `scores_of(kv_head, row, out)` writes.
+/// `votes[set][unit]` from the rows that `scores_of(kv_head, row, out)` writes.
 fn cast_votes(
     crew: &Crew,
     queries: &LookupQueries,
@@ -198,7 +200,7 @@ fn cast_votes(
     votes: &mut [f32],
     scores_of: &(dyn Fn(usize, usize, &mut [f32]) + Sync),
 ) {
-    let n_units = votes.len();
+    let n_units = votes.len() / queries.n_sets;
     let group = queries.n_rows / queries.n_token_groups;
     let n_kv_heads = queries.scales.len() / queries.n_rows;
     let n_heads = n_kv_heads * group;
@@ -224,7 +226,8 @@ fn cast_votes(
         }
     });
     votes.fill(0.0);
-    for head in head_votes.chunks_exact(n_units) {
-        votes.iter_mut().zip(head).for_each(|(vote, share)| *vote += share);
+    for (head, head_votes) in head_votes.chunks_exact(n_units).enumerate() {
+        let votes = &mut votes[set_of(head / group, queries.n_sets) * n_units..][..n_units];
+        votes.iter_mut().zip(head_votes).for_each(|(vote, share)| *vote += share);
     }
 }

@@ -1,7 +1,7 @@
 //! Whatever sizes are valid work: no panic, no number that is not one.
 
 use mneme::backend::{KvType, Precision, Vote};
-use mneme::memory::{AttentionMode, MemoryConfig, Phase, Positions};
+use mneme::memory::{AttentionMode, MemoryConfig, Phase, Positions, Sets};
 use mneme::model::Architecture;
 
 use super::LOOKUPS;
@@ -23,6 +23,12 @@ fn any_config(random: &mut Random) -> MemoryConfig {
         segment_tokens: 1 + random.below(unit_tokens),
         retrieved_units: random.below(12),
         candidates_per_unit: random.below(8),
+        sets: [Sets::Layer, Sets::KvHead][random.below(2)],
+        neighbour_units: random.below(4).saturating_sub(1),
+        vote_permille: [1000, 1000, 900, 400][random.below(4)],
+        first_layers: random.below(5).saturating_sub(2),
+        first_layer_units: random.below(12),
+        lookup_layers: 1 + random.below(5).saturating_sub(2),
         chunk_tokens: unit_tokens * random.below(5),
         answer_chunk_tokens: random.below(20),
         read_query_tokens: random.below(40),

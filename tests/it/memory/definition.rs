@@ -2,11 +2,11 @@
 //! layer retrieved: positions, windows and masks come from the definition.
 
 use mneme::ids::{LayerIdx, TokenId};
-use mneme::memory::{AttentionMode, Memory, MemoryConfig, Phase, Positions};
+use mneme::memory::{AttentionMode, Memory, MemoryConfig, Phase, Positions, Sets};
 
 use super::{random_config, tiny_model, window_start};
 use crate::fixtures::{
-    NaiveModel, Random, Runner, Seen, TinyModel, largest_difference, random_tokens,
+    LayerHead, NaiveModel, Random, Runner, Seen, TinyModel, largest_difference, random_tokens,
     typical_difference,
 };
 
@@ -20,7 +20,10 @@ const TYPICAL: f64 = 1e-4;
 struct ChunkRecord {
     first: usize,
     end: usize,
-    units: Vec<Vec<usize>>, // [layer], first tokens of the units in document order
+    /// `[layer][kv_head]`: first tokens of the units in document order.
+    units: Vec<Vec<Vec<usize>>>,
+    /// Units that the layer with the largest budget could have retrieved.
+    n_slots: usize,
 }
 
 /// Runs tokens through `memory` and records what each layer retrieved.
@@ -31,36 +34,47 @@ fn run(
     records: &mut Vec<ChunkRecord>,
 ) -> Vec<f32> {
     let config = memory.config().clone();
-    let (n_layers, is_reading) = (runner.transformer.config().n_layers, phase == Phase::Reading);
+    let model = runner.transformer.config();
+    let (n_layers, n_kv_heads) = (model.n_layers, model.n_kv_heads);
+    let is_reading = phase == Phase::Reading;
     let chunk_tokens = if is_reading { config.chunk_tokens } else { config.answer_chunk_tokens };
     let looks_up = !is_reading || config.read_query_tokens > 0;
     let mut logits = Vec::new();
     for chunk in tokens.chunks(chunk_tokens) {
         let first = memory.n_tokens();
-        let retrieves =
-            looks_up && memory.n_units() > 0 && config.attention == AttentionMode::Retrieval;
+        let n_slots = match looks_up && config.attention == AttentionMode::Retrieval {
+            true => config.retrieves(phase).min(memory.n_units()),
+            false => 0,
+        };
         logits.extend(runner.read(memory, chunk, phase));
-        let of_layer = |layer: usize| match retrieves && config.retrieved_units > 0 {
-            true => {
-                let units = memory.retrieved(LayerIdx(layer)).iter();
+        let of_head = |layer: usize, kv_head: usize| match n_slots {
+            0 => Vec::new(),
+            _ => {
+                let units = memory.retrieved(LayerIdx(layer), kv_head).iter();
                 units.map(|unit| memory.unit_tokens(*unit as usize).start).collect()
             }
-            false => Vec::new(),
         };
+        let of_layer = |layer: usize| (0..n_kv_heads).map(|head| of_head(layer, head)).collect();
         let units = (0..n_layers).map(of_layer).collect();
-        records.push(ChunkRecord { first, end: first + chunk.len(), units });
+        records.push(ChunkRecord { first, end: first + chunk.len(), units, n_slots });
     }
     logits
 }
 
-/// What token `token` sees in a layer that retrieved `record.units[layer]`: DESIGN.md, section 3.
-fn sees(config: &MemoryConfig, record: &ChunkRecord, layer: usize, token: usize) -> Vec<Seen> {
+/// What token `token` sees by a KV head that retrieved `record.units[layer][kv_head]`: DESIGN.md,
+/// section 3.
+fn sees(
+    config: &MemoryConfig,
+    record: &ChunkRecord,
+    (layer, kv_head): LayerHead,
+    token: usize,
+) -> Vec<Seen> {
     let MemoryConfig { sink_tokens, window_tokens, unit_tokens, positions, .. } = *config;
     let window_start = window_start(config, record.first);
-    let units = &record.units[layer];
+    let units = &record.units[layer][kv_head];
     let n_slots = match positions {
-        Positions::Contiguous => units.len(),
-        Positions::Edge => units.len().min(1),
+        Positions::Contiguous => record.n_slots,
+        Positions::Edge => record.n_slots.min(1),
         Positions::Fixed => 0,
     };
     // The window follows the slots as if the text were one short text.
@@ -72,7 +86,9 @@ fn sees(config: &MemoryConfig, record: &ChunkRecord, layer: usize, token: usize)
         query_position,
         slot: Some(index % unit_tokens),
     });
-    let distant = units.iter().enumerate().flat_map(|(slot, first)| {
+    // Units that are fewer than they might be are next to the window.
+    let slots = record.n_slots - units.len()..;
+    let distant = slots.zip(units).flat_map(|(slot, first)| {
         (0..unit_tokens).map(move |offset| {
             let (key_position, query_position) = match positions {
                 Positions::Contiguous => {
@@ -121,9 +137,9 @@ fn check(tiny: &TinyModel, runner: &mut Runner, config: &MemoryConfig, random: &
     for part in parts {
         logits.extend(run(runner, &mut memory, part, &mut records));
     }
-    let expected = NaiveModel::new(tiny).logits(&tokens, &|layer, token| {
+    let expected = NaiveModel::new(tiny).logits(&tokens, &|head, token| {
         let record = records.iter().find(|record| token < record.end).unwrap();
-        sees(config, record, layer, token)
+        sees(config, record, head, token)
     });
     let expected = expected.concat();
     let difference = largest_difference(&logits, &expected);
@@ -148,6 +164,27 @@ fn check_seeds(seeds: std::ops::Range<u64>, change: impl Fn(&mut MemoryConfig)) 
 #[test]
 fn contiguous_units_are_read_as_if_the_text_were_one_short_text() {
     check_seeds(0..10, |_| {});
+}
+
+#[test]
+fn kv_heads_attend_to_units_of_their_own() {
+    check_seeds(100..110, |config| config.sets = Sets::KvHead);
+}
+
+#[test]
+fn heads_and_layers_may_retrieve_more_or_fewer_units_than_others() {
+    check_seeds(110..120, |config| {
+        config.sets = [Sets::Layer, Sets::KvHead][config.retrieved_units % 2];
+        config.vote_permille = 300;
+        config.positions = [Positions::Contiguous, Positions::Edge][config.segment_tokens % 2];
+    });
+    check_seeds(120..130, |config| {
+        config.first_layers = 1;
+        config.first_layer_units = 2 * config.retrieved_units;
+    });
+    check_seeds(130..140, |config| {
+        (config.first_layers, config.first_layer_units, config.lookup_layers) = (1, 3, 2);
+    });
 }
 
 #[test]

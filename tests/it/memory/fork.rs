@@ -1,7 +1,7 @@
 //! A fork answers as what it came from would have, and neither notices what the other does.
 
 use mneme::ids::{LayerIdx, TokenId};
-use mneme::memory::{AttentionMode, ForkError, LookupPolicy, MemoryConfig, Phase, Positions};
+use mneme::memory::{AttentionMode, ForkError, LookupPolicy, MemoryConfig, Phase, Positions, Sets};
 
 use super::{LOOKUPS, random_config, tiny_model};
 use crate::fixtures::{Random, Runner, random_tokens};
@@ -61,6 +61,7 @@ fn a_fork_with_another_policy_answers_as_if_the_text_had_been_read_for_it() {
                 lookup,
                 segment_tokens: read_with.unit_tokens,
                 positions: Positions::Edge,
+                sets: [Sets::Layer, Sets::KvHead][seed as usize % 2],
                 ..read_with.clone()
             };
             let (document, answer) = (tokens(300, seed), tokens(20, seed + 50));
@@ -72,7 +73,7 @@ fn a_fork_with_another_policy_answers_as_if_the_text_had_been_read_for_it() {
             runner.read(&mut original, &document, Phase::Reading);
             let mut fork = original.fork(other.clone(), TRAINED).unwrap();
             let found = runner.read(&mut fork, &answer, Phase::Asking);
-            assert_eq!(fork.retrieved(LayerIdx(1)), memory.retrieved(LayerIdx(1)));
+            assert_eq!(fork.retrieved(LayerIdx(1), 0), memory.retrieved(LayerIdx(1), 0));
             assert!(found == expected, "seed {seed}: {other:?}");
         }
     }

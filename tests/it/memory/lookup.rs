@@ -7,13 +7,19 @@ use mneme::attention::{Attention, AttentionError, Qkv};
 use mneme::backend::Vote;
 use mneme::backend::cpu::CpuBackend;
 use mneme::ids::LayerIdx;
-use mneme::memory::{LookupPolicy, Memory, MemoryConfig, Phase};
+use mneme::memory::{LookupPolicy, Memory, MemoryConfig, Phase, Sets};
 
 use super::{random_config, tiny_model};
 use crate::fixtures::{Random, Runner, TinyModel, random_tokens};
 
 /// Votes closer than this, relatively, may be told apart either way.
 const TIE: f64 = 2e-3;
+/// The same for bounds that few heads vote by: a query's element that falls to the other of two bytes
+/// counts for more.
+const BOUND_TIE: f64 = 1e-2;
+
+/// A layer and a KV head of it.
+type LayerHead = (LayerIdx, usize);
 
 /// A memory that keeps what it is given, and checks each lookup.
 struct Witness<'a> {
@@ -45,8 +51,10 @@ impl Attention<CpuBackend> for Witness<'_> {
         self.keys[layer.0].extend(&chunk.keys[..n_tokens * width]);
         self.memory.attend(layer, chunk, out)?;
         let config = self.memory.config();
-        let retrieved = config.retrieves(self.phase);
-        if retrieved > 0 && self.memory.n_units() > retrieved {
+        let n_units = self.memory.n_units();
+        let looks_up = config.retrieves(self.phase) > 0
+            && n_units > config.units_of(config.lookup_layer(layer.0));
+        if looks_up && config.lookup_layer(layer.0) == layer.0 {
             let width = self.tiny.n_heads * self.tiny.head_dim;
             self.check_lookup(layer, &queries[..n_tokens * width]);
         }
@@ -90,31 +98,82 @@ impl Witness<'_> {
 
     fn check_lookup(&mut self, layer: LayerIdx, queries: &[f32]) {
         let queries = self.grouped(queries);
-        let Some(expected) = self.expected(layer, &queries) else {
-            self.outcomes.n_ties += 1;
-            return;
-        };
-        let expected: Vec<u32> = expected.into_iter().map(|unit| unit as u32).collect();
-        assert_eq!(self.memory.retrieved(layer), expected);
-        self.outcomes.n_equal += 1;
+        for kv_head in 0..self.tiny.n_kv_heads {
+            let Some(expected) = self.expected((layer, kv_head), &queries) else {
+                self.outcomes.n_ties += 1;
+                continue;
+            };
+            let expected: Vec<u32> = expected.into_iter().map(|unit| unit as u32).collect();
+            // Every layer of the group has what the first of them has found.
+            let group = layer.0..layer.0 + self.memory.config().lookup_layers;
+            for layer in group.filter(|layer| *layer < self.tiny.n_layers) {
+                assert_eq!(self.memory.retrieved(LayerIdx(layer), kv_head), expected);
+            }
+            self.outcomes.n_equal += 1;
+        }
     }
 
     /// The units that the definition names; `None` where votes are too close to call.
-    fn expected(&self, layer: LayerIdx, queries: &[f32]) -> Option<Vec<usize>> {
+    fn expected(&self, at: LayerHead, queries: &[f32]) -> Option<Vec<usize>> {
         let config = self.memory.config();
         let all = (0..self.memory.n_units()).collect::<Vec<_>>();
-        match config.lookup {
+        let (votes, units) = match config.lookup {
             LookupPolicy::TwoStage => {
-                let n_candidates = config.retrieved_units * config.candidates_per_unit;
-                let candidates = self.best_by_segments(layer, queries, n_candidates)?;
-                self.best_by_keys(layer, queries, candidates)
+                let n_candidates = config.units_of(at.0.0) * config.candidates_per_unit;
+                let votes = self.votes_of_segments(at, queries);
+                let candidates = clear_best(&votes, n_candidates, self.tie())?;
+                (self.votes_of_keys(at, queries, &candidates), candidates)
             }
             LookupPolicy::Segments | LookupPolicy::Bound => {
-                self.best_by_segments(layer, queries, config.retrieved_units)
+                (self.votes_of_segments(at, queries), all)
             }
-            LookupPolicy::Exact => self.best_by_keys(layer, queries, all),
-            LookupPolicy::None => Some(Vec::new()),
+            LookupPolicy::Exact => (self.votes_of_keys(at, queries, &all), all),
+            LookupPolicy::None => return Some(Vec::new()),
+        };
+        self.chosen(at.0, &votes, &units)
+    }
+
+    fn tie(&self) -> f64 {
+        match (self.memory.config().lookup, self.memory.config().sets) {
+            (LookupPolicy::Bound, Sets::KvHead) => BOUND_TIE,
+            _ => TIE,
         }
+    }
+
+    /// The units that the votes of `units` choose.
+    fn chosen(&self, layer: LayerIdx, votes: &[f64], units: &[usize]) -> Option<Vec<usize>> {
+        let MemoryConfig { neighbour_units, vote_permille, .. } = *self.memory.config();
+        let budget = self.memory.config().units_of(layer.0);
+        if neighbour_units == 0 && vote_permille == 1000 {
+            let best = clear_best(votes, budget, self.tie())?;
+            return Some(best.into_iter().map(|i| units[i]).collect());
+        }
+        let order = naive::best_units(votes, votes.len());
+        let total: f64 = votes.iter().sum();
+        let (mut chosen, mut share) = (Vec::new(), 0.0);
+        for (i, hit) in order.iter().enumerate() {
+            let is_enough = share >= total * vote_permille as f64 / 1000.0;
+            if chosen.len() >= budget || (vote_permille < 1000 && is_enough) {
+                break;
+            }
+            if order.get(i + 1).is_some_and(|next| hit.vote - next.vote < TIE * hit.vote.abs()) {
+                return None;
+            }
+            share += hit.vote;
+            if (share - total * vote_permille as f64 / 1000.0).abs() < TIE * total {
+                return None;
+            }
+            let hit = units[hit.unit] as isize;
+            let beside = (1..=neighbour_units as isize).flat_map(|d| [hit + d, hit - d]);
+            for unit in std::iter::once(hit).chain(beside) {
+                let is_there = (0..self.memory.n_units() as isize).contains(&unit);
+                if is_there && chosen.len() < budget && !chosen.contains(&(unit as usize)) {
+                    chosen.push(unit as usize);
+                }
+            }
+        }
+        chosen.sort_unstable();
+        Some(chosen)
     }
 
     /// The keys of a unit, `[token][kv_head][head_dim]`.
@@ -125,7 +184,7 @@ impl Witness<'_> {
     }
 
     /// Coarse: representatives of keys as they are, queries at the far distance, both as bytes.
-    fn best_by_segments(&self, layer: LayerIdx, queries: &[f32], n: usize) -> Option<Vec<usize>> {
+    fn votes_of_segments(&self, (layer, kv_head): LayerHead, queries: &[f32]) -> Vec<f64> {
         let config = self.memory.config();
         let (head_dim, segment_tokens) = (self.tiny.head_dim, config.segment_tokens);
         let bytes = |x: Vec<f32>, width| x.chunks_exact(width).flat_map(as_bytes).collect();
@@ -144,16 +203,16 @@ impl Witness<'_> {
             _ => Rows::Keys,
         };
         let far: Vec<f32> = bytes(self.turned(queries, config.window_tokens), head_dim);
-        clear_best(&self.vote(rows, &far, &units), n)
+        self.vote((rows, kv_head), &far, &units)
     }
 
     /// Fine: candidates' own keys in their places, seen from half a unit beyond.
-    fn best_by_keys(
+    fn votes_of_keys(
         &self,
-        layer: LayerIdx,
+        (layer, kv_head): LayerHead,
         queries: &[f32],
-        candidates: Vec<usize>,
-    ) -> Option<Vec<usize>> {
+        candidates: &[usize],
+    ) -> Vec<f64> {
         let config = self.memory.config();
         let width = self.tiny.n_kv_heads * self.tiny.head_dim;
         let keys = candidates.iter().map(|unit| {
@@ -162,18 +221,37 @@ impl Witness<'_> {
         });
         let from = config.window_tokens + config.unit_tokens / 2;
         let near = self.turned(queries, from);
-        let votes = self.vote(Rows::Keys, &near, &keys.collect::<Vec<_>>());
-        let best = clear_best(&votes, config.retrieved_units)?;
-        Some(best.into_iter().map(|i| candidates[i]).collect())
+        self.vote((Rows::Keys, kv_head), &near, &keys.collect::<Vec<_>>())
     }
 
-    fn vote(&self, rows: Rows, queries: &[f32], units: &[Vec<f32>]) -> Vec<f64> {
+    /// Votes of all heads, or of those of one KV head where each retrieves for itself.
+    fn vote(
+        &self,
+        (rows, kv_head): (Rows, usize),
+        queries: &[f32],
+        units: &[Vec<f32>],
+    ) -> Vec<f64> {
         let count = match self.memory.config().vote {
             Vote::Soft => Count::Shares,
             Vote::Raw => Count::Scores,
         };
+        let ballot = Ballot { count, rows };
+        let naive::HeadShape { n_heads, n_kv_heads, head_dim } = self.shape();
+        if self.memory.config().sets == Sets::Layer {
+            let units: Vec<&[f32]> = units.iter().map(Vec::as_slice).collect();
+            return naive::vote_by(ballot, self.shape(), queries, &units);
+        }
+        let group = n_heads / n_kv_heads;
+        let width = if rows == Rows::Bounds { 2 * head_dim } else { head_dim };
+        let part = |x: &[f32], n_parts: usize, width: usize| -> Vec<f32> {
+            let rows = x.chunks_exact(n_parts * width);
+            rows.flat_map(|row| row[kv_head * width..][..width].to_vec()).collect()
+        };
+        let units: Vec<Vec<f32>> = units.iter().map(|unit| part(unit, n_kv_heads, width)).collect();
         let units: Vec<&[f32]> = units.iter().map(Vec::as_slice).collect();
-        naive::vote_by(Ballot { count, rows }, self.shape(), queries, &units)
+        let queries = part(queries, n_kv_heads, group * head_dim);
+        let shape = naive::HeadShape { n_heads: group, n_kv_heads: 1, head_dim };
+        naive::vote_by(ballot, shape, &queries, &units)
     }
 }
 
@@ -198,10 +276,10 @@ fn bounds(keys: &[f32], shape: naive::HeadShape, segment_tokens: usize) -> Vec<f
 
 /// The `n` with the most votes, in order of their place; `None` when the last of them and the
 /// first that failed are too close to call.
-fn clear_best(votes: &[f64], n: usize) -> Option<Vec<usize>> {
+fn clear_best(votes: &[f64], n: usize, tie: f64) -> Option<Vec<usize>> {
     let order = naive::best_units(votes, votes.len());
     if let (Some(last), Some(failed)) = (order.get(n.wrapping_sub(1)), order.get(n))
-        && last.vote - failed.vote < TIE * last.vote.abs()
+        && last.vote - failed.vote < tie * last.vote.abs()
     {
         return None;
     }
@@ -280,4 +358,34 @@ fn layers_retrieve_the_units_with_the_best_of_all_keys() {
 fn raw_votes_and_mean_queries_count_as_defined() {
     check_seeds(50..56, |config| config.vote = Vote::Raw);
     check_seeds(60..66, |config| config.ask_query_tokens = 3);
+}
+
+#[test]
+fn kv_heads_that_retrieve_for_themselves_are_the_only_ones_to_vote() {
+    check_seeds(70..74, |config| config.sets = Sets::KvHead);
+    check_seeds(74..78, |config| {
+        (config.sets, config.lookup) = (Sets::KvHead, LookupPolicy::Bound);
+    });
+    check_seeds(78..80, |config| {
+        (config.sets, config.lookup) = (Sets::KvHead, LookupPolicy::Exact);
+    });
+}
+
+#[test]
+fn a_hit_brings_its_neighbours() {
+    check_seeds(80..84, |config| config.neighbour_units = 1);
+    check_seeds(84..86, |config| {
+        (config.neighbour_units, config.lookup) = (2, LookupPolicy::Segments);
+    });
+}
+
+#[test]
+fn no_more_is_retrieved_than_has_enough_of_the_votes() {
+    check_seeds(90..96, |config| (config.vote_permille, config.retrieved_units) = (600, 6));
+}
+
+#[test]
+fn first_layers_have_their_own_budget_and_layers_may_share_a_lookup() {
+    check_seeds(100..104, |config| (config.first_layers, config.first_layer_units) = (1, 5));
+    check_seeds(104..112, |config| config.lookup_layers = 2);
 }

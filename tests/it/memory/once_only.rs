@@ -107,7 +107,7 @@ impl Text<'_> {
         if n_units == 0 || self.config.retrieved_units == 0 {
             return BTreeSet::new();
         }
-        let units = self.memory.retrieved(LayerIdx(layer));
+        let units = self.memory.retrieved(LayerIdx(layer), 0);
         assert_eq!(units.len(), self.config.retrieved_units.min(n_units));
         assert!(units.is_sorted_by(|a, b| a < b), "in document order, each once: {units:?}");
         let of_unit = |unit: &u32| self.memory.unit_tokens(*unit as usize);

@@ -145,6 +145,7 @@ impl Case {
             layout: self.layout,
             layer: self.layer,
             pages: &placed,
+            n_sets: 1,
             n_tokens: self.n_tokens,
             first_index: self.first_index,
             near_angles: &near_angles,

@@ -151,6 +151,7 @@ impl Coarse {
             key_angles: &angles(self.heads, -self.angle),
             scale: scale(self.heads),
             vote: Vote::Soft,
+            n_sets: 1,
             representatives: Representatives::Keys,
         };
         let mut prepared = LookupQueries::default();
@@ -321,6 +322,7 @@ impl FineCase {
                 key_angles,
                 scale,
                 vote: Vote::Soft,
+                n_sets: 1,
                 representatives: Representatives::Keys,
             };
             let mut prepared = LookupQueries::default();
