@@ -155,6 +155,7 @@ impl Text {
                 offset_angles: &[],
                 scale: 0.125,
                 page_masses: None,
+                key_masses: None,
             };
             backend.attend(step, &queries, &mut out);
         }

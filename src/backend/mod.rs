@@ -77,6 +77,17 @@ pub struct AttendStep<'a> {
     /// and heads, where asked. Squared, since a head that reads one page says more of where an answer
     /// came from than many that glance at all.
     pub page_masses: Option<&'a mut [f32]>,
+    /// Where the softmax mass of single keys is added up, where asked.
+    pub key_masses: Option<KeyMasses<'a>>,
+}
+
+/// The softmax mass that keys receive, summed over tokens and the heads that share a KV head.
+#[derive(Debug)]
+pub struct KeyMasses<'a> {
+    /// The first page of each set whose keys count; the later ones count as well.
+    pub first_page: usize,
+    /// `[kv_head][page from the first on][page_len]`: what is received is added.
+    pub masses: &'a mut [f32],
 }
 
 impl<'a> AttendStep<'a> {

@@ -317,7 +317,10 @@ struct MemoryFlags {
     /// Tokens read at once; a multiple of unit-tokens
     #[arg(long, value_name = "N")]
     chunk_tokens: Option<usize>,
-    /// Tokens of a question taken in at once, and of an answer that share a lookup
+    /// Tokens of a question taken in at once; each such chunk looks up units
+    #[arg(long, value_name = "N")]
+    ask_chunk_tokens: Option<usize>,
+    /// Tokens of an answer that share one lookup
     #[arg(long, value_name = "N")]
     answer_chunk_tokens: Option<usize>,
     /// While reading: tokens that look up units together; 0 looks up nothing
@@ -419,6 +422,7 @@ impl MemoryFlags {
         put(&mut memory.first_layer_units, &self.first_layer_units);
         put(&mut memory.lookup_layers, &self.lookup_layers);
         put(&mut memory.chunk_tokens, &self.chunk_tokens);
+        put(&mut memory.ask_chunk_tokens, &self.ask_chunk_tokens);
         put(&mut memory.answer_chunk_tokens, &self.answer_chunk_tokens);
         put(&mut memory.read_query_tokens, &self.read_query_tokens);
         put(&mut memory.ask_query_tokens, &self.ask_query_tokens);

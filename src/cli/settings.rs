@@ -161,7 +161,7 @@ impl ValueEnum for AttentionMode {
 
 impl ValueEnum for LookupPolicy {
     fn value_variants<'a>() -> &'a [Self] {
-        &[Self::TwoStage, Self::Segments, Self::Bound, Self::Exact, Self::None]
+        &[Self::TwoStage, Self::Segments, Self::AttentionMass, Self::Bound, Self::Exact, Self::None]
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
@@ -169,6 +169,8 @@ impl ValueEnum for LookupPolicy {
             Self::TwoStage => PossibleValue::new("two-stage")
                 .help("Segments' mean keys name candidates, of which the best exact key decides"),
             Self::Segments => PossibleValue::new("segments").help("Segments' mean keys alone"),
+            Self::AttentionMass => PossibleValue::new("attention-mass")
+                .help("The keys that received most attention when they were near (InfLLM)"),
             Self::Bound => {
                 PossibleValue::new("bound").help("What no key of a segment exceeds (Quest)")
             }

@@ -193,7 +193,8 @@ impl Session {
         let config = self.memory.config();
         let chunk_tokens = match phase {
             Phase::Reading => config.chunk_tokens,
-            Phase::Asking | Phase::Answering => config.answer_chunk_tokens,
+            Phase::Asking => config.ask_chunk_tokens,
+            Phase::Answering => config.answer_chunk_tokens,
         };
         for (i, chunk) in ids.chunks(chunk_tokens).enumerate() {
             let first = i * chunk_tokens;

@@ -29,6 +29,10 @@ pub enum LookupPolicy {
     TwoStage,
     /// Segments' mean keys alone.
     Segments,
+    /// The mean of the keys of a unit that received the most attention while they were in the window
+    /// (InfLLM, arXiv 2402.04617; by KV head, not by query head). Shapes what is remembered of a
+    /// unit, so it has to be chosen before the text is read.
+    AttentionMass,
     /// Segments' largest and smallest elements: what no key of them exceeds (Quest, arXiv
     /// 2406.10774).
     Bound,
@@ -110,8 +114,9 @@ pub struct MemoryConfig {
     pub lookup_layers: usize,
     /// Tokens of a chunk while a document is read; a multiple of `unit_tokens`.
     pub chunk_tokens: usize,
-    /// Tokens of a chunk while a question is read; while it is answered, tokens that share one
-    /// lookup (1 looks up anew for each).
+    /// Tokens of a chunk while a question is taken in; each chunk looks up anew.
+    pub ask_chunk_tokens: usize,
+    /// Tokens of an answer that share one lookup; 1 looks up anew for each.
     pub answer_chunk_tokens: usize,
     /// While a document is read: tokens whose mean query looks up units; 0 looks up nothing.
     pub read_query_tokens: usize,
@@ -146,6 +151,7 @@ impl Default for MemoryConfig {
             first_layer_units: 0,
             lookup_layers: 1,
             chunk_tokens: 256,
+            ask_chunk_tokens: 4,
             answer_chunk_tokens: 4,
             read_query_tokens: 16,
             ask_query_tokens: 1,
@@ -214,12 +220,13 @@ impl MemoryConfig {
             chunk,
             &format!("must be a multiple of unit-tokens ({unit})"),
         )?;
-        demand(
-            (1..=chunk).contains(&self.answer_chunk_tokens),
-            "answer-chunk-tokens",
-            self.answer_chunk_tokens,
-            &format!("must be between 1 and chunk-tokens ({chunk})"),
-        )?;
+        for (name, tokens) in [
+            ("ask-chunk-tokens", self.ask_chunk_tokens),
+            ("answer-chunk-tokens", self.answer_chunk_tokens),
+        ] {
+            let range = &format!("must be between 1 and chunk-tokens ({chunk})");
+            demand((1..=chunk).contains(&tokens), name, tokens, range)?;
+        }
         demand(
             (1..=64).contains(&self.candidates_per_unit),
             "candidates-per-unit",
@@ -309,9 +316,13 @@ impl MemoryConfig {
         let default = Self::default();
         let mut reading = Self {
             ask_query_tokens: default.ask_query_tokens,
+            ask_chunk_tokens: 1,
             answer_chunk_tokens: 1,
             ..self.clone()
         };
+        if self.attention != AttentionMode::Clipped {
+            reading.clip_tokens = default.clip_tokens;
+        }
         if self.retrieves(Phase::Reading) == 0 {
             reading.read_query_tokens = 0;
             reading.segment_tokens = self.unit_tokens;
@@ -323,11 +334,26 @@ impl MemoryConfig {
             reading.first_layers = default.first_layers;
             reading.first_layer_units = default.first_layer_units;
             reading.lookup_layers = default.lookup_layers;
-            reading.lookup = default.lookup;
+            if !self.tallies_keys() {
+                reading.lookup = default.lookup;
+            }
             reading.vote = default.vote;
             reading.positions = default.positions;
         }
         reading
+    }
+
+    /// Whether the attention that keys receive in the window is added up.
+    pub fn tallies_keys(&self) -> bool {
+        self.attention == AttentionMode::Retrieval && self.lookup == LookupPolicy::AttentionMass
+    }
+
+    /// Representatives of a unit, for each KV head.
+    pub fn representatives_per_unit(&self) -> usize {
+        match self.lookup {
+            LookupPolicy::AttentionMass => 1,
+            _ => self.unit_tokens / self.segment_tokens,
+        }
     }
 
     /// Whether everything stays in the window.
@@ -451,6 +477,7 @@ mod tests {
             (refusal(|config| config.segment_tokens = 0), "segment-tokens = 0"),
             (refusal(|config| config.window_tokens = 0), "window-tokens = 0"),
             (refusal(|config| config.chunk_tokens = 100), "chunk-tokens = 100"),
+            (refusal(|config| config.ask_chunk_tokens = 0), "ask-chunk-tokens = 0"),
             (refusal(|config| config.answer_chunk_tokens = 0), "answer-chunk-tokens = 0"),
             (refusal(|config| config.candidates_per_unit = 0), "candidates-per-unit = 0"),
             (refusal(|config| config.ask_query_tokens = 0), "ask-query-tokens = 0"),

@@ -4,9 +4,10 @@
 
 use memory_store::{RecordId, StoreError};
 
+use super::angles::Angles;
 use super::config::{ConfigError, MemoryConfig};
 use super::index;
-use super::layers::{self, Angles, Memory};
+use super::layers::{self, Memory};
 use super::lookup::Lookup;
 use crate::backend::Backend;
 
@@ -46,6 +47,7 @@ impl<B: Backend> Memory<B> {
             ("window-tokens", config.window_tokens == was.window_tokens),
             ("unit-tokens", config.unit_tokens == was.unit_tokens),
             ("kv-type", config.kv_type == was.kv_type),
+            ("lookup", was.tallies_keys() || !config.tallies_keys()),
         ];
         if let Some((name, _)) = shaped.into_iter().find(|(_, is_same)| !is_same) {
             return Err(ForkError::Differs { name });
@@ -65,6 +67,7 @@ impl<B: Backend> Memory<B> {
                 false => Lookup::new(self.layout.n_layers, layers::n_sets(self.layout, &config)),
             },
             evidence: self.evidence.clone(),
+            key_masses: self.key_masses.clone(),
             placed: Vec::new(),
             keys: vec![0.0; self.keys.len()],
             config,
@@ -72,7 +75,8 @@ impl<B: Backend> Memory<B> {
         if fork.config != *was {
             fork.chunk.answered = 0; // what the other policy chose serves no further token
         }
-        let is_same_index = fork.config.segment_tokens == was.segment_tokens
+        let is_same_index = fork.config.tallies_keys() == was.tallies_keys()
+            && fork.config.representatives_per_unit() == was.representatives_per_unit()
             && fork.config.representatives() == was.representatives();
         if is_same_index {
             fork.index.clone_from(&self.index)
@@ -88,7 +92,7 @@ impl<B: Backend> Memory<B> {
         for unit in 0..self.store.len() as u32 {
             let page = self.store.read(RecordId(unit))?.bytes();
             let scratch = (&self.angles.offsets[..], &mut self.keys[..]);
-            index::push(&mut self.index, self.layout, page, scratch);
+            index::push(&mut self.index, self.layout, (page, None), scratch);
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! can always be made again from the units.
 
 use super::config::MemoryConfig;
+use super::mass::most_attended;
 use crate::backend::{PageLayout, Representatives, SegmentsView};
 
 /// Units side by side in a block.
@@ -31,11 +32,7 @@ impl SegmentIndex {
     pub fn push(&mut self, keys: &mut [f32], angles: &[f32]) {
         let page_len = keys.len() / self.head_dim;
         let segment_len = page_len / self.n_segments;
-        turn_back(keys, angles);
-        let mut row = vec![0.0; self.kind.width(self.head_dim)];
-        if self.n_units.is_multiple_of(UNITS) {
-            self.add_block(row.len());
-        }
+        let mut row = self.begin_unit(keys, angles);
         for segment in 0..self.n_segments {
             let columns = keys
                 .chunks_exact(page_len)
@@ -58,6 +55,28 @@ impl SegmentIndex {
             self.write(segment, &row);
         }
         self.n_units += 1;
+    }
+
+    /// Adds the next unit as the mean of those of its keys that received the largest `masses`, one a
+    /// key; else as [`push`](Self::push).
+    pub fn push_attended(&mut self, keys: &mut [f32], masses: &[f32], angles: &[f32]) {
+        let mut row = self.begin_unit(keys, angles);
+        let chosen = most_attended(masses);
+        for (mean, keys) in row.iter_mut().zip(keys.chunks_exact(masses.len())) {
+            *mean = chosen.iter().map(|i| keys[*i]).sum::<f32>() / chosen.len() as f32;
+        }
+        self.write(0, &row);
+        self.n_units += 1;
+    }
+
+    /// Turns a unit's keys back, makes room for it, and returns room for a representative.
+    fn begin_unit(&mut self, keys: &mut [f32], angles: &[f32]) -> Vec<f32> {
+        turn_back(keys, angles);
+        let row = vec![0.0; self.kind.width(self.head_dim)];
+        if self.n_units.is_multiple_of(UNITS) {
+            self.add_block(row.len());
+        }
+        row
     }
 
     fn add_block(&mut self, width: usize) {
@@ -103,24 +122,31 @@ fn turn_back(keys: &mut [f32], angles: &[f32]) {
 
 /// One empty index a layer and KV head, `[layer][kv_head]`.
 pub fn indexes(layout: PageLayout, config: &MemoryConfig) -> Vec<SegmentIndex> {
-    let n_segments = config.unit_tokens / config.segment_tokens;
+    let n_segments = config.representatives_per_unit();
     let index = SegmentIndex::new(config.representatives(), layout.heads.head_dim, n_segments);
     vec![index; layout.n_layers * layout.heads.n_kv_heads]
 }
 
-/// Adds a unit to the indexes `[layer][kv_head]`. `angles` are those of the offsets in a page;
+/// Adds a unit to the indexes `[layer][kv_head]`: by the masses of its keys,
+/// `[layer][kv_head][page_len]`, where there are any. `angles` are those of the offsets in a page;
 /// `keys` is scratch, `[head_dim][page_len]`.
 pub fn push(
     indexes: &mut [SegmentIndex],
     layout: PageLayout,
-    page: &[u8],
+    (page, masses): (&[u8], Option<&[f32]>),
     (angles, keys): (&[f32], &mut [f32]),
 ) {
     let n_kv_heads = layout.heads.n_kv_heads;
     for (i, index) in indexes.iter_mut().enumerate() {
         let view = layout.view(page, i / n_kv_heads, i % n_kv_heads);
         view.read_keys(layout.page_len, keys);
-        index.push(keys, angles);
+        match masses {
+            Some(masses) => {
+                let masses = &masses[i * layout.page_len..][..layout.page_len];
+                index.push_attended(keys, masses, angles);
+            }
+            None => index.push(keys, angles),
+        }
     }
 }
 

@@ -3,18 +3,20 @@
 
 use std::sync::Arc;
 
-use memory_store::{RecordId, StoreError, UnitStore};
+use memory_store::{StoreError, UnitStore};
 
+use super::angles::Angles;
 use super::choice::Budget;
-use super::config::{AttentionMode, ConfigError, MemoryConfig, Phase, Positions, Sets};
+use super::config::{AttentionMode, ConfigError, MemoryConfig, Phase, Sets};
 use super::evidence::{EvidenceTally, UnitMass};
 use super::index::{self, SegmentIndex};
 use super::lookup::{self, Lookup};
-use super::pages::{FastPages, PageKind};
+use super::mass::KeyMassTally;
+use super::pages::FastPages;
 use super::reuse::emptied;
 use crate::attention::{Attention, AttentionError, Qkv, Rotary};
 use crate::backend::{
-    AttendStep, Backend, LookupStep, PageLayout, PageTarget, PlacedPage, Placement, set_of,
+    AttendStep, Backend, KeyMasses, LookupStep, PageLayout, PageTarget, PlacedPage, set_of,
 };
 use crate::ids::LayerIdx;
 
@@ -33,33 +35,24 @@ pub struct Memory<B: Backend> {
     pub(super) chunk: Chunk,
     pub(super) lookup: Lookup,
     pub(super) evidence: EvidenceTally,
+    /// Of the window's keys, where representatives are chosen by it.
+    pub(super) key_masses: KeyMassTally,
     pub(super) placed: Vec<PlacedPage<'static>>, // empty between layers: an allocation to use again
     pub(super) keys: Vec<f32>,                   // [head_dim][page_len]: scratch of sealing
-}
-
-/// Cosines and sines of positions.
-#[derive(Debug)]
-pub(super) struct Angles {
-    sinks: Vec<Vec<f32>>,         // [sink page]: of its first key
-    slots: Vec<Vec<f32>>,         // [slot]: of position S + slot * U
-    far: Vec<f32>,                // of the fixed far distance
-    far_keys: Vec<f32>,           // of half a page more
-    pub(super) offsets: Vec<f32>, // cosines [pair][page_len], then sines
-    offset_rows: Vec<f32>,        // [offset]: cosines, then sines
 }
 
 /// The chunk at hand.
 #[derive(Clone, Debug)]
 pub(super) struct Chunk {
-    n_tokens: usize,
+    pub(super) n_tokens: usize,
     phase: Phase,
     /// Units that the layer with the most of them may retrieve.
-    n_retrieved: usize,
+    pub(super) n_retrieved: usize,
     /// Whether they are looked up, or those of the last lookup serve again.
     looks_up: bool,
     /// Answer tokens since units were looked up.
     pub(super) answered: usize,
-    near_angles: Vec<f32>, // [token]: cosines, sines of its position
+    pub(super) near_angles: Vec<f32>, // [token]: cosines, sines of its position
     max_attended: usize,
 }
 
@@ -90,6 +83,7 @@ impl<B: Backend> Memory<B> {
             chunk: Chunk::new(),
             lookup: Lookup::new(layout.n_layers, n_sets(layout, &config)),
             evidence: EvidenceTally::default(),
+            key_masses: KeyMassTally::default(),
             placed: Vec::new(),
             keys: vec![0.0; layout.heads.head_dim * layout.page_len],
             rotary,
@@ -170,6 +164,9 @@ impl<B: Backend> Memory<B> {
         self.chunk.phase = phase;
         self.plan_lookup(self.config.retrieves(phase).min(self.n_units()));
         self.pages.reserve(self.n_tokens + n_tokens)?;
+        if self.config.tallies_keys() {
+            self.key_masses.reserve(self.pages.n_window_pages(), self.layout);
+        }
         self.prepare_angles();
         self.note_attended();
         Ok(())
@@ -208,6 +205,7 @@ impl<B: Backend> Memory<B> {
                 self.seal_oldest()?;
             }
             self.pages.drop_oldest();
+            self.key_masses.drop_oldest();
         }
         Ok(())
     }
@@ -215,39 +213,10 @@ impl<B: Backend> Memory<B> {
     fn seal_oldest(&mut self) -> Result<(), StoreError> {
         let page = self.pages.oldest().expect("because the window holds more than a unit");
         self.store.append(page)?;
-        index::push(&mut self.index, self.layout, page, (&self.angles.offsets, &mut self.keys));
+        let masses = self.config.tallies_keys().then(|| self.key_masses.oldest());
+        let unit = (page, masses.flatten());
+        index::push(&mut self.index, self.layout, unit, (&self.angles.offsets, &mut self.keys));
         Ok(())
-    }
-
-    /// Slots of one unit's length between the sinks and the window.
-    fn unit_slots(&self) -> usize {
-        match self.config.positions {
-            Positions::Contiguous => self.chunk.n_retrieved,
-            Positions::Edge => self.chunk.n_retrieved.min(1),
-            Positions::Fixed => 0,
-        }
-    }
-
-    fn prepare_angles(&mut self) {
-        let (sinks, unit) = (self.config.sink_tokens, self.config.unit_tokens);
-        for page in self.angles.sinks.len()..sinks.div_ceil(unit) {
-            self.angles.sinks.push(self.rotary.angles_at(page * unit));
-        }
-        let n_slots = self.unit_slots() + self.pages.n_window_pages();
-        for slot in self.angles.slots.len()..n_slots {
-            self.angles.slots.push(self.rotary.angles_at(sinks + slot * unit));
-        }
-        let width = 2 * self.rotary.n_pairs();
-        let window_position = sinks + self.unit_slots() * unit;
-        self.chunk.near_angles.resize(self.chunk.n_tokens * width, 0.0);
-        for (i, angles) in self.chunk.near_angles.chunks_exact_mut(width).enumerate() {
-            let index = self.n_tokens + i;
-            let position = match index.checked_sub(self.pages.window_start()) {
-                Some(past) => window_position + past,
-                None => index, // a sink itself
-            };
-            self.rotary.write_angles(position, angles);
-        }
     }
 
     /// Factor on scores.
@@ -311,89 +280,6 @@ impl<B: Backend> Memory<B> {
         }
         Ok(())
     }
-
-    /// The pages of all sets that the layer's heads attend to, equally many in each; returns how many
-    /// sets.
-    fn place_sets<'a>(
-        &'a self,
-        layer: usize,
-        placed: &mut Vec<PlacedPage<'a>>,
-    ) -> Result<usize, StoreError> {
-        let n_sets = if self.chunk.n_retrieved > 0 { self.lookup.n_sets() } else { 1 };
-        let layer = self.config.lookup_layer(layer);
-        let of_set = |set| self.lookup.retrieved(layer, set).len();
-        let most = (0..n_sets).map(of_set).max().unwrap_or(0);
-        for set in 0..n_sets {
-            self.place((layer, set), placed)?;
-            if n_sets > 1 {
-                let absent =
-                    PlacedPage { page: &[], n_keys: 0, first_index: 0, placement: Placement::Far };
-                placed.extend(std::iter::repeat_n(absent, most - of_set(set)));
-            }
-        }
-        Ok(n_sets)
-    }
-
-    /// Adds what the step's pages received to the evidence.
-    fn tally(&self, layer: usize, pages_a_set: usize, evidence: &mut EvidenceTally) {
-        let n_sink_pages = self.pages.iter().filter(|page| page.kind == PageKind::Sink).count();
-        let layer = self.config.lookup_layer(layer);
-        for set in 0..self.lookup.n_sets() {
-            evidence.add(set * pages_a_set + n_sink_pages, self.lookup.retrieved(layer, set));
-        }
-    }
-
-    /// The pages of a set: sinks, retrieved units in document order, window: each with its place.
-    fn place<'a>(
-        &'a self,
-        (layer, set): (usize, usize),
-        placed: &mut Vec<PlacedPage<'a>>,
-    ) -> Result<(), StoreError> {
-        let end = self.n_tokens + self.chunk.n_tokens;
-        let unit_slots = self.unit_slots();
-        let clipped_before = match self.config.attention {
-            AttentionMode::Clipped => (end + 1).saturating_sub(self.config.clip_tokens),
-            _ => 0,
-        };
-        let push_fast = |kind: PageKind, placed: &mut Vec<PlacedPage<'a>>| {
-            for page in self.pages.iter().filter(|page| page.kind == kind) {
-                let tokens = self.pages.tokens_of(&page, end);
-                let angles = match kind {
-                    PageKind::Sink => &self.angles.sinks[page.slot],
-                    PageKind::Window => &self.angles.slots[unit_slots + page.slot],
-                };
-                let is_clipped = page.first_index < clipped_before;
-                placed.push(PlacedPage {
-                    page: page.bytes,
-                    n_keys: tokens.len(),
-                    first_index: page.first_index,
-                    placement: if is_clipped { Placement::Far } else { Placement::At(angles) },
-                });
-            }
-        };
-        push_fast(PageKind::Sink, placed);
-        let units = match self.chunk.n_retrieved {
-            0 => &[],
-            _ => self.lookup.retrieved(layer, set),
-        };
-        // Where there are fewer units than slots, they are next to the window.
-        let first_slot = self.chunk.n_retrieved - units.len();
-        for (slot, unit) in (first_slot..).zip(units) {
-            let placement = match self.config.positions {
-                Positions::Contiguous => Placement::At(&self.angles.slots[slot]),
-                Positions::Edge => Placement::At(&self.angles.slots[0]),
-                Positions::Fixed => Placement::Far,
-            };
-            placed.push(PlacedPage {
-                page: self.store.read(RecordId(*unit))?.bytes(),
-                n_keys: self.config.unit_tokens,
-                first_index: self.unit_tokens(*unit as usize).start,
-                placement,
-            });
-        }
-        push_fast(PageKind::Window, placed);
-        Ok(())
-    }
 }
 
 /// Sets of units that a layer retrieves.
@@ -418,20 +304,6 @@ impl Chunk {
     }
 }
 
-impl Angles {
-    pub(super) fn new(rotary: &Rotary, config: &MemoryConfig) -> Self {
-        let unit = config.unit_tokens;
-        Self {
-            sinks: Vec::new(),
-            slots: Vec::new(),
-            far: rotary.angles_at(config.far_tokens()),
-            far_keys: rotary.angles_at(config.window_tokens + unit / 2),
-            offsets: rotary.offset_angles(unit),
-            offset_rows: (0..unit).flat_map(|offset| rotary.angles_at(offset)).collect(),
-        }
-    }
-}
-
 impl<B: Backend> Attention<B> for Memory<B> {
     fn attend(
         &mut self,
@@ -446,6 +318,8 @@ impl<B: Backend> Attention<B> for Memory<B> {
         }
         let mut placed = emptied(std::mem::take(&mut self.placed));
         let mut evidence = std::mem::take(&mut self.evidence);
+        let mut key_masses = std::mem::take(&mut self.key_masses);
+        let tallies_keys = self.config.tallies_keys();
         let n_sets = self.place_sets(layer.0, &mut placed).map_err(refused)?;
         let is_answer = self.chunk.phase == Phase::Answering && self.chunk.n_retrieved > 0;
         self.backend.attend(
@@ -460,6 +334,10 @@ impl<B: Backend> Attention<B> for Memory<B> {
                 far_angles: &self.angles.far,
                 offset_angles: &self.angles.offsets,
                 scale: self.scale(),
+                key_masses: tallies_keys.then(|| KeyMasses {
+                    first_page: placed.len() / n_sets - self.pages.n_window_pages(),
+                    masses: key_masses.of_step(self.layout),
+                }),
                 page_masses: is_answer.then(|| evidence.page_masses(placed.len())),
             },
             chunk.queries,
@@ -468,8 +346,12 @@ impl<B: Backend> Attention<B> for Memory<B> {
         if is_answer {
             self.tally(layer.0, placed.len() / n_sets, &mut evidence);
         }
+        if tallies_keys {
+            key_masses.add(self.layout, layer.0);
+        }
         let placed = emptied(placed);
         self.evidence = evidence;
+        self.key_masses = key_masses;
         self.placed = placed;
         Ok(())
     }

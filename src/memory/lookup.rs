@@ -121,7 +121,10 @@ impl Lookup {
                 }
                 self.vote_by_keys(backend, &task)?;
             }
-            LookupPolicy::Segments | LookupPolicy::Bound | LookupPolicy::None => {
+            LookupPolicy::Segments
+            | LookupPolicy::AttentionMass
+            | LookupPolicy::Bound
+            | LookupPolicy::None => {
                 self.vote_by_segments(backend, &task);
                 for _ in 0..self.n_sets {
                     self.candidates.extend_from_slice(&self.units[..n_units]);

@@ -14,6 +14,7 @@
 //!
 //! Not here: what a model is, and what tokens mean.
 
+mod angles;
 mod choice;
 mod config;
 mod evidence;
@@ -21,7 +22,9 @@ mod fork;
 mod index;
 mod layers;
 mod lookup;
+mod mass;
 mod pages;
+mod place;
 mod reuse;
 
 pub use memory_store::{InMemoryStore, StoreError, UnitStore};

@@ -17,9 +17,10 @@ use mneme::model::Architecture;
 use crate::fixtures::{Random, TinyModel};
 
 /// Every way to choose units.
-const LOOKUPS: [LookupPolicy; 5] = [
+const LOOKUPS: [LookupPolicy; 6] = [
     LookupPolicy::TwoStage,
     LookupPolicy::Segments,
+    LookupPolicy::AttentionMass,
     LookupPolicy::Bound,
     LookupPolicy::Exact,
     LookupPolicy::None,
@@ -45,6 +46,7 @@ fn random_config(random: &mut Random, retrieved_units: usize) -> MemoryConfig {
         retrieved_units,
         candidates_per_unit: 1 + random.below(4),
         chunk_tokens,
+        ask_chunk_tokens: 1 + random.below(chunk_tokens.min(6)),
         answer_chunk_tokens: 1 + random.below(chunk_tokens.min(6)),
         read_query_tokens: [0, 1, 5, 16][random.below(4)],
         kv_type: KvType::F16, // the oracles keep keys and values as f32

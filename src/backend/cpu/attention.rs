@@ -5,10 +5,11 @@
 use super::crew::{AttentionScratch, Crew};
 use super::pool::Grid;
 use super::simd::attend::{Attend, Queries};
+use super::simd::key_mass::AddKeyMasses;
 use super::simd::rows::{QuantizeGroups, QuantizeRow, RotateRows, ToHalf};
 use super::simd::softmax::RowState;
 use crate::backend::{
-    AttendStep, HeadPageMut, HeadShape, KEY_GROUP, PageTarget, Placement, set_of,
+    AttendStep, HeadPageMut, HeadShape, KEY_GROUP, KeyMasses, PageTarget, Placement, set_of,
 };
 
 /// Query rows of a task: some 100 KB of queries and outputs, and the widening of a page amortised.
@@ -32,12 +33,16 @@ pub fn attend(
     queries: &[f32],
     out: &mut [f32],
 ) {
-    let masses = step.page_masses.take();
-    if step.n_tokens <= MAX_SPLIT_TOKENS || masses.is_some() {
+    let (masses, key_masses) = (step.page_masses.take(), step.key_masses.take());
+    let asks = masses.is_some() || key_masses.is_some();
+    if step.n_tokens <= MAX_SPLIT_TOKENS || asks {
         attend_split(crew, partials, &step, queries);
         merge(&step, partials, out);
         if let Some(masses) = masses {
             sum_masses(&step, partials, masses);
+        }
+        if let Some(masses) = key_masses {
+            add_key_masses(crew, (&step, partials), queries, masses);
         }
     } else {
         attend_blocks(crew, &step, queries, out);
@@ -225,6 +230,38 @@ fn sum_masses(step: &AttendStep<'_>, partials: &Partials, masses: &mut [f32]) {
             }
         }
     }
+}
+
+/// Adds the share of softmax that each key received, summed over the rows of its KV head.
+fn add_key_masses(
+    crew: &Crew,
+    (step, partials): (&AttendStep<'_>, &Partials),
+    queries: &[f32],
+    KeyMasses { first_page, masses }: KeyMasses<'_>,
+) {
+    let (heads, page_len) = (step.layout.heads, step.layout.page_len);
+    let n_pages = step.pages_a_set() - first_page;
+    let mut grids = [Grid { cells: masses, cols: page_len, row_step: 1, col_step: page_len }];
+    crew.pool.run_blocks(&mut grids, &|worker, mut block| {
+        let mut scratch = crew.scratch(worker);
+        let AttentionScratch { page, near, far, states, .. } = &mut scratch.attention;
+        let row = block.rows.start;
+        let (kv_head, place) = (row / n_pages, first_page + row % n_pages);
+        rotate_queries(crew, step, queries, (kv_head, 0..step.n_tokens), (near, far));
+        let n_rows = PartialShape::of(step).n_rows;
+        states.clear();
+        states.extend((0..n_rows).map(|row| total_of_row(step, partials, kv_head, row)));
+        crew.isa.run(AddKeyMasses {
+            layout: step.layout,
+            head: (step.layer, kv_head),
+            queries: Queries { near, far, group: heads.group(), first_index: step.first_index },
+            totals: states,
+            page: step.pages_of(kv_head)[place],
+            offset_angles: step.offset_angles,
+            scratch: page.of(step.layout),
+            masses: block.row_mut(row),
+        });
+    });
 }
 
 /// The rows `[token][head of the group]` of one KV head, rotated to their places and, when some

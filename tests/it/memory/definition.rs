@@ -6,8 +6,8 @@ use mneme::memory::{AttentionMode, Memory, MemoryConfig, Phase, Positions, Sets}
 
 use super::{random_config, tiny_model, window_start};
 use crate::fixtures::{
-    LayerHead, NaiveModel, Random, Runner, Seen, TinyModel, largest_difference, random_tokens,
-    typical_difference,
+    LayerHead, NaiveModel, Random, Runner, Seen, TinyModel, chunk_tokens, largest_difference,
+    random_tokens, typical_difference,
 };
 
 /// Largest difference of a logit: f32 against f64 now and then rounds a key or a value to the other
@@ -17,13 +17,13 @@ const TOLERANCE: f64 = 1e-3;
 const TYPICAL: f64 = 1e-4;
 
 /// What was retrieved for a chunk.
-struct ChunkRecord {
-    first: usize,
-    end: usize,
+pub struct ChunkRecord {
+    pub first: usize,
+    pub end: usize,
     /// `[layer][kv_head]`: first tokens of the units in document order.
-    units: Vec<Vec<Vec<usize>>>,
+    pub units: Vec<Vec<Vec<usize>>>,
     /// Units that the layer with the largest budget could have retrieved.
-    n_slots: usize,
+    pub n_slots: usize,
 }
 
 /// Runs tokens through `memory` and records what each layer retrieved.
@@ -37,7 +37,7 @@ fn run(
     let model = runner.transformer.config();
     let (n_layers, n_kv_heads) = (model.n_layers, model.n_kv_heads);
     let is_reading = phase == Phase::Reading;
-    let chunk_tokens = if is_reading { config.chunk_tokens } else { config.answer_chunk_tokens };
+    let chunk_tokens = chunk_tokens(&config, phase);
     let looks_up = !is_reading || config.read_query_tokens > 0;
     let mut logits = Vec::new();
     for chunk in tokens.chunks(chunk_tokens) {
@@ -63,7 +63,7 @@ fn run(
 
 /// What token `token` sees by a KV head that retrieved `record.units[layer][kv_head]`: DESIGN.md,
 /// section 3.
-fn sees(
+pub fn sees(
     config: &MemoryConfig,
     record: &ChunkRecord,
     (layer, kv_head): LayerHead,

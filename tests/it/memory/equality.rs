@@ -82,6 +82,7 @@ fn retrieval_equals_full_attention_at_every_length_while_everything_is_retrieved
             window_tokens,
             unit_tokens,
             chunk_tokens,
+            ask_chunk_tokens: 2,
             answer_chunk_tokens: 2,
             retrieved_units: 20,
             kv_type: KvType::F16,
@@ -107,6 +108,7 @@ fn every_mode_equals_full_attention_until_the_first_unit_leaves_the_window() {
                 window_tokens,
                 unit_tokens,
                 chunk_tokens,
+                ask_chunk_tokens: 1,
                 answer_chunk_tokens: 1,
                 retrieved_units: 0,
                 kv_type: KvType::F16,
@@ -136,7 +138,8 @@ fn random_sizes_and_chunks_change_nothing_while_everything_is_retrieved() {
         println!("seed {seed}: {config:?}");
         let n_tokens = 1 + random.below(256);
         oracle.check(&mut soft, &config, n_tokens);
-        let full = Truth::full_mode(&mut sharp, &config, 260, seed);
+        let mut full = Truth::full_mode(&mut sharp, &config, 260, seed);
+        full.typical = 1e-4; // in a text of a few tokens one key rounded the other way weighs more
         full.check(&mut sharp, &config, n_tokens);
     }
 }

@@ -196,7 +196,7 @@ fn check(config: &MemoryConfig, seed: u64) {
         text.chunk(n_tokens, Phase::Reading);
         left -= n_tokens;
     }
-    text.chunk(config.answer_chunk_tokens.min(10), Phase::Asking);
+    text.chunk(config.ask_chunk_tokens.min(10), Phase::Asking);
     for _ in 0..ANSWER_TOKENS {
         text.chunk(1, Phase::Answering);
     }

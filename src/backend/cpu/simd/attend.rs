@@ -116,7 +116,7 @@ pub struct Attend<'a> {
 
 /// What a page shows to the rows.
 #[derive(Clone, Copy)]
-struct Sight {
+pub(super) struct Sight {
     queries_first: usize,
     group: usize,
     page_first: usize,
@@ -124,9 +124,19 @@ struct Sight {
 }
 
 impl Sight {
+    #[inline(always)]
+    pub fn of(queries: &Queries<'_>, page: &PlacedPage<'_>) -> Self {
+        Self {
+            queries_first: queries.first_index,
+            group: queries.group,
+            page_first: page.first_index,
+            n_keys: page.n_keys,
+        }
+    }
+
     /// How many of the page's keys row `row` may see.
     #[inline(always)]
-    fn keys_of(self, row: usize) -> usize {
+    pub fn keys_of(self, row: usize) -> usize {
         let index = self.queries_first + row / self.group;
         (index + 1).saturating_sub(self.page_first).min(self.n_keys)
     }
@@ -185,13 +195,7 @@ impl<'a> Attend<'a> {
 
     #[inline(always)]
     fn sight(&self, page_idx: usize) -> Sight {
-        let PlacedPage { n_keys, first_index, .. } = self.pages[page_idx];
-        Sight {
-            queries_first: self.queries.first_index,
-            group: self.queries.group,
-            page_first: first_index,
-            n_keys,
-        }
+        Sight::of(&self.queries, &self.pages[page_idx])
     }
 
     /// The scratch, and where the results of a page go.

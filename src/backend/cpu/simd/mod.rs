@@ -18,6 +18,7 @@ mod portable;
 pub mod attend;
 pub mod best_key;
 pub mod dot;
+pub mod key_mass;
 mod page;
 pub mod pairs;
 pub mod panel;

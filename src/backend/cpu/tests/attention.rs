@@ -9,8 +9,8 @@ use memory_store::AlignedBytes;
 use super::{ROUNDING, backends, floats, halved};
 use crate::backend::cpu::CpuBackend;
 use crate::backend::{
-    AttendStep, Backend, HeadPage, HeadShape, KvType, PageLayout, PageTarget, PlacedPage,
-    Placement, Precision,
+    AttendStep, Backend, HeadPage, HeadShape, KeyMasses, KvType, PageLayout, PageTarget,
+    PlacedPage, Placement, Precision,
 };
 
 /// A page of a made-up text.
@@ -123,7 +123,7 @@ impl Case {
         &self,
         backend: &CpuBackend,
         pages: &[AlignedBytes],
-        masses: Option<&mut [f32]>,
+        masses: Option<(&mut [f32], &mut [f32])>,
     ) -> Vec<f32> {
         let page_angles: Vec<Option<Vec<f32>>> =
             self.pages.iter().map(|page| Some(self.angles(&[page.position?]))).collect();
@@ -141,6 +141,7 @@ impl Case {
             .collect();
         let near_angles: Vec<f32> =
             (0..self.n_tokens).flat_map(|token| self.angles(&[QUERY_POSITION + token])).collect();
+        let (page_masses, key_masses) = masses.unzip();
         let step = AttendStep {
             layout: self.layout,
             layer: self.layer,
@@ -152,7 +153,8 @@ impl Case {
             far_angles: &self.angles(&[FAR]),
             offset_angles: &self.angles(&(0..self.layout.page_len).collect::<Vec<_>>()),
             scale: SCALE / (self.layout.heads.head_dim as f32).sqrt(),
-            page_masses: masses,
+            page_masses,
+            key_masses: key_masses.map(|masses| KeyMasses { first_page: 1, masses }),
         };
         let mut out = vec![f32::NAN; self.queries.len()];
         backend.attend(step, &self.queries, &mut out);
@@ -176,6 +178,10 @@ impl Case {
         let mut expected = Expected {
             out: Vec::new(),
             masses: vec![0.0; self.pages.len()],
+            key_masses: vec![
+                vec![vec![0.0; self.layout.page_len]; self.pages.len()];
+                self.layout.heads.n_kv_heads
+            ],
             score_error: 0.0,
             relative_error: 0.0,
             n_keys: 0,
@@ -185,7 +191,7 @@ impl Case {
             let query = &self.queries[row * head_dim..][..head_dim];
             let kv_head = head / self.layout.heads.group();
             let kept: Vec<&[Vec<f32>; 2]> = kept.iter().map(|page| &page[kv_head]).collect();
-            expected.add_row(self, query, token, &kept);
+            expected.add_row(self, query, (token, kv_head), &kept);
         }
         expected
     }
@@ -193,8 +199,9 @@ impl Case {
 
 /// What the definition gives.
 struct Expected {
-    out: Vec<f64>,    // [token][head][head_dim]
-    masses: Vec<f64>, // [page], squares of shares, summed over tokens and heads
+    out: Vec<f64>,                  // [token][head][head_dim]
+    key_masses: Vec<Vec<Vec<f64>>>, // [kv_head][page][slot], shares, summed over tokens and heads
+    masses: Vec<f64>,               // [page], squares of shares, summed over tokens and heads
     /// The most by which f32 can be off in a score.
     score_error: f64,
     /// The most by which 16-bit numbers can be off in a score.
@@ -204,7 +211,13 @@ struct Expected {
 }
 
 impl Expected {
-    fn add_row(&mut self, case: &Case, query: &[f32], token: usize, kept: &[&[Vec<f32>; 2]]) {
+    fn add_row(
+        &mut self,
+        case: &Case,
+        query: &[f32],
+        (token, kv_head): (usize, usize),
+        kept: &[&[Vec<f32>; 2]],
+    ) {
         let head_dim = case.layout.heads.head_dim;
         let frequencies = case.frequencies();
         let rotary = naive::Rotary {
@@ -246,6 +259,7 @@ impl Expected {
         let mut shares = vec![0.0; case.pages.len()];
         for (weight, (page_idx, slot)) in naive::softmax(&scores).into_iter().zip(&seen) {
             shares[*page_idx] += weight;
+            self.key_masses[kv_head][*page_idx][*slot] += weight;
             let value = &kept[*page_idx][1][slot * head_dim..][..head_dim];
             for (out, x) in out.iter_mut().zip(value) {
                 *out += weight * f64::from(*x);
@@ -281,7 +295,10 @@ impl Expected {
         let name = format!("{layout:?}, {} tokens, {precision:?}, {backend:?}", case.n_tokens);
         let mut masses = vec![f32::NAN; case.pages.len() + 1];
         let out = case.run(backend, pages, None);
-        let out_with_masses = case.run(backend, pages, Some(&mut masses));
+        // The masses of the first page's keys are not asked for; the others add to what is there.
+        let n_keys = (case.pages.len() - 1) * layout.page_len;
+        let mut key_masses = vec![0.5; layout.heads.n_kv_heads * n_keys];
+        let out_with_masses = case.run(backend, pages, Some((&mut masses, &mut key_masses)));
         for out in [out, out_with_masses] {
             for (i, (found, expected)) in out.iter().zip(&self.out).enumerate() {
                 let error = (f64::from(*found) - expected).abs();
@@ -294,6 +311,14 @@ impl Expected {
         for (page, (found, expected)) in masses.iter().zip(&self.masses).enumerate() {
             let error = (f64::from(*found) - expected).abs();
             assert!(error <= 2.0 * rows * weight_error, "{name}, page {page}: {found} {expected}");
+        }
+        let of_head = |pages: &Vec<Vec<f64>>| pages[1..].concat();
+        let expected: Vec<f64> = self.key_masses.iter().flat_map(of_head).collect();
+        assert_eq!(key_masses.len(), expected.len());
+        for (key, (found, expected)) in key_masses.iter().zip(&expected).enumerate() {
+            let error = (f64::from(*found) - 0.5 - expected).abs();
+            let bound = case.n_tokens as f64 * heads.group() as f64 * weight_error + 1e-6;
+            assert!(error <= bound, "{name}, key {key}: {found} {expected} {bound}");
         }
         let total: f64 = masses[..case.pages.len()].iter().map(|mass| f64::from(*mass)).sum();
         assert!(total <= rows * (1.0 + 1e-5), "{name}: squares of shares sum to {total}");

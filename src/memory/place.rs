@@ -1,0 +1,128 @@
+//! What does a layer attend to, and at which positions? Sinks, retrieved units, window: for each set
+//! of heads its pages, each with its place (DESIGN.md, section 3).
+
+use memory_store::{RecordId, StoreError};
+
+use super::config::{AttentionMode, Positions};
+use super::evidence::EvidenceTally;
+use super::layers::Memory;
+use super::pages::PageKind;
+use crate::backend::{Backend, PlacedPage, Placement};
+
+impl<B: Backend> Memory<B> {
+    /// Slots of one unit's length between the sinks and the window.
+    fn unit_slots(&self) -> usize {
+        match self.config.positions {
+            Positions::Contiguous => self.chunk.n_retrieved,
+            Positions::Edge => self.chunk.n_retrieved.min(1),
+            Positions::Fixed => 0,
+        }
+    }
+
+    pub(super) fn prepare_angles(&mut self) {
+        let (sinks, unit) = (self.config.sink_tokens, self.config.unit_tokens);
+        for page in self.angles.sinks.len()..sinks.div_ceil(unit) {
+            self.angles.sinks.push(self.rotary.angles_at(page * unit));
+        }
+        let n_slots = self.unit_slots() + self.pages.n_window_pages();
+        for slot in self.angles.slots.len()..n_slots {
+            self.angles.slots.push(self.rotary.angles_at(sinks + slot * unit));
+        }
+        let width = 2 * self.rotary.n_pairs();
+        let window_position = sinks + self.unit_slots() * unit;
+        self.chunk.near_angles.resize(self.chunk.n_tokens * width, 0.0);
+        for (i, angles) in self.chunk.near_angles.chunks_exact_mut(width).enumerate() {
+            let index = self.n_tokens + i;
+            let position = match index.checked_sub(self.pages.window_start()) {
+                Some(past) => window_position + past,
+                None => index, // a sink itself
+            };
+            self.rotary.write_angles(position, angles);
+        }
+    }
+
+    /// The pages of all sets that the layer's heads attend to, equally many in each; returns how many
+    /// sets.
+    pub(super) fn place_sets<'a>(
+        &'a self,
+        layer: usize,
+        placed: &mut Vec<PlacedPage<'a>>,
+    ) -> Result<usize, StoreError> {
+        let n_sets = if self.chunk.n_retrieved > 0 { self.lookup.n_sets() } else { 1 };
+        let layer = self.config.lookup_layer(layer);
+        let most = match self.chunk.n_retrieved {
+            0 => 0,
+            _ => (0..n_sets).map(|set| self.lookup.retrieved(layer, set).len()).max().unwrap_or(0),
+        };
+        for set in 0..n_sets {
+            self.place((layer, set), most, placed)?;
+        }
+        Ok(n_sets)
+    }
+
+    /// Adds what the step's pages received to the evidence.
+    pub(super) fn tally(&self, layer: usize, pages_a_set: usize, evidence: &mut EvidenceTally) {
+        let layer = self.config.lookup_layer(layer);
+        for set in 0..self.lookup.n_sets() {
+            let units = self.lookup.retrieved(layer, set);
+            let window = (set + 1) * pages_a_set - self.pages.n_window_pages();
+            evidence.add(window - units.len(), units);
+        }
+    }
+
+    /// The pages of a set: sinks, `n_unit_pages` for units, window: each with its place. Units are in
+    /// document order, after empty pages where they are fewer.
+    fn place<'a>(
+        &'a self,
+        (layer, set): (usize, usize),
+        n_unit_pages: usize,
+        placed: &mut Vec<PlacedPage<'a>>,
+    ) -> Result<(), StoreError> {
+        let end = self.n_tokens + self.chunk.n_tokens;
+        let unit_slots = self.unit_slots();
+        let clipped_before = match self.config.attention {
+            AttentionMode::Clipped => (end + 1).saturating_sub(self.config.clip_tokens),
+            _ => 0,
+        };
+        let push_fast = |kind: PageKind, placed: &mut Vec<PlacedPage<'a>>| {
+            for page in self.pages.iter().filter(|page| page.kind == kind) {
+                let tokens = self.pages.tokens_of(&page, end);
+                let angles = match kind {
+                    PageKind::Sink => &self.angles.sinks[page.slot],
+                    PageKind::Window => &self.angles.slots[unit_slots + page.slot],
+                };
+                let is_clipped = page.first_index < clipped_before;
+                placed.push(PlacedPage {
+                    page: page.bytes,
+                    n_keys: tokens.len(),
+                    first_index: page.first_index,
+                    placement: if is_clipped { Placement::Far } else { Placement::At(angles) },
+                });
+            }
+        };
+        push_fast(PageKind::Sink, placed);
+        let units = match self.chunk.n_retrieved {
+            0 => &[],
+            _ => self.lookup.retrieved(layer, set),
+        };
+        let absent = PlacedPage { page: &[], n_keys: 0, first_index: 0, placement: Placement::Far };
+        placed.extend(std::iter::repeat_n(absent, n_unit_pages - units.len()));
+        // Where there are fewer units than slots, they are next to the window.
+        let first_slot = self.chunk.n_retrieved - units.len();
+        for (slot, unit) in (first_slot..).zip(units) {
+            let placement = match self.config.positions {
+                Positions::Contiguous => Placement::At(&self.angles.slots[slot]),
+                Positions::Edge => Placement::At(&self.angles.slots[0]),
+                Positions::Fixed => Placement::Far,
+            };
+            placed.push(PlacedPage {
+                page: self.store.read(RecordId(*unit))?.bytes(),
+                n_keys: self.config.unit_tokens,
+                first_index: self.unit_tokens(*unit as usize).start,
+                placement,
+            });
+        }
+        push_fast(PageKind::Window, placed);
+        Ok(())
+    }
+}
