@@ -309,4 +309,6 @@ pub struct LookupStep<'a> {
     pub key_angles: &'a [f32],
     /// Factor on scores.
     pub scale: f32,
+    /// Factor on representatives' scores, beside `scale`.
+    pub sharpness: f32,
 }

@@ -50,6 +50,12 @@ pub(super) enum Command {
     /// it, how likely the right answer was, and whether any layer retrieved what holds it.
     #[command(after_long_help = EVAL_EXAMPLES)]
     Eval(EvalArgs),
+    /// Measure how much of what matters lookups find
+    ///
+    /// A text is read, and facts in it are asked for. Each policy looks up the same queries beside an
+    /// oracle that compares every key: how many of its units, how much of the attention that the
+    /// queries would give, in what time, from how many bytes.
+    Recall(RecallArgs),
     /// Show what is in a model's files
     ///
     /// Architecture, sizes, element types, and what a token takes in memory.
@@ -209,6 +215,31 @@ pub(super) struct EvalArgs {
     pub run: RunFlags,
 }
 
+/// See [`Command::Recall`].
+#[derive(Debug, clap::Args)]
+pub(super) struct RecallArgs {
+    /// The text to read
+    #[arg(long, value_name = "FILE")]
+    pub haystack: PathBuf,
+    /// Read a haystack that is shorter than the length over and over
+    #[arg(long)]
+    pub repeat: bool,
+    /// Tokens read before questions are asked; the text is read once
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "32768")]
+    pub lengths: Vec<usize>,
+    /// Chooses the stretch of the text, and the facts that are asked for
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    pub seed: u64,
+    /// Settings to compare, in TOML; memory flags hold for all of them
+    #[arg(long, value_name = "FILE,...", value_delimiter = ',')]
+    pub compare: Vec<PathBuf>,
+    /// Print each result as a line of JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
 /// See [`Command::Inspect`].
 #[derive(Debug, clap::Args)]
 pub(super) struct InspectArgs {
@@ -296,6 +327,9 @@ struct MemoryFlags {
     /// Candidates whose keys are compared one by one, for each unit retrieved
     #[arg(long, value_name = "N")]
     candidates_per_unit: Option<usize>,
+    /// Factor on segments' scores before they become votes
+    #[arg(long, value_name = "N")]
+    coarse_sharpness: Option<usize>,
     /// Who retrieves units together
     #[arg(long, value_name = "WHO")]
     sets: Option<Sets>,
@@ -415,6 +449,7 @@ impl MemoryFlags {
         put(&mut memory.segment_tokens, &self.segment_tokens);
         put(&mut memory.retrieved_units, &self.retrieved_units);
         put(&mut memory.candidates_per_unit, &self.candidates_per_unit);
+        put(&mut memory.coarse_sharpness, &self.coarse_sharpness);
         put(&mut memory.sets, &self.sets);
         put(&mut memory.neighbour_units, &self.neighbour_units);
         put(&mut memory.vote_permille, &self.vote_permille);

@@ -8,12 +8,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::args::EvalArgs;
+use super::compare::{policies, read, twice};
 use super::failure::Failure;
-use super::input::{NotText, Source};
 use super::interrupt::Interrupt;
 use super::meter::{Meter, Unit};
 use super::output::{note, print, write_json_line};
-use super::settings::Settings;
 use super::{numbers, opening};
 use crate::engine::{EngineError, Progress};
 use crate::eval::{
@@ -30,7 +29,7 @@ common.";
 
 pub(super) fn run(args: EvalArgs, interrupt: &Interrupt) -> Result<(), Failure> {
     let settings = args.run.settings()?;
-    let policies = policies(&args, &settings)?;
+    let policies = policies(&args.compare, &args.run, &settings)?;
     let texts = args.haystack.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
     if let Some(name) = twice(texts.iter().map(|(name, _)| name)) {
         return Err(Failure::usage(format!("--haystack names {name} twice; rename a file")));
@@ -110,42 +109,6 @@ fn evaluate(
     }
 }
 
-/// The settings of flags and `--config`, or those of each file compared.
-fn policies(args: &EvalArgs, settings: &Settings) -> Result<Vec<Policy>, Failure> {
-    if args.compare.is_empty() {
-        let name = "default".to_owned();
-        return Ok(vec![Policy { name, memory: settings.memory.clone() }]);
-    }
-    let policy = |path: &PathBuf| {
-        let mut of_file = Settings::from_file(path)?;
-        let memory_alone = Settings { memory: of_file.memory.clone(), ..Settings::default() };
-        if of_file != memory_alone {
-            return Err(Failure::usage(format!(
-                "{}: files of --compare set the memory alone, and this one sets more; give the model \
-                 and the like by flags or --config",
-                path.display()
-            )));
-        }
-        args.run.change_memory(&mut of_file.memory);
-        Ok(Policy { name: stem(path), memory: of_file.memory })
-    };
-    let policies: Vec<Policy> = args.compare.iter().map(policy).collect::<Result<_, Failure>>()?;
-    if let Some(name) = twice(policies.iter().map(|policy| &policy.name)) {
-        return Err(Failure::usage(format!("--compare names {name} twice; rename a file")));
-    }
-    Ok(policies)
-}
-
-/// The first name that came before: results are told apart by names.
-fn twice<'a>(mut names: impl Iterator<Item = &'a String>) -> Option<&'a String> {
-    let mut seen = HashSet::new();
-    names.find(|name| !seen.insert(*name))
-}
-
-fn stem(path: &Path) -> String {
-    path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
-}
-
 fn haystacks(args: &EvalArgs, texts: &[(String, String)], tokenizer: &Tokenizer) -> Vec<Haystack> {
     if !args.task.iter().any(|task| task.takes_haystack()) {
         return Vec::new();
@@ -157,11 +120,6 @@ fn haystacks(args: &EvalArgs, texts: &[(String, String)], tokenizer: &Tokenizer)
         if args.repeat && is_short { haystack.repeated(longest) } else { haystack }
     };
     texts.iter().map(haystack).collect()
-}
-
-/// A text, by the name of its file.
-fn read(path: &Path) -> Result<(String, String), Failure> {
-    Ok((stem(path), Source::File(path.to_owned()).read(NotText::Refuse)?))
 }
 
 fn read_paragraphs(path: &Path) -> Result<Vec<Paragraph>, Failure> {
@@ -279,14 +237,5 @@ fn table(lines: &[Line]) -> String {
             format!("{:.2}", line.answer_seconds),
         ]);
     }
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let show = |row: &[String; 9]| {
-        let cells = row.iter().zip(&widths).enumerate().map(|(i, (cell, width))| match i {
-            0 | 2 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
-    };
-    rows.iter().map(show).collect()
+    numbers::columns(&rows, &[0, 2])
 }

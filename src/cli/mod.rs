@@ -15,6 +15,7 @@ mod args;
 mod ask;
 mod bench;
 mod chat;
+mod compare;
 mod eval;
 mod failure;
 mod input;
@@ -27,6 +28,7 @@ mod opening;
 mod output;
 mod passages;
 mod pull;
+mod recall;
 mod score;
 mod settings;
 
@@ -62,6 +64,7 @@ fn dispatch(command: Command, interrupt: &Interrupt) -> Result<(), Failure> {
         Command::Score(args) => score::run(args, interrupt),
         Command::Bench(args) => bench::run(args, interrupt),
         Command::Eval(args) => eval::run(args, interrupt),
+        Command::Recall(args) => recall::run(args, interrupt),
         Command::Inspect(args) => inspect::run(args, interrupt),
         Command::Pull(args) => pull::run(args, interrupt),
     }

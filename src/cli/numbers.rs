@@ -56,6 +56,22 @@ pub(super) fn duration(time: Duration) -> String {
     }
 }
 
+/// Rows as a table, columns `left` flush left and the others right.
+pub(super) fn columns<const N: usize>(rows: &[[String; N]], left: &[usize]) -> String {
+    let width = |column: usize| {
+        rows.iter().map(|row| unicode_width::UnicodeWidthStr::width(&*row[column])).max()
+    };
+    let widths: Vec<usize> = (0..N).map(|column| width(column).unwrap_or(0)).collect();
+    let show = |row: &[String; N]| {
+        let cells = row.iter().zip(&widths).enumerate().map(|(i, (cell, width))| {
+            let space = " ".repeat(width - unicode_width::UnicodeWidthStr::width(&**cell));
+            if left.contains(&i) { format!("{cell}{space}") } else { format!("{space}{cell}") }
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(show).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

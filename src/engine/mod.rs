@@ -21,6 +21,7 @@
 //! ```
 
 mod ask;
+mod audit;
 mod conversation;
 mod error;
 mod generate;
@@ -30,6 +31,7 @@ mod score;
 mod session;
 
 pub use ask::{AskPrompt, Asked, Passage};
+pub use audit::Audited;
 pub use conversation::Conversation;
 pub use error::EngineError;
 pub use generate::{AtEnd, FinishReason, GenerateOptions, Generation, Piece};

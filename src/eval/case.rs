@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::task::Task;
-use crate::ids::ByteSpan;
+use crate::ids::{ByteSpan, TokenId};
+use crate::tokenizer::{SpecialTokens, Tokenizer};
 
 /// What a scene is made from; nothing else decides it, but the texts given.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,4 +81,15 @@ pub enum Measure {
     Words,
     /// By how well the second half of the document was foreseen.
     Perplexity,
+}
+
+/// The tokens of the answer's beginning, and of what is to follow it: they are cut as one text
+/// is, so that the model sees what it would write.
+pub fn answer_tokens(tokenizer: &Tokenizer, case: &Case) -> (Vec<TokenId>, Vec<TokenId>) {
+    let answer = case.answers.first().map_or("", String::as_str);
+    let whole = format!("{}{answer}", case.answer_start);
+    let encoded = tokenizer.encode_with_spans(&whole, SpecialTokens::AsText);
+    let n_start = encoded.spans.partition_point(|span| span.end <= case.answer_start.len());
+    let (start, answer) = encoded.ids.split_at(n_start);
+    (start.to_vec(), answer.to_vec())
 }

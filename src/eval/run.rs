@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
-use super::case::{Case, Label, Measure, Scene};
+use super::case::{Label, Measure, Scene, answer_tokens};
 use super::error::EvalError;
 use super::plan::Plan;
 use super::reading::Reader;
@@ -17,7 +17,6 @@ use crate::engine::{
 };
 use crate::ids::TokenId;
 use crate::memory::MemoryConfig;
-use crate::tokenizer::SpecialTokens;
 
 /// Tokens of a generated answer at most.
 const ANSWER_TOKENS: usize = 48;
@@ -129,22 +128,11 @@ impl Evaluation<'_> {
         let scene = self.plan.scene(label, self.engine.tokenizer())?;
         let (mut prompts, mut answers) = (Vec::new(), Vec::new());
         for case in &scene.cases {
-            let (start, answer) = self.answer_tokens(case);
+            let (start, answer) = answer_tokens(self.engine.tokenizer(), case);
             prompts.push(self.engine.ask_prompt(&scene.document, &case.question, &start)?);
             answers.push(answer);
         }
         Ok(Ready { label: label.clone(), scene, prompts, answers })
-    }
-
-    /// The tokens of the answer's beginning, and of what is to follow it: they are cut as one text
-    /// is, so that the model sees what it would write.
-    fn answer_tokens(&self, case: &Case) -> (Vec<TokenId>, Vec<TokenId>) {
-        let answer = case.answers.first().map_or("", String::as_str);
-        let whole = format!("{}{answer}", case.answer_start);
-        let encoded = self.engine.tokenizer().encode_with_spans(&whole, SpecialTokens::AsText);
-        let n_start = encoded.spans.partition_point(|span| span.end <= case.answer_start.len());
-        let (start, answer) = encoded.ids.split_at(n_start);
-        (start.to_vec(), answer.to_vec())
     }
 
     fn run_scene(

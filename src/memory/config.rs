@@ -98,6 +98,10 @@ pub struct MemoryConfig {
     pub retrieved_units: usize,
     /// Candidates of the coarse stage, for each unit retrieved.
     pub candidates_per_unit: usize,
+    /// Factor on segments' scores before the coarse stage's softmax. A mean of keys scores lower than
+    /// the best of them, so that shares come out flat, and the many heads that look nowhere in
+    /// particular outvote the few that do.
+    pub coarse_sharpness: usize,
     /// Who retrieves together.
     pub sets: Sets,
     /// Units that come with a hit, on each side of it and within the budget (EM-LLM, arXiv
@@ -144,6 +148,7 @@ impl Default for MemoryConfig {
             segment_tokens: 8,
             retrieved_units: 8,
             candidates_per_unit: 4,
+            coarse_sharpness: 4,
             sets: Sets::default(),
             neighbour_units: 0,
             vote_permille: 1000,
@@ -265,6 +270,12 @@ impl MemoryConfig {
             "must be between 1 and 1000",
         )?;
         demand(
+            (1..=64).contains(&self.coarse_sharpness),
+            "coarse-sharpness",
+            self.coarse_sharpness,
+            "must be between 1 and 64",
+        )?;
+        demand(
             permille == 1000 || self.vote == Vote::Soft,
             "vote-permille",
             permille,
@@ -328,6 +339,7 @@ impl MemoryConfig {
             reading.segment_tokens = self.unit_tokens;
             reading.retrieved_units = 0;
             reading.candidates_per_unit = default.candidates_per_unit;
+            reading.coarse_sharpness = default.coarse_sharpness;
             reading.sets = default.sets;
             reading.neighbour_units = default.neighbour_units;
             reading.vote_permille = default.vote_permille;
@@ -481,6 +493,7 @@ mod tests {
             (refusal(|config| config.answer_chunk_tokens = 0), "answer-chunk-tokens = 0"),
             (refusal(|config| config.candidates_per_unit = 0), "candidates-per-unit = 0"),
             (refusal(|config| config.ask_query_tokens = 0), "ask-query-tokens = 0"),
+            (refusal(|config| config.coarse_sharpness = 0), "coarse-sharpness = 0"),
             (refusal(|config| config.vote_permille = 0), "vote-permille = 0"),
             (refusal(|config| config.vote_permille = 1001), "vote-permille = 1001"),
             (refusal(|config| config.lookup_layers = 0), "lookup-layers = 0"),

@@ -45,11 +45,11 @@ pub struct Memory<B: Backend> {
 #[derive(Clone, Debug)]
 pub(super) struct Chunk {
     pub(super) n_tokens: usize,
-    phase: Phase,
+    pub(super) phase: Phase,
     /// Units that the layer with the most of them may retrieve.
     pub(super) n_retrieved: usize,
     /// Whether they are looked up, or those of the last lookup serve again.
-    looks_up: bool,
+    pub(super) looks_up: bool,
     /// Answer tokens since units were looked up.
     pub(super) answered: usize,
     pub(super) near_angles: Vec<f32>, // [token]: cosines, sines of its position
@@ -210,6 +210,17 @@ impl<B: Backend> Memory<B> {
         Ok(())
     }
 
+    /// Takes in the unit that another memory of the same text has sealed next; the window stays as
+    /// it is.
+    pub(super) fn add_unit(&mut self, page: &[u8]) -> Result<(), StoreError> {
+        self.store.append(page)?;
+        let masses = self.config.tallies_keys().then(|| self.key_masses.oldest());
+        let scratch = (&self.angles.offsets[..], &mut self.keys[..]);
+        index::push(&mut self.index, self.layout, (page, masses.flatten()), scratch);
+        self.key_masses.drop_oldest();
+        Ok(())
+    }
+
     fn seal_oldest(&mut self) -> Result<(), StoreError> {
         let page = self.pages.oldest().expect("because the window holds more than a unit");
         self.store.append(page)?;
@@ -220,7 +231,7 @@ impl<B: Backend> Memory<B> {
     }
 
     /// Factor on scores.
-    fn scale(&self) -> f32 {
+    pub(super) fn scale(&self) -> f32 {
         self.rotary.score_factor() / (self.layout.heads.head_dim as f32).sqrt()
     }
 
@@ -245,7 +256,7 @@ impl<B: Backend> Memory<B> {
         }
     }
 
-    fn look_up(&mut self, layer: usize, queries: &B::Buffer) -> Result<(), StoreError> {
+    pub(super) fn look_up(&mut self, layer: usize, queries: &B::Buffer) -> Result<(), StoreError> {
         let step = LookupStep {
             heads: self.layout.heads,
             n_tokens: self.chunk.n_tokens,
@@ -259,6 +270,7 @@ impl<B: Backend> Memory<B> {
             segment_angles: &self.angles.far,
             key_angles: &self.angles.far_keys,
             scale: self.scale(),
+            sharpness: self.config.coarse_sharpness as f32,
         };
         let n_kv_heads = self.layout.heads.n_kv_heads;
         let task = lookup::Task {

@@ -20,6 +20,7 @@ pub(super) struct Lookup {
     units: Vec<u32>,           // all of them
     candidates: Vec<u32>,      // [set][candidate], in document order
     order: Vec<u32>,           // [unit] or [candidate], partly sorted by vote
+    bytes_read: u64,           // of index, keys and scales, by all lookups so far
     pages: Vec<&'static [u8]>, // empty between lookups: an allocation to use again
 }
 
@@ -49,6 +50,7 @@ impl Lookup {
             units: Vec::new(),
             candidates: Vec::new(),
             order: Vec::new(),
+            bytes_read: 0,
             pages: Vec::new(),
         }
     }
@@ -67,6 +69,11 @@ impl Lookup {
     /// The units of `layer`'s last lookup for set `set`, in document order.
     pub fn retrieved(&self, layer: usize, set: usize) -> &[u32] {
         &self.retrieved[layer * self.n_sets + set]
+    }
+
+    /// Bytes of index, keys and scales that lookups have read.
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes_read
     }
 
     /// Whether any layer has retrieved `unit` for a question or an answer.
@@ -152,6 +159,7 @@ impl Lookup {
         let views = &mut views[..task.index.len()];
         for (view, index) in views.iter_mut().zip(task.index) {
             *view = index.view();
+            self.bytes_read += index.bytes() as u64;
         }
         self.votes.resize(self.n_sets * task.store.len(), 0.0);
         backend.vote_by_segments(&self.queries, views, &mut self.votes);
@@ -163,6 +171,8 @@ impl Lookup {
         for unit in &self.candidates {
             pages.push(task.store.read(RecordId(*unit))?.bytes());
         }
+        let key_bytes = task.layout.keys(0, 0).len() * task.index.len() / self.n_sets;
+        self.bytes_read += (pages.len() * key_bytes) as u64;
         self.votes.resize(pages.len(), 0.0);
         let candidates = Candidates { layout: task.layout, layer: task.layer, pages: &pages };
         backend.vote_by_keys(&self.queries, candidates, &mut self.votes);

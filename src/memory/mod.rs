@@ -15,6 +15,7 @@
 //! Not here: what a model is, and what tokens mean.
 
 mod angles;
+mod audit;
 mod choice;
 mod config;
 mod evidence;
@@ -29,6 +30,7 @@ mod reuse;
 
 pub use memory_store::{InMemoryStore, StoreError, UnitStore};
 
+pub use audit::{Audit, Recall, Trial};
 pub use config::{AttentionMode, ConfigError, LookupPolicy, MemoryConfig, Phase, Positions, Sets};
 pub use evidence::UnitMass;
 pub use fork::ForkError;

@@ -11,6 +11,7 @@ mod inspect;
 mod interrupt;
 mod pipes;
 mod pull;
+mod recall;
 mod score;
 
 use std::io::Write;

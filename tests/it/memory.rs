@@ -3,6 +3,7 @@
 //! a failure names its seed.
 
 mod any_sizes;
+mod audit;
 mod definition;
 mod equality;
 mod fork;
@@ -45,6 +46,7 @@ fn random_config(random: &mut Random, retrieved_units: usize) -> MemoryConfig {
         segment_tokens: segments[random.below(segments.len())],
         retrieved_units,
         candidates_per_unit: 1 + random.below(4),
+        coarse_sharpness: 1 + random.below(4),
         chunk_tokens,
         ask_chunk_tokens: 1 + random.below(chunk_tokens.min(6)),
         answer_chunk_tokens: 1 + random.below(chunk_tokens.min(6)),

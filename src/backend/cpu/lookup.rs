@@ -69,7 +69,7 @@ pub fn prepare(crew: &Crew, step: LookupStep<'_>, queries: &[f32], out: &mut Loo
                     Representatives::Bounds => split_signs(x, halves),
                 };
                 let (scale, sum) = crew.isa.run(QuantizeRow { x, q });
-                out.scales[first_row + i] = scale;
+                out.scales[first_row + i] = scale * step.sharpness;
                 out.sums[first_row + i] = sum;
             }
         }

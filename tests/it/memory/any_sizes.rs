@@ -23,6 +23,7 @@ fn any_config(random: &mut Random) -> MemoryConfig {
         segment_tokens: 1 + random.below(unit_tokens),
         retrieved_units: random.below(12),
         candidates_per_unit: random.below(8),
+        coarse_sharpness: random.below(6),
         sets: [Sets::Layer, Sets::KvHead][random.below(2)],
         neighbour_units: random.below(4).saturating_sub(1),
         vote_permille: [1000, 1000, 900, 400][random.below(4)],
@@ -52,7 +53,7 @@ fn any_valid_sizes_run_to_the_end_with_finite_logits() {
     ];
     let mut runners = models.map(|tiny| Runner::new(&gguf_model(&tiny), 2, Precision::default()));
     let mut n_run = 0;
-    for seed in 0..1500 {
+    for seed in 0..2500 {
         let mut random = Random(seed);
         let config = any_config(&mut random);
         if config.validate(trained_tokens).is_err() {
