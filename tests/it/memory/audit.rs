@@ -95,7 +95,7 @@ fn masses_and_overlaps_are_what_loops_over_all_keys_say() {
         let mut trials = [
             trial(LookupPolicy::Exact, 3),
             trial(LookupPolicy::Segments, 3),
-            trial(LookupPolicy::Exact, n_units),
+            trial(LookupPolicy::Exact, n_units + 6), // some may be sealed meanwhile
             trial(LookupPolicy::None, 3),
         ];
         let mut audit = memory.audit(&mut trials, (&config, TRAINED)).unwrap();
