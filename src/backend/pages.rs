@@ -247,7 +247,7 @@ impl HeadPage<'_> {
 /// A page and where its keys are seen from.
 #[derive(Clone, Copy, Debug)]
 pub struct PlacedPage<'a> {
-    /// The page of all layers.
+    /// The page of all layers; may be empty where there are no keys.
     pub page: &'a [u8],
     /// Keys that are there, from the first.
     pub n_keys: usize,

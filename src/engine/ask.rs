@@ -165,7 +165,7 @@ impl Session {
         progress: &mut ProgressFn<'_>,
     ) -> Result<(), EngineError> {
         self.check_question(prompt.question_ids())?;
-        self.feed(prompt.question_ids(), None, Phase::Asking, progress)
+        self.ask_tokens(prompt.question_ids(), progress)
     }
 
     /// The passages that answers attended to since the last call, the weightiest first: at most

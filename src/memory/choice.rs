@@ -25,22 +25,23 @@ pub(super) fn best(votes: &[f32], n: usize, order: &mut Vec<u32>) {
     }
 }
 
-/// The units chosen, in document order: `votes[i]` are those of unit `units[i]`, and only
-/// `all_units` are there to be neighbours.
+/// The units chosen, in document order: those pinned, then by votes, where `votes[i]` are those of
+/// unit `units[i]`; only `all_units` are there to be neighbours.
 pub(super) fn choose(
     budget: Budget,
     (votes, units): (&[f32], &[u32]),
-    all_units: Range<u32>,
+    (pinned, all_units): (&[u32], Range<u32>),
     (order, chosen): (&mut Vec<u32>, &mut Vec<u32>),
 ) {
     chosen.clear();
     best(votes, budget.n_units, order);
-    if budget.neighbour_units == 0 && budget.vote_share >= 1.0 {
+    if pinned.is_empty() && budget.neighbour_units == 0 && budget.vote_share >= 1.0 {
         chosen.extend(order.iter().map(|i| units[*i as usize]));
         chosen.sort_unstable();
         return;
     }
     order.sort_unstable_by(by_vote(votes));
+    pinned.iter().for_each(|unit| take(chosen, budget, *unit));
     let enough = f64::from(budget.vote_share) * votes.iter().copied().map(f64::from).sum::<f64>();
     let mut share = 0.0;
     for i in order.iter() {
@@ -76,11 +77,20 @@ mod tests {
     use super::*;
 
     fn chosen(n_units: usize, neighbour_units: usize, vote_share: f32) -> Vec<u32> {
+        chosen_beside(&[], n_units, neighbour_units, vote_share)
+    }
+
+    fn chosen_beside(
+        pinned: &[u32],
+        n_units: usize,
+        neighbour_units: usize,
+        vote_share: f32,
+    ) -> Vec<u32> {
         let votes = [0.1, 0.5, 0.0, 0.1, 0.3];
         let units = [2, 4, 5, 7, 9];
         let (mut order, mut chosen) = (Vec::new(), Vec::new());
         let budget = Budget { n_units, neighbour_units, vote_share };
-        choose(budget, (&votes, &units), 0..10, (&mut order, &mut chosen));
+        choose(budget, (&votes, &units), (pinned, 0..10), (&mut order, &mut chosen));
         chosen
     }
 
@@ -97,6 +107,13 @@ mod tests {
         assert_eq!(chosen(4, 1, 1.0), [3, 4, 5, 9]);
         assert_eq!(chosen(5, 1, 1.0), [3, 4, 5, 8, 9], "there is no tenth");
         assert_eq!(chosen(5, 2, 1.0), [2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn what_is_pinned_comes_first_and_counts() {
+        assert_eq!(chosen_beside(&[7, 0], 3, 0, 1.0), [0, 4, 7]);
+        assert_eq!(chosen_beside(&[4], 2, 0, 1.0), [4, 9], "once");
+        assert_eq!(chosen_beside(&[7, 0], 1, 0, 1.0), [7]);
     }
 
     #[test]

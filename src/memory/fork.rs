@@ -67,6 +67,7 @@ impl<B: Backend> Memory<B> {
                 false => Lookup::new(self.layout.n_layers, layers::n_sets(self.layout, &config)),
             },
             evidence: self.evidence.clone(),
+            tallies_questions: self.tallies_questions,
             key_masses: self.key_masses.clone(),
             placed: Vec::new(),
             keys: vec![0.0; self.keys.len()],

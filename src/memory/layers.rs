@@ -35,6 +35,7 @@ pub struct Memory<B: Backend> {
     pub(super) chunk: Chunk,
     pub(super) lookup: Lookup,
     pub(super) evidence: EvidenceTally,
+    pub(super) tallies_questions: bool,
     /// Of the window's keys, where representatives are chosen by it.
     pub(super) key_masses: KeyMassTally,
     pub(super) placed: Vec<PlacedPage<'static>>, // empty between layers: an allocation to use again
@@ -83,6 +84,7 @@ impl<B: Backend> Memory<B> {
             chunk: Chunk::new(),
             lookup: Lookup::new(layout.n_layers, n_sets(layout, &config)),
             evidence: EvidenceTally::default(),
+            tallies_questions: false,
             key_masses: KeyMassTally::default(),
             placed: Vec::new(),
             keys: vec![0.0; layout.heads.head_dim * layout.page_len],
@@ -145,9 +147,21 @@ impl<B: Backend> Memory<B> {
         (unit < self.n_units()).then_some(unit)
     }
 
-    /// The attention mass that answer tokens gave each unit since the last call, heaviest first.
+    /// The attention mass that answer tokens gave each unit since the last call, heaviest first;
+    /// that of questions too, where [`tally_questions`](Self::tally_questions) was called.
     pub fn take_evidence(&mut self) -> Vec<UnitMass> {
         self.evidence.take()
+    }
+
+    /// Tallies from now on what questions attend to as well.
+    pub fn tally_questions(&mut self) {
+        self.tallies_questions = true;
+    }
+
+    /// Has every layer retrieve `units`, the most wanted first, for questions and answers until more
+    /// text is read or others are pinned.
+    pub fn pin(&mut self, units: Vec<u32>) {
+        self.lookup.pin(units);
     }
 
     /// Prepares for `n_tokens` more tokens, which then pass through all layers by
@@ -162,6 +176,9 @@ impl<B: Backend> Memory<B> {
         assert!(n_tokens <= self.config.chunk_tokens, "a chunk longer than configured");
         self.chunk.n_tokens = n_tokens;
         self.chunk.phase = phase;
+        if phase == Phase::Reading {
+            self.lookup.pin(Vec::new());
+        }
         self.plan_lookup(self.config.retrieves(phase).min(self.n_units()));
         self.pages.reserve(self.n_tokens + n_tokens)?;
         if self.config.tallies_keys() {
@@ -333,7 +350,12 @@ impl<B: Backend> Attention<B> for Memory<B> {
         let mut key_masses = std::mem::take(&mut self.key_masses);
         let tallies_keys = self.config.tallies_keys();
         let n_sets = self.place_sets(layer.0, &mut placed).map_err(refused)?;
-        let is_answer = self.chunk.phase == Phase::Answering && self.chunk.n_retrieved > 0;
+        let is_tallied = match self.chunk.phase {
+            Phase::Reading => false,
+            Phase::Asking => self.tallies_questions,
+            Phase::Answering => true,
+        };
+        let is_tallied = is_tallied && self.chunk.n_retrieved > 0;
         self.backend.attend(
             AttendStep {
                 layout: self.layout,
@@ -350,12 +372,12 @@ impl<B: Backend> Attention<B> for Memory<B> {
                     first_page: placed.len() / n_sets - self.pages.n_window_pages(),
                     masses: key_masses.of_step(self.layout),
                 }),
-                page_masses: is_answer.then(|| evidence.page_masses(placed.len())),
+                page_masses: is_tallied.then(|| evidence.page_masses(placed.len())),
             },
             chunk.queries,
             out,
         );
-        if is_answer {
+        if is_tallied {
             self.tally(layer.0, placed.len() / n_sets, &mut evidence);
         }
         if tallies_keys {

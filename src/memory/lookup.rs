@@ -15,6 +15,7 @@ pub(super) struct Lookup {
     n_sets: usize,            // of a layer
     retrieved: Vec<Vec<u32>>, // [layer][set], in document order
     sought: Vec<bool>,        // [unit]: retrieved for a question or an answer
+    pinned: Vec<u32>,         // retrieved by every layer that looks up, most wanted first
     queries: LookupQueries,
     votes: Vec<f32>,           // [set][unit] or [set][candidate]
     units: Vec<u32>,           // all of them
@@ -45,6 +46,7 @@ impl Lookup {
             n_sets,
             retrieved: vec![Vec::new(); n_layers * n_sets],
             sought: Vec::new(),
+            pinned: Vec::new(),
             queries: LookupQueries::default(),
             votes: Vec::new(),
             units: Vec::new(),
@@ -57,8 +59,12 @@ impl Lookup {
 
     /// The same selections, and buffers of its own.
     pub fn fork(&self) -> Self {
-        let (retrieved, sought) = (self.retrieved.clone(), self.sought.clone());
-        Self { retrieved, sought, ..Self::new(0, self.n_sets) }
+        Self {
+            retrieved: self.retrieved.clone(),
+            sought: self.sought.clone(),
+            pinned: self.pinned.clone(),
+            ..Self::new(0, self.n_sets)
+        }
     }
 
     /// Sets of a layer: one for all heads, or one a KV head.
@@ -79,6 +85,11 @@ impl Lookup {
     /// Whether any layer has retrieved `unit` for a question or an answer.
     pub fn was_sought(&self, unit: usize) -> bool {
         self.sought.get(unit).copied().unwrap_or(false)
+    }
+
+    /// Has every layer that looks up retrieve `units`, the most wanted first, until others are pinned.
+    pub fn pin(&mut self, units: Vec<u32>) {
+        self.pinned = units;
     }
 
     /// Notes what `layer` has retrieved as sought.
@@ -148,8 +159,8 @@ impl Lookup {
         for set in 0..self.n_sets {
             let votes = (&self.votes[set * n..][..n], &self.candidates[set * n..][..n]);
             let chosen = &mut self.retrieved[task.layer * self.n_sets + set];
-            let all_units = 0..task.store.len() as u32;
-            choice::choose(task.budget, votes, all_units, (&mut self.order, chosen));
+            let units = (&self.pinned[..], 0..task.store.len() as u32);
+            choice::choose(task.budget, votes, units, (&mut self.order, chosen));
         }
     }
 

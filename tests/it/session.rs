@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use mneme::engine::{
     Engine, EngineError, EngineOptions, GenerateOptions, Progress, Session, no_progress,
 };
-use mneme::ids::TokenId;
+use mneme::ids::{LayerIdx, TokenId};
 use mneme::memory::MemoryConfig;
 use mneme::tokenizer::SpecialTokens;
 
@@ -187,4 +187,44 @@ fn evidence_names_the_bytes_that_were_read_also_after_a_score() {
         let total: f32 = passages.iter().map(|passage| passage.weight).sum();
         assert!(total <= 1.0 + 1e-5, "{total}");
     }
+}
+
+/// What a question attends to most in a first pass is what all layers retrieve in the second.
+#[test]
+fn a_first_pass_pins_what_the_question_attends_to() {
+    let engine = engine();
+    let ids = |text: &str| engine.tokenizer().encode(text, SpecialTokens::AsText);
+    let alone = MemoryConfig { retrieved_units: 3, ..config() };
+    let pinning = MemoryConfig { pinned_units: 2, ..alone.clone() };
+    let retrieved = |session: &Session| -> Vec<Vec<u32>> {
+        let layers = 0..engine.config().n_layers;
+        layers.map(|layer| session.memory().retrieved(LayerIdx(layer), 0).to_vec()).collect()
+    };
+    let mut n_changed = 0;
+    for question in ["brown fox", "jumps", "the quick dog over"] {
+        let mut session = engine.session(&pinning).unwrap();
+        session.read(&letters(400), &mut no_progress).unwrap();
+        let mut without = session.fork(&alone).unwrap();
+        let probe = session.fork(&alone).unwrap();
+        session.prompt_tokens(&ids(question)).unwrap();
+        without.prompt_tokens(&ids(question)).unwrap();
+        // The same by hand: what a fork attends to, pinned in another.
+        let wanted = probe.first_pass(&ids(question)).unwrap();
+        let pinned = &wanted[..2];
+        for units in retrieved(&session) {
+            assert!(
+                units.len() == 3 && pinned.iter().all(|unit| units.contains(unit)),
+                "{units:?}"
+            );
+        }
+        n_changed += usize::from(retrieved(&session) != retrieved(&without));
+        greedy(&mut session, 3);
+        let during_answer = retrieved(&session);
+        assert!(during_answer.iter().flatten().filter(|unit| pinned.contains(unit)).count() >= 4);
+        // More text ends it.
+        session.read(&letters(100), &mut no_progress).unwrap();
+        session.prompt_tokens(&ids("lazy")).unwrap();
+        assert_eq!(session.n_tokens(), 400 + 100 + 3 + ids(question).len() + ids("lazy").len());
+    }
+    assert!(n_changed > 0, "pinning made a difference");
 }

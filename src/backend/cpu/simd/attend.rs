@@ -232,8 +232,9 @@ impl<'a> Attend<'a> {
     /// The next page's part, to be asked for; none after the last.
     #[inline(always)]
     fn next_page(&self, page_idx: usize) -> &'a [u8] {
-        let next = self.pages.get(page_idx + 1);
-        next.map_or(&[], |next| &next.page[self.layout.head(self.head.0, self.head.1)])
+        // Where there are no keys, there need not be a page.
+        let next = self.pages.get(page_idx + 1).map_or(&[][..], |next| next.page);
+        next.get(self.layout.head(self.head.0, self.head.1)).unwrap_or(&[])
     }
 
     /// The rows, turned back by the page's position, into scratch.
