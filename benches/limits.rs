@@ -135,6 +135,7 @@ impl Text {
             .zip(&self.pages)
             .map(|(i, page)| PlacedPage {
                 page,
+                kv_type: self.layout.kv_type,
                 n_keys: Self::PAGE_LEN,
                 first_index: i * Self::PAGE_LEN,
                 placement: Placement::At(&angles),

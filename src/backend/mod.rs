@@ -245,6 +245,9 @@ pub trait Backend: Send + Sync {
         values: &Self::Buffer,
         tokens: Range<usize>,
     );
+    /// A full page in another type, in which units are kept: [`KvType::Int4`], or as it is. `out` is
+    /// as long as a page of that type.
+    fn pack_page(&self, layout: PageLayout, page: &[u8], kv_type: KvType, out: &mut [u8]);
     /// Attention of `queries` (`[token][head][head_dim]`, not rotated) into `out` (same shape).
     fn attend(&self, step: AttendStep<'_>, queries: &Self::Buffer, out: &mut Self::Buffer);
     /// Rotates the queries to the far distance and averages groups of `group_len` tokens.

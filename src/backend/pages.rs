@@ -37,17 +37,31 @@ pub enum KvType {
     /// much larger than the others; values have one for each token.
     #[default]
     Int8,
+    /// Units as nibbles, half of what bytes take; what is in the window stays bytes, since a key's
+    /// channels have their scales over a whole unit (KIVI, arXiv 2402.02750). A key's element is
+    /// `middle + step * (2 * nibble - 15)` with step and middle of its channel, a value's
+    /// `step * (2 * nibble - 15)` with a step a token and head.
+    Int4,
 }
 
 impl KvType {
     /// Each of them, the default first.
-    pub const ALL: [Self; 2] = [Self::Int8, Self::F16];
+    pub const ALL: [Self; 3] = [Self::Int8, Self::F16, Self::Int4];
+
+    /// In which type keys and values come in and stay while they are in the window.
+    pub fn near(self) -> Self {
+        match self {
+            Self::Int4 => Self::Int8,
+            near => near,
+        }
+    }
 
     /// As flags and files name it.
     pub fn name(self) -> &'static str {
         match self {
             Self::F16 => "f16",
             Self::Int8 => "int8",
+            Self::Int4 => "int4",
         }
     }
 }
@@ -68,7 +82,7 @@ pub struct PageLayout {
     pub n_layers: usize,
     /// Tokens in a page: the unit length; a multiple of 16.
     pub page_len: usize,
-    /// How keys and values are kept.
+    /// How keys and values are kept, where a page does not say otherwise.
     pub kv_type: KvType,
 }
 
@@ -96,6 +110,19 @@ pub enum HeadPage<'a> {
         /// `[page_len]`
         value_scales: &'a [f32],
     },
+    /// [`KvType::Int4`]: two nibbles a byte, the first of a pair in the lower half.
+    Int4 {
+        /// `[head_dim / 2][page_len]`, pairs of dimensions.
+        keys: &'a [u8],
+        /// `[head_dim]` f16
+        key_steps: &'a [u16],
+        /// `[head_dim]` f16
+        key_middles: &'a [u16],
+        /// `[page_len / 2][head_dim]`, pairs of tokens.
+        values: &'a [u8],
+        /// `[page_len]`
+        value_steps: &'a [f32],
+    },
 }
 
 /// A [`HeadPage`] to be written.
@@ -119,9 +146,27 @@ pub enum HeadPageMut<'a> {
         /// `[page_len]`
         value_scales: &'a mut [f32],
     },
+    /// See [`HeadPage::Int4`].
+    Int4 {
+        /// `[head_dim / 2][page_len]`
+        keys: &'a mut [u8],
+        /// `[head_dim]` f16
+        key_steps: &'a mut [u16],
+        /// `[head_dim]` f16
+        key_middles: &'a mut [u16],
+        /// `[page_len / 2][head_dim]`
+        values: &'a mut [u8],
+        /// `[page_len]`
+        value_steps: &'a mut [f32],
+    },
 }
 
 impl PageLayout {
+    /// The same sizes in another type.
+    pub fn of_type(self, kv_type: KvType) -> Self {
+        Self { kv_type, ..self }
+    }
+
     /// Bytes of a page.
     pub fn page_bytes(self) -> usize {
         self.n_layers * self.heads.n_kv_heads * self.head_bytes()
@@ -165,6 +210,18 @@ impl PageLayout {
                     value_scales: bytemuck::cast_slice(value_scales),
                 }
             }
+            KvType::Int4 => {
+                let (keys, channels) = keys.split_at(self.part() / 2);
+                let (steps, middles) = channels.split_at(channels.len() / 2);
+                let (values, value_steps) = values.split_at(self.part() / 2);
+                HeadPage::Int4 {
+                    keys,
+                    key_steps: bytemuck::cast_slice(steps),
+                    key_middles: bytemuck::cast_slice(middles),
+                    values,
+                    value_steps: bytemuck::cast_slice(value_steps),
+                }
+            }
         }
     }
 
@@ -189,6 +246,18 @@ impl PageLayout {
                     value_scales: bytemuck::cast_slice_mut(value_scales),
                 }
             }
+            KvType::Int4 => {
+                let (keys, channels) = keys.split_at_mut(self.part() / 2);
+                let (steps, middles) = channels.split_at_mut(channels.len() / 2);
+                let (values, value_steps) = values.split_at_mut(self.part() / 2);
+                HeadPageMut::Int4 {
+                    keys,
+                    key_steps: bytemuck::cast_slice_mut(steps),
+                    key_middles: bytemuck::cast_slice_mut(middles),
+                    values,
+                    value_steps: bytemuck::cast_slice_mut(value_steps),
+                }
+            }
         }
     }
 
@@ -196,6 +265,7 @@ impl PageLayout {
         let value_bytes = match self.kv_type {
             KvType::F16 => self.part() * size_of::<u16>(),
             KvType::Int8 => self.part() + self.page_len * size_of::<f32>(),
+            KvType::Int4 => self.part() / 2 + self.page_len * size_of::<f32>(),
         };
         self.key_bytes() + value_bytes
     }
@@ -204,6 +274,7 @@ impl PageLayout {
         match self.kv_type {
             KvType::F16 => self.part() * size_of::<u16>(),
             KvType::Int8 => self.part() + self.part() / KEY_GROUP * size_of::<u16>(),
+            KvType::Int4 => self.part() / 2 + 2 * self.heads.head_dim * size_of::<u16>(),
         }
     }
 
@@ -240,8 +311,61 @@ impl HeadPage<'_> {
                     }
                 }
             }
+            Self::Int4 { keys, key_steps, key_middles, .. } => {
+                assert_eq!(2 * keys.len(), out.len(), "a float a key and dimension");
+                let channel = |dim: usize| [key_steps[dim], key_middles[dim]].map(widened);
+                let rows = out.chunks_exact_mut(2 * page_len).zip(keys.chunks_exact(page_len));
+                for (pair, (rows, bytes)) in rows.enumerate() {
+                    let (even, odd) = rows.split_at_mut(page_len);
+                    let ([step, middle], [odd_step, odd_middle]) =
+                        (channel(2 * pair), channel(2 * pair + 1));
+                    for ((even, odd), byte) in even.iter_mut().zip(odd).zip(bytes) {
+                        *even = middle + step * whole(byte & 15);
+                        *odd = odd_middle + odd_step * whole(byte >> 4);
+                    }
+                }
+            }
         }
     }
+
+    /// The values as `[page_len][head_dim]`.
+    ///
+    /// # Panics
+    /// When `out` is not as long as the values.
+    pub fn read_values(&self, head_dim: usize, out: &mut [f32]) {
+        match self {
+            Self::F16 { values, .. } => {
+                assert_eq!(values.len(), out.len(), "a float a value and dimension");
+                out.iter_mut().zip(*values).for_each(|(x, value)| *x = widened(*value));
+            }
+            Self::Int8 { values, value_scales, .. } => {
+                assert_eq!(values.len(), out.len(), "a float a value and dimension");
+                for (i, x) in out.iter_mut().enumerate() {
+                    let (token, dim) = (i / head_dim, i % head_dim);
+                    let at = (token / 2 * head_dim + dim) * 2 + token % 2;
+                    *x = f32::from(values[at]) * value_scales[token];
+                }
+            }
+            Self::Int4 { values, value_steps, .. } => {
+                assert_eq!(2 * values.len(), out.len(), "a float a value and dimension");
+                for (i, x) in out.iter_mut().enumerate() {
+                    let (token, dim) = (i / head_dim, i % head_dim);
+                    let byte = values[token / 2 * head_dim + dim];
+                    let nibble = if token % 2 == 0 { byte & 15 } else { byte >> 4 };
+                    *x = whole(nibble) * value_steps[token];
+                }
+            }
+        }
+    }
+}
+
+fn widened(half: u16) -> f32 {
+    f16::from_bits(half).to_f32()
+}
+
+/// What a nibble stands for, in steps: odd numbers from -15 to 15.
+fn whole(nibble: u8) -> f32 {
+    2.0 * f32::from(nibble) - 15.0
 }
 
 /// A page and where its keys are seen from.
@@ -249,6 +373,8 @@ impl HeadPage<'_> {
 pub struct PlacedPage<'a> {
     /// The page of all layers; may be empty where there are no keys.
     pub page: &'a [u8],
+    /// How its keys and values are kept.
+    pub kv_type: KvType,
     /// Keys that are there, from the first.
     pub n_keys: usize,
     /// Index in the text of the first key.

@@ -246,6 +246,7 @@ impl ValueEnum for KvType {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         let help = match self {
+            Self::Int4 => "Units as nibbles: half of what bytes take; the window as bytes",
             Self::Int8 => "Bytes with scales: half the memory of f16",
             Self::F16 => "Halves",
         };

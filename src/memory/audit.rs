@@ -140,6 +140,7 @@ impl<B: Backend> Memory<B> {
         let place = |unit: usize| {
             Ok(PlacedPage {
                 page: self.store.read(RecordId(unit as u32))?.bytes(),
+                kv_type: self.config.kv_type,
                 n_keys: page_len,
                 first_index: self.unit_tokens(unit).start,
                 placement: Placement::Far,

@@ -70,6 +70,7 @@ impl<B: Backend> Memory<B> {
             tallies_questions: self.tallies_questions,
             key_masses: self.key_masses.clone(),
             placed: Vec::new(),
+            packed: Vec::new(),
             keys: vec![0.0; self.keys.len()],
             config,
         };
@@ -89,11 +90,12 @@ impl<B: Backend> Memory<B> {
 
     /// Makes the index from the units.
     fn index_again(&mut self) -> Result<(), StoreError> {
-        self.index = index::indexes(self.layout, &self.config);
+        let layout = self.unit_layout();
+        self.index = index::indexes(layout, &self.config);
         for unit in 0..self.store.len() as u32 {
             let page = self.store.read(RecordId(unit))?.bytes();
             let scratch = (&self.angles.offsets[..], &mut self.keys[..]);
-            index::push(&mut self.index, self.layout, (page, None), scratch);
+            index::push(&mut self.index, layout, (page, None), scratch);
         }
         Ok(())
     }

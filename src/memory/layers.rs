@@ -24,7 +24,7 @@ use crate::ids::LayerIdx;
 pub struct Memory<B: Backend> {
     pub(super) backend: Arc<B>,
     pub(super) config: MemoryConfig,
-    pub(super) layout: PageLayout,
+    pub(super) layout: PageLayout, // of sinks and window; units are of `config.kv_type`
     pub(super) rotary: Rotary,
     /// Tokens remembered.
     pub(super) n_tokens: usize,
@@ -39,6 +39,7 @@ pub struct Memory<B: Backend> {
     /// Of the window's keys, where representatives are chosen by it.
     pub(super) key_masses: KeyMassTally,
     pub(super) placed: Vec<PlacedPage<'static>>, // empty between layers: an allocation to use again
+    pub(super) packed: Vec<f32>,                 // scratch of sealing, for its alignment
     pub(super) keys: Vec<f32>,                   // [head_dim][page_len]: scratch of sealing
 }
 
@@ -75,9 +76,9 @@ impl<B: Backend> Memory<B> {
         let (sinks, unit) = (config.sink_tokens, config.unit_tokens);
         Ok(Self {
             backend,
-            layout,
+            layout: layout.of_type(config.kv_type.near()),
             n_tokens: 0,
-            pages: FastPages::new(sinks, unit, layout.page_bytes()),
+            pages: FastPages::new(sinks, unit, layout.of_type(config.kv_type.near()).page_bytes()),
             store,
             index: index::indexes(layout, &config),
             angles,
@@ -87,13 +88,14 @@ impl<B: Backend> Memory<B> {
             tallies_questions: false,
             key_masses: KeyMassTally::default(),
             placed: Vec::new(),
+            packed: Vec::new(),
             keys: vec![0.0; layout.heads.head_dim * layout.page_len],
             rotary,
             config,
         })
     }
 
-    /// Bytes of a unit's record: its page.
+    /// Bytes of a unit's record: its page, as `layout` has it.
     pub fn record_bytes(layout: PageLayout) -> usize {
         layout.page_bytes()
     }
@@ -233,18 +235,31 @@ impl<B: Backend> Memory<B> {
         self.store.append(page)?;
         let masses = self.config.tallies_keys().then(|| self.key_masses.oldest());
         let scratch = (&self.angles.offsets[..], &mut self.keys[..]);
-        index::push(&mut self.index, self.layout, (page, masses.flatten()), scratch);
+        let layout = self.layout.of_type(self.config.kv_type);
+        index::push(&mut self.index, layout, (page, masses.flatten()), scratch);
         self.key_masses.drop_oldest();
         Ok(())
     }
 
     fn seal_oldest(&mut self) -> Result<(), StoreError> {
         let page = self.pages.oldest().expect("because the window holds more than a unit");
-        self.store.append(page)?;
+        if self.layout == self.unit_layout() {
+            self.store.append(page)?;
+        } else {
+            self.packed.resize(self.unit_layout().page_bytes().div_ceil(4), 0.0);
+            let packed = bytemuck::cast_slice_mut(&mut self.packed);
+            self.backend.pack_page(self.layout, page, self.config.kv_type, packed);
+            self.store.append(packed)?;
+        }
         let masses = self.config.tallies_keys().then(|| self.key_masses.oldest());
         let unit = (page, masses.flatten());
         index::push(&mut self.index, self.layout, unit, (&self.angles.offsets, &mut self.keys));
         Ok(())
+    }
+
+    /// The layout of units.
+    pub(super) fn unit_layout(&self) -> PageLayout {
+        self.layout.of_type(self.config.kv_type)
     }
 
     /// Factor on scores.
@@ -291,7 +306,7 @@ impl<B: Backend> Memory<B> {
         };
         let n_kv_heads = self.layout.heads.n_kv_heads;
         let task = lookup::Task {
-            layout: self.layout,
+            layout: self.unit_layout(),
             layer,
             policy: self.config.lookup,
             budget: Budget {

@@ -94,6 +94,7 @@ impl<B: Backend> Memory<B> {
                 let is_clipped = page.first_index < clipped_before;
                 placed.push(PlacedPage {
                     page: page.bytes,
+                    kv_type: self.layout.kv_type,
                     n_keys: tokens.len(),
                     first_index: page.first_index,
                     placement: if is_clipped { Placement::Far } else { Placement::At(angles) },
@@ -105,7 +106,13 @@ impl<B: Backend> Memory<B> {
             0 => &[],
             _ => self.lookup.retrieved(layer, set),
         };
-        let absent = PlacedPage { page: &[], n_keys: 0, first_index: 0, placement: Placement::Far };
+        let absent = PlacedPage {
+            page: &[],
+            kv_type: self.layout.kv_type,
+            n_keys: 0,
+            first_index: 0,
+            placement: Placement::Far,
+        };
         placed.extend(std::iter::repeat_n(absent, n_unit_pages - units.len()));
         // Where there are fewer units than slots, they are next to the window.
         let first_slot = self.chunk.n_retrieved - units.len();
@@ -117,6 +124,7 @@ impl<B: Backend> Memory<B> {
             };
             placed.push(PlacedPage {
                 page: self.store.read(RecordId(*unit))?.bytes(),
+                kv_type: self.config.kv_type,
                 n_keys: self.config.unit_tokens,
                 first_index: self.unit_tokens(*unit as usize).start,
                 placement,

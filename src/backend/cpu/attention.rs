@@ -352,6 +352,7 @@ fn write_slot(
                 pair[slot % 2] = *byte;
             }
         }
+        HeadPageMut::Int4 { .. } => unreachable!("keys come in as bytes, see KvType::near"),
     }
 }
 

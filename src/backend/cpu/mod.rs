@@ -4,6 +4,7 @@
 mod attention;
 mod crew;
 mod lookup;
+mod pack;
 mod pool;
 mod project;
 pub mod simd;
@@ -24,8 +25,8 @@ use self::simd::attend::Arithmetic;
 use self::simd::quantize::RowLayout;
 use self::simd::rows::{Add, RmsNorm, SwiGlu, WidenRow};
 use super::{
-    AttendStep, Backend, Candidates, HeadShape, LookupQueries, LookupStep, Norm, PageTarget,
-    Precision, Projection, SegmentsView, Write,
+    AttendStep, Backend, Candidates, HeadShape, KvType, LookupQueries, LookupStep, Norm,
+    PageLayout, PageTarget, Precision, Projection, SegmentsView, Write,
 };
 use crate::ids::TokenId;
 use crate::tensor::Matrix;
@@ -199,6 +200,10 @@ impl Backend for CpuBackend {
         tokens: Range<usize>,
     ) {
         attention::write_page(&self.crew, target, (keys, values), tokens);
+    }
+
+    fn pack_page(&self, layout: PageLayout, page: &[u8], kv_type: KvType, out: &mut [u8]) {
+        pack::pack_page(layout, page, kv_type, out);
     }
 
     fn attend(&self, step: AttendStep<'_>, queries: &Vec<f32>, out: &mut Vec<f32>) {

@@ -40,7 +40,7 @@ fn any_config(random: &mut Random) -> MemoryConfig {
         vote: [Vote::Soft, Vote::Raw][random.below(2)],
         clip_tokens: random.below(600),
         positions: [Positions::Contiguous, Positions::Edge, Positions::Fixed][random.below(3)],
-        kv_type: [KvType::F16, KvType::Int8][random.below(2)],
+        kv_type: KvType::ALL[random.below(3)],
     }
 }
 

@@ -33,6 +33,7 @@ fn new_memory(config: &MemoryConfig) -> Memory<CpuBackend> {
     let precision = match config.kv_type {
         KvType::F16 => Precision::F32,
         KvType::Int8 => Precision::Int16,
+        KvType::Int4 => unreachable!("nibbles have no exact zero"),
     };
     let backend = Arc::new(CpuBackend::new(1, precision));
     let layout = PageLayout {

@@ -7,8 +7,8 @@
 //!
 //! | | few rows | many rows |
 //! |---|---|---|
-//! | [`Arithmetic::Float`] | f16 in place; bytes are widened | widened |
-//! | [`Arithmetic::Integer`] | f16 and bytes in place | pairs of 16-bit integers |
+//! | [`Arithmetic::Float`] | f16 in place; all else is widened | widened |
+//! | [`Arithmetic::Integer`] | f16, bytes and nibbles in place | pairs of 16-bit integers |
 //!
 //! The softmax is online (FlashAttention-2, arXiv 2307.08691), its state `(max, sum, unnormalised
 //! output)` mergeable with that of other pages (flash-decoding). With integers the weights of a
@@ -16,7 +16,8 @@
 
 use super::page;
 use super::pairs::{
-    BOTH_LARGEST, BYTES_PARTNER_LARGEST, ColScales, PairElement, PairProduct, RoundRows, ShortRows,
+    BOTH_LARGEST, BYTES_PARTNER_LARGEST, ColScales, Nibbles, PairElement, PairProduct, RoundRows,
+    ShortRows,
 };
 use super::softmax::{RowState, WeighTile, softmax_row};
 use super::tile::{Element, Product, Start};
@@ -38,16 +39,17 @@ pub enum Arithmetic {
 /// Room for one page and one tile.
 #[derive(Debug)]
 pub struct Scratch {
-    pub(super) keys: Vec<f32>,  // [head_dim][page_len]
-    values: Vec<f32>,           // [page_len][head_dim]
-    key_pairs: Vec<i16>,        // [head_dim / 2][page_len][2]
-    value_pairs: Vec<i16>,      // [page_len / 2][head_dim][2]
-    key_scales: Vec<f32>,       // [page_len]
-    value_scales: Vec<f32>,     // [page_len]
-    turned: Vec<f32>,           // [FEW_ROWS][head_dim]
-    turned_shorts: Vec<i16>,    // [FEW_ROWS][head_dim]
-    turned_scales: Vec<f32>,    // [FEW_ROWS]
-    near: (Vec<i16>, Vec<f32>), // [row][head_dim], [row]
+    pub(super) keys: Vec<f32>,          // [head_dim][page_len]
+    values: Vec<f32>,                   // [page_len][head_dim]
+    key_pairs: Vec<i16>,                // [head_dim / 2][page_len][2]
+    value_pairs: Vec<i16>,              // [page_len / 2][head_dim][2]
+    key_scales: Vec<f32>,               // [page_len]
+    value_scales: Vec<f32>,             // [page_len]
+    pub(super) turned: Vec<f32>,        // [FEW_ROWS][head_dim]
+    pub(super) turned_shorts: Vec<i16>, // [FEW_ROWS][head_dim]
+    pub(super) turned_scales: Vec<f32>, // [FEW_ROWS]
+    pub(super) rests: Vec<f32>,         // [FEW_ROWS]
+    near: (Vec<i16>, Vec<f32>),         // [row][head_dim], [row]
     far: (Vec<i16>, Vec<f32>),
     pub(super) scores: Vec<f32>, // [TILE_ROWS][page_len]
     weights: Vec<i16>,           // [TILE_ROWS][page_len]
@@ -68,6 +70,7 @@ impl Scratch {
             turned: vec![0.0; FEW_ROWS * head_dim],
             turned_shorts: vec![0; FEW_ROWS * head_dim],
             turned_scales: vec![0.0; FEW_ROWS],
+            rests: vec![0.0; FEW_ROWS],
             near: Default::default(),
             far: Default::default(),
             scores: vec![0.0; TILE_ROWS * page_len],
@@ -150,6 +153,8 @@ struct PageStep<'a> {
     out: &'a mut [f32],
     states: &'a mut [RowState],
     page_states: Option<&'a mut [RowState]>,
+    /// `[row]`: what each row's scores of all the page's keys lack.
+    rests: Option<&'a [f32]>,
 }
 
 impl Kernel for Attend<'_> {
@@ -179,6 +184,9 @@ impl Kernel for Attend<'_> {
                     (Arithmetic::Integer, true, Placement::At(angles), HeadPage::Int8 { .. }) => {
                         self.attend_bytes::<S>(page_idx, angles);
                     }
+                    (Arithmetic::Integer, true, Placement::At(angles), HeadPage::Int4 { .. }) => {
+                        self.attend_nibbles::<S>(page_idx, angles);
+                    }
                     (Arithmetic::Integer, false, ..) => self.attend_paired::<S>(page_idx),
                     _ => self.attend_widened::<S>(page_idx),
                 }
@@ -190,7 +198,8 @@ impl Kernel for Attend<'_> {
 impl<'a> Attend<'a> {
     #[inline(always)]
     fn view(&self, page_idx: usize) -> HeadPage<'a> {
-        self.layout.view(self.pages[page_idx].page, self.head.0, self.head.1)
+        let layout = self.layout.of_type(self.pages[page_idx].kv_type);
+        layout.view(self.pages[page_idx].page, self.head.0, self.head.1)
     }
 
     #[inline(always)]
@@ -212,6 +221,7 @@ impl<'a> Attend<'a> {
                 .page_states
                 .as_deref_mut()
                 .map(|states| &mut states[page_idx * n_rows..][..n_rows]),
+            rests: None,
         };
         (self.scratch, step)
     }
@@ -234,7 +244,11 @@ impl<'a> Attend<'a> {
     fn next_page(&self, page_idx: usize) -> &'a [u8] {
         // Where there are no keys, there need not be a page.
         let next = self.pages.get(page_idx + 1).map_or(&[][..], |next| next.page);
-        next.get(self.layout.head(self.head.0, self.head.1)).unwrap_or(&[])
+        let layout = self
+            .pages
+            .get(page_idx + 1)
+            .map_or(self.layout, |next| self.layout.of_type(next.kv_type));
+        next.get(layout.head(self.head.0, self.head.1)).unwrap_or(&[])
     }
 
     /// The rows, turned back by the page's position, into scratch.
@@ -300,6 +314,37 @@ impl<'a> Attend<'a> {
         }
     }
 
+    /// Few rows, nibbles where they lie: the queries take the steps of the keys' channels.
+    #[inline(always)]
+    unsafe fn attend_nibbles<S: Simd>(&mut self, page_idx: usize, angles: &[f32]) {
+        let HeadPage::Int4 { keys, key_steps, key_middles, values, value_steps } =
+            self.view(page_idx)
+        else {
+            unreachable!("nibbles come here")
+        };
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            self.turn_queries(angles);
+            let next = self.next_page(page_idx);
+            let n_rows = self.states.len();
+            let (scratch, mut step) = self.step(page_idx);
+            let n = n_rows * step.head_dim;
+            let Scratch { turned, turned_shorts, turned_scales, rests, weights, .. } = scratch;
+            page::scale_to_channels((key_steps, key_middles), &mut turned[..n], rests);
+            let (q, scales) = (&mut turned_shorts[..n], &mut turned_scales[..n_rows]);
+            let (x, width) = (&turned[..n], step.head_dim);
+            RoundRows { x, width, largest: BYTES_PARTNER_LARGEST, q, scales }.run::<S>();
+            step.rests = Some(rests);
+            step.copy_scales(value_steps, &mut scratch.value_scales);
+            step.add_pairs::<S, Nibbles, Nibbles>(
+                ShortRows { q: &turned_shorts[..n], scales: &turned_scales[..n_rows] },
+                (bytemuck::cast_slice(keys), ColScales::One),
+                (bytemuck::cast_slice(values), &scratch.value_scales),
+                (&mut scratch.scores, weights, next),
+            );
+        }
+    }
+
     /// Many rows: the page is turned, and rounded to pairs where it is not bytes.
     #[inline(always)]
     unsafe fn attend_paired<S: Simd>(&mut self, page_idx: usize) {
@@ -330,6 +375,12 @@ impl<'a> Attend<'a> {
                     step.copy_scales(value_scales, &mut scratch.value_scales);
                     let values = (values, &scratch.value_scales[..]);
                     step.add_pairs::<S, i16, i8>(rows, keys, values, room);
+                }
+                HeadPage::Int4 { values, value_steps, .. } => {
+                    page::pair_nibbles::<S>(values, &mut scratch.value_pairs);
+                    step.copy_scales(value_steps, &mut scratch.value_scales);
+                    let values = (&scratch.value_pairs[..], &scratch.value_scales[..]);
+                    step.add_pairs::<S, i16, i16>(rows, keys, values, room);
                 }
             }
         }
@@ -460,9 +511,11 @@ impl PageStep<'_> {
                 .run::<S>();
                 let visible = |i: usize| self.sight.keys_of(row + i);
                 let weigh = WeighTile { n_rows: n_tile, page_len, n_cols };
-                let (added, steps) =
+                let (mut added, steps) =
                     weigh.run::<S>(&visible, value_scales, (&mut *scores, &mut *weights));
                 for i in 0..n_tile {
+                    // What is the same for all keys moves the largest score and no weight.
+                    added[i].max += self.rests.map_or(0.0, |rests| rests[row + i]);
                     let (ours, theirs) = self.note(row + i, added[i]);
                     (factors[i], weight_scales[i]) = (ours, theirs * steps[i]);
                 }

@@ -173,6 +173,16 @@ impl Simd for Avx2 {
         unsafe { _mm256_cvtepi8_epi16(_mm_loadu_si128(p.cast())) }
     }
     #[inline(always)]
+    unsafe fn load_nibbles(p: *const u8) -> __m256i {
+        unsafe {
+            let bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()));
+            let low = _mm256_slli_epi32::<1>(bytes);
+            let both = _mm256_or_si256(low, _mm256_slli_epi32::<13>(bytes));
+            let doubled = _mm256_and_si256(both, _mm256_set1_epi16(0x1e));
+            _mm256_sub_epi16(doubled, _mm256_set1_epi16(15))
+        }
+    }
+    #[inline(always)]
     unsafe fn store_i(p: *mut u8, a: __m256i) {
         unsafe { _mm256_storeu_si256(p.cast(), a) }
     }

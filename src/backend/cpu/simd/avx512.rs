@@ -149,6 +149,16 @@ impl Simd for Avx512 {
         unsafe { _mm512_cvtepi8_epi16(_mm256_loadu_si256(p.cast())) }
     }
     #[inline(always)]
+    unsafe fn load_nibbles(p: *const u8) -> __m512i {
+        unsafe {
+            let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()));
+            let low = _mm512_slli_epi32::<1>(bytes);
+            let both = _mm512_or_si512(low, _mm512_slli_epi32::<13>(bytes));
+            let doubled = _mm512_and_si512(both, _mm512_set1_epi16(0x1e));
+            _mm512_sub_epi16(doubled, _mm512_set1_epi16(15))
+        }
+    }
+    #[inline(always)]
     unsafe fn store_i(p: *mut u8, a: __m512i) {
         unsafe { _mm512_storeu_si512(p.cast(), a) }
     }

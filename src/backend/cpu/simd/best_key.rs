@@ -1,8 +1,8 @@
 //! How well does a page's best key match each query? The fine stage of a lookup.
 
 use super::attend::{Arithmetic, FEW_ROWS, Scratch};
-use super::page::widen_keys;
-use super::pairs::{ColScales, PairProduct, ShortRows};
+use super::page::{scale_to_channels, widen_keys};
+use super::pairs::{BYTES_PARTNER_LARGEST, ColScales, Nibbles, PairProduct, RoundRows, ShortRows};
 use super::tile::{Element, Product, Start};
 use super::vector::{Kernel, Simd, TILE_ROWS};
 use crate::backend::{HeadPage, KEY_GROUP, PageLayout};
@@ -41,6 +41,10 @@ impl Kernel for BestKey<'_> {
                     let rows = self.shorts;
                     let page = (keys, key_scales, self.next);
                     best_bytes::<S>(self.layout, rows, page, (scores, self.best));
+                }
+                (HeadPage::Int4 { .. }, Arithmetic::Integer) => {
+                    let page = (self.page, self.next);
+                    best_nibbles::<S>(self.layout, self.queries, page, (self.scratch, self.best));
                 }
                 (HeadPage::F16 { keys, .. }, _) if self.best.len() <= FEW_ROWS => {
                     let page = (keys, self.next);
@@ -87,6 +91,49 @@ unsafe fn best_bytes<S: Simd>(
             .run::<S>();
             keep_best::<S>(scores, page_len, best);
         }
+    }
+}
+
+/// The queries take the steps of the keys' channels.
+#[inline(always)]
+unsafe fn best_nibbles<S: Simd>(
+    layout: PageLayout,
+    queries: &[f32],
+    (page, next): (HeadPage<'_>, &[u8]),
+    (scratch, best): (&mut Scratch, &mut [f32]),
+) {
+    let HeadPage::Int4 { keys, key_steps, key_middles, .. } = page else {
+        unreachable!("nibbles come here")
+    };
+    let (head_dim, page_len) = (layout.heads.head_dim, layout.page_len);
+    let Scratch { turned, turned_shorts, turned_scales, rests, scores, .. } = scratch;
+    for (tile, best) in best.chunks_mut(TILE_ROWS).enumerate() {
+        let n = best.len() * head_dim;
+        let rows = &mut turned[..n];
+        rows.copy_from_slice(&queries[tile * TILE_ROWS * head_dim..][..n]);
+        scale_to_channels((key_steps, key_middles), rows, rests);
+        let (q, scales) = (&mut turned_shorts[..n], &mut turned_scales[..best.len()]);
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            RoundRows { x: rows, width: head_dim, largest: BYTES_PARTNER_LARGEST, q, scales }
+                .run::<S>();
+            PairProduct::<Nibbles> {
+                n_pairs: head_dim / 2,
+                n_cols: page_len,
+                a: ShortRows { q: &turned_shorts[..n], scales: &turned_scales[..best.len()] },
+                a_stride: head_dim,
+                b: bytemuck::cast_slice(keys),
+                b_stride: page_len,
+                col_scales: ColScales::One,
+                c: scores,
+                c_stride: page_len,
+                start: Start::Zero,
+                next: if tile == 0 { next } else { &[] },
+            }
+            .run::<S>();
+            keep_best::<S>(scores, page_len, best);
+        }
+        best.iter_mut().zip(&*rests).for_each(|(best, rest)| *best += rest);
     }
 }
 

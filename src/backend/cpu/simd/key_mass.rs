@@ -43,6 +43,7 @@ impl Kernel for AddKeyMasses<'_> {
             Placement::Far => self.queries.far,
         };
         let Scratch { keys, scores, .. } = self.scratch;
+        let layout = layout.of_type(page.kv_type);
         let view = layout.view(page.page, self.head.0, self.head.1);
         // SAFETY: the caller vouches for the instruction set; the product checks lengths, and rows
         // of scores and masses are `page_len` long.

@@ -169,6 +169,17 @@ impl Simd for Neon {
         unsafe { [vld1_s8(p), vld1_s8(p.add(8))] }.map(|x| vreinterpretq_s32_s16(vmovl_s8(x)))
     }
     #[inline(always)]
+    unsafe fn load_nibbles(p: *const u8) -> I {
+        // What the sign is extended to is masked away.
+        let bytes = vmovl_s8(unsafe { vld1_s8(p.cast()) });
+        [vget_low_s16(bytes), vget_high_s16(bytes)].map(|bytes| {
+            let bytes = vmovl_s16(bytes);
+            let both = vorrq_s32(vshlq_n_s32::<1>(bytes), vshlq_n_s32::<13>(bytes));
+            let doubled = vandq_s32(both, vdupq_n_s32(0x1e_001e));
+            vreinterpretq_s32_s16(vsubq_s16(vreinterpretq_s16_s32(doubled), vdupq_n_s16(15)))
+        })
+    }
+    #[inline(always)]
     unsafe fn store_i(p: *mut u8, a: I) {
         unsafe {
             vst1q_s32(p.cast(), a[0]);

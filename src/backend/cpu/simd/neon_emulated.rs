@@ -103,6 +103,7 @@ duplicate! {
     vdupq_n_f32: f32 => float32x4_t;
     vdupq_n_s32: i32 => int32x4_t;
     vdupq_n_u32: u32 => uint32x4_t;
+    vdupq_n_s16: i16 => int16x8_t;
     vdupq_n_u8: u8 => uint8x16_t;
     vdupq_n_s8: i8 => int8x16_t;
 }
@@ -135,6 +136,7 @@ binary! {
     vmaxnmq_f32: float32x4_t = f32::max;
     vaddq_s32: int32x4_t = i32::wrapping_add;
     vandq_s32: int32x4_t = |a, b| a & b;
+    vsubq_s16: int16x8_t = i16::wrapping_sub;
     vorrq_s32: int32x4_t = |a, b| a | b;
     vandq_u32: uint32x4_t = |a, b| a & b;
     vorrq_u32: uint32x4_t = |a, b| a | b;
@@ -151,6 +153,7 @@ unary! {
     vcvtnq_s32_f32: float32x4_t -> int32x4_t = |a| a.round_ties_even() as i32;
     vmovl_u16: uint16x4_t -> uint32x4_t = u32::from;
     vmovl_s8: int8x8_t -> int16x8_t = i16::from;
+    vmovl_s16: int16x4_t -> int32x4_t = i32::from;
     vqmovn_s32: int32x4_t -> int16x4_t = |a| a.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
     vqmovn_s16: int16x8_t -> int8x8_t = |a| a.clamp(i8::MIN.into(), i8::MAX.into()) as i8;
 }
@@ -198,6 +201,11 @@ pub fn vget_low_s8(a: int8x16_t) -> int8x8_t {
 #[inline(always)]
 pub fn vget_low_s16(a: int16x8_t) -> int16x4_t {
     int16x4_t(std::array::from_fn(|i| a.0[i]))
+}
+
+#[inline(always)]
+pub fn vget_high_s16(a: int16x8_t) -> int16x4_t {
+    int16x4_t(std::array::from_fn(|i| a.0[i + 4]))
 }
 
 /// Products of 16-bit numbers, in 32 bits.

@@ -62,6 +62,26 @@ pub unsafe fn widen_keys<S: Simd>(layout: PageLayout, page: HeadPage<'_>, out: &
                 }
             }
         }
+        HeadPage::Int4 { keys, key_steps, key_middles, .. } => {
+            assert!(2 * keys.len() == out.len(), "a page's keys");
+            assert!(key_steps.len() == head_dim && key_middles.len() == head_dim, "their channels");
+            for pair in 0..head_dim / 2 {
+                let channel = |dim: usize| [key_steps[dim], key_middles[dim]].map(widened);
+                let (even_channel, odd_channel) = (channel(2 * pair), channel(2 * pair + 1));
+                for key in (0..page_len).step_by(S::LANES) {
+                    // SAFETY: `key + LANES <= page_len`, in each row of the slices.
+                    unsafe {
+                        let nibbles = S::load_nibbles(keys.as_ptr().add(pair * page_len + key));
+                        let even = out.as_mut_ptr().add(2 * pair * page_len + key);
+                        let [step, middle] = even_channel.map(|x| S::splat(x));
+                        S::store(even, S::fma(S::low_shorts(nibbles), step, middle));
+                        let [step, middle] = odd_channel.map(|x| S::splat(x));
+                        let odd = S::fma(S::high_shorts(nibbles), step, middle);
+                        S::store(even.add(page_len), odd);
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -98,6 +118,25 @@ pub unsafe fn widen_values<S: Simd>(
                         let even = out.as_mut_ptr().add(2 * pair * head_dim + dim);
                         S::store(even, S::mul(S::low_shorts(bytes), S::splat(scales[0])));
                         let odd = S::mul(S::high_shorts(bytes), S::splat(scales[1]));
+                        S::store(even.add(head_dim), odd);
+                    }
+                }
+            }
+        }
+        HeadPage::Int4 { values, value_steps, .. } => {
+            assert!(
+                2 * values.len() == out.len() && value_steps.len() == layout.page_len,
+                "values"
+            );
+            for pair in 0..n_keys.div_ceil(2) {
+                let steps = [value_steps[2 * pair], value_steps[2 * pair + 1]];
+                for dim in (0..head_dim).step_by(S::LANES) {
+                    // SAFETY: `dim + LANES <= head_dim`, in each of the slices.
+                    unsafe {
+                        let nibbles = S::load_nibbles(values.as_ptr().add(pair * head_dim + dim));
+                        let even = out.as_mut_ptr().add(2 * pair * head_dim + dim);
+                        S::store(even, S::mul(S::low_shorts(nibbles), S::splat(steps[0])));
+                        let odd = S::mul(S::high_shorts(nibbles), S::splat(steps[1]));
                         S::store(even.add(head_dim), odd);
                     }
                 }
@@ -246,4 +285,36 @@ unsafe fn widen_halves<S: Simd>(x: &[u16], out: &mut [f32]) {
         // SAFETY: `i + LANES <= x.len()`.
         unsafe { S::store(out.as_mut_ptr().add(i), S::load_f16(x.as_ptr().add(i))) }
     }
+}
+
+/// A packed page's values as pairs of 16-bit numbers, `[page_len / 2][head_dim][2]`.
+///
+/// # Safety
+/// The instruction set `S` is present.
+#[inline(always)]
+pub unsafe fn pair_nibbles<S: Simd>(values: &[u8], pairs: &mut [i16]) {
+    assert!(pairs.len() == 2 * values.len() && values.len().is_multiple_of(16), "a page's values");
+    for at in (0..values.len()).step_by(S::LANES) {
+        // SAFETY: `at + LANES <= values.len()`, twice as much for the pairs.
+        unsafe {
+            let nibbles = S::load_nibbles(values.as_ptr().add(at));
+            S::store_i(pairs.as_mut_ptr().add(2 * at).cast(), nibbles);
+        }
+    }
+}
+
+/// Queries against a packed page's nibbles: each element times the step of its channel, the rest,
+/// which is the same for all keys, apart: `[row]` in `rests`.
+pub fn scale_to_channels((steps, middles): (&[u16], &[u16]), rows: &mut [f32], rests: &mut [f32]) {
+    for (row, rest) in rows.chunks_exact_mut(steps.len()).zip(rests) {
+        *rest = 0.0;
+        for ((x, step), middle) in row.iter_mut().zip(steps).zip(middles) {
+            *rest += *x * widened(*middle);
+            *x *= widened(*step);
+        }
+    }
+}
+
+fn widened(half: u16) -> f32 {
+    half::f16::from_bits(half).to_f32()
 }

@@ -21,10 +21,12 @@ pub const BYTES_PARTNER_LARGEST: f32 = 32767.0;
 
 /// What the right-hand matrix is made of.
 pub trait PairElement: Copy {
+    /// Elements of a pair.
+    const OF_A_PAIR: usize = 2;
     /// `LANES` pairs.
     ///
     /// # Safety
-    /// As `Simd::load_i`, for `2 * LANES` elements.
+    /// As `Simd::load_i`, for the elements of `LANES` pairs.
     unsafe fn load<S: Simd>(p: *const Self) -> S::I;
 }
 
@@ -41,6 +43,20 @@ impl PairElement for i8 {
     unsafe fn load<S: Simd>(p: *const Self) -> S::I {
         // SAFETY: by the caller's word.
         unsafe { S::load_pairs(p) }
+    }
+}
+
+/// Two nibbles, as `backend::KvType::Int4` has them.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(transparent)]
+pub struct Nibbles(u8);
+
+impl PairElement for Nibbles {
+    const OF_A_PAIR: usize = 1;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(p: *const Self) -> S::I {
+        // SAFETY: by the caller's word.
+        unsafe { S::load_nibbles(p.cast()) }
     }
 }
 
@@ -107,7 +123,8 @@ impl<T: PairElement> Kernel for PairProduct<'_, T> {
         assert!(self.n_cols.is_multiple_of(16), "columns come in sixteens");
         let a_needs = (n_rows - 1) * self.a_stride + 2 * self.n_pairs;
         assert!(self.a.q.len() >= a_needs && self.a_stride.is_multiple_of(2), "a is too short");
-        let b_needs = 2 * ((self.n_pairs.max(1) - 1) * self.b_stride + self.n_cols);
+        let b_needs = (self.n_pairs.max(1) - 1) * self.b_stride + self.n_cols;
+        let b_needs = T::OF_A_PAIR * b_needs;
         assert!(self.n_pairs == 0 || self.b.len() >= b_needs, "b is too short");
         assert!(self.c.len() >= (n_rows - 1) * self.c_stride + self.n_cols, "c is too short");
         let has_scales = match self.col_scales {
@@ -177,7 +194,7 @@ impl<T: PairElement> PairProduct<'_, T> {
                 a: self.a.q.as_ptr().add(row * self.a_stride),
                 a_stride: self.a_stride,
                 row_scales: self.a.scales.as_ptr().add(row),
-                b: self.b.as_ptr().add(2 * col),
+                b: self.b.as_ptr().add(T::OF_A_PAIR * col),
                 b_stride: self.b_stride,
                 col,
                 col_scales: self.col_scales,
@@ -235,11 +252,11 @@ impl<T: PairElement> Tile<'_, T> {
                 let last = (first + span_pairs).min(self.n_pairs);
                 let mut sums = [[S::zero_i(); VECTORS]; ROWS];
                 for pair in first..last {
-                    let b_row = self.b.add(2 * pair * self.b_stride);
+                    let b_row = self.b.add(T::OF_A_PAIR * pair * self.b_stride);
                     self.ahead.ask::<S>(pair);
                     let mut b = [S::zero_i(); VECTORS];
                     for (v, b) in b.iter_mut().enumerate() {
-                        *b = T::load::<S>(b_row.add(2 * v * S::LANES));
+                        *b = T::load::<S>(b_row.add(T::OF_A_PAIR * v * S::LANES));
                     }
                     for (row, sums) in sums.iter_mut().enumerate() {
                         let a = S::splat_4(self.a.add(row * self.a_stride + 2 * pair).cast());

@@ -135,6 +135,12 @@ impl Simd for Portable {
         std::array::from_fn(|i| pair(bytes[2 * i].into(), bytes[2 * i + 1].into()))
     }
     #[inline(always)]
+    unsafe fn load_nibbles(p: *const u8) -> [i32; 8] {
+        let bytes = unsafe { p.cast::<[u8; 8]>().read_unaligned() };
+        let whole = |nibble: u8| 2 * i32::from(nibble) - 15;
+        bytes.map(|byte| pair(whole(byte & 15), whole(byte >> 4)))
+    }
+    #[inline(always)]
     unsafe fn store_i(p: *mut u8, a: [i32; 8]) {
         unsafe { p.cast::<[i32; 8]>().write_unaligned(a) }
     }

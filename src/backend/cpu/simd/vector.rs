@@ -74,6 +74,9 @@ pub trait Simd: Copy + 'static {
     unsafe fn dot2(acc: Self::I, a: Self::I, b: Self::I) -> Self::I;
     /// Reads `2 * LANES` signed bytes as 16-bit numbers.
     unsafe fn load_pairs(p: *const i8) -> Self::I;
+    /// Reads `LANES` bytes, the nibbles of each as two 16-bit numbers, `2 * nibble - 15`, the lower
+    /// nibble first.
+    unsafe fn load_nibbles(p: *const u8) -> Self::I;
     /// Writes `4 * LANES` bytes.
     unsafe fn store_i(p: *mut u8, a: Self::I);
     /// Rounds to the nearest integers, which must fit 16 bits, and puts each of `low` below that

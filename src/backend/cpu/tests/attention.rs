@@ -94,18 +94,27 @@ impl Case {
         [all(f64::cos), all(f64::sin)].concat()
     }
 
+    /// Full pages are packed, where the type has it.
+    fn type_of(&self, spec: &PageSpec) -> KvType {
+        match spec.n_keys == self.layout.page_len {
+            true => self.layout.kv_type,
+            false => self.layout.kv_type.near(),
+        }
+    }
+
     /// Pages as the backend wants them, written by it, with rubbish where no key is.
     fn write_pages(&self, backend: &CpuBackend, rng: &mut Rng) -> Vec<AlignedBytes> {
         let slot_angles: Vec<f32> =
             (0..self.layout.page_len).flat_map(|slot| self.angles(&[slot])).collect();
+        let near = self.layout.of_type(self.layout.kv_type.near());
         let write = |spec: &PageSpec| {
-            let mut page = AlignedBytes::zeroed(self.layout.page_bytes()).unwrap();
+            let mut page = AlignedBytes::zeroed(near.page_bytes()).unwrap();
             page.iter_mut().for_each(|byte| *byte = rng.u8(..));
             // In two parts, as a page that fills up over several chunks.
             let middle = spec.n_keys / 3;
             for slots in [0..middle, middle..spec.n_keys] {
                 let target = PageTarget {
-                    layout: self.layout,
+                    layout: near,
                     layer: self.layer,
                     page: &mut page,
                     first_slot: slots.start,
@@ -114,7 +123,13 @@ impl Case {
                 let tokens = spec.first_index + slots.start..spec.first_index + slots.end;
                 backend.write_page(target, &self.keys, &self.values, tokens);
             }
-            page
+            let kv_type = self.type_of(spec);
+            if kv_type == near.kv_type {
+                return page;
+            }
+            let mut packed = AlignedBytes::zeroed(near.of_type(kv_type).page_bytes()).unwrap();
+            backend.pack_page(near, &page, kv_type, &mut packed);
+            packed
         };
         self.pages.iter().map(write).collect()
     }
@@ -134,6 +149,7 @@ impl Case {
             .zip(&page_angles)
             .map(|((spec, page), angles)| PlacedPage {
                 page,
+                kv_type: self.type_of(spec),
                 n_keys: spec.n_keys,
                 first_index: spec.first_index,
                 placement: angles.as_deref().map_or(Placement::Far, Placement::At),
@@ -164,12 +180,12 @@ impl Case {
     /// What the pages hold, as `[page][kv_head]` of keys `[key][head_dim]`, rotated by their
     /// offsets, and values `[key][head_dim]`.
     fn kept(&self, pages: &[AlignedBytes]) -> Vec<Vec<[Vec<f32>; 2]>> {
-        let of_head = |page: &AlignedBytes, kv_head| {
-            read_back(self.layout, self.layout.view(page, self.layer, kv_head))
+        let of_page = |(page, spec): (&AlignedBytes, &PageSpec)| {
+            let layout = self.layout.of_type(self.type_of(spec));
+            let heads = 0..layout.heads.n_kv_heads;
+            heads.map(|head| read_back(layout, layout.view(page, self.layer, head))).collect()
         };
-        let of_page =
-            |page| (0..self.layout.heads.n_kv_heads).map(|head| of_head(page, head)).collect();
-        pages.iter().map(of_page).collect()
+        pages.iter().zip(&self.pages).map(of_page).collect()
     }
 
     fn expected(&self, pages: &[AlignedBytes]) -> Expected {
@@ -330,7 +346,7 @@ const TOKENS: [usize; 5] = [1, 4, 16, 17, 70];
 
 fn check(heads: HeadShape, page_len: usize, seed: u64) {
     let mut rng = Rng::with_seed(seed);
-    for kv_type in [KvType::F16, KvType::Int8] {
+    for kv_type in KvType::ALL {
         for n_tokens in TOKENS {
             let layout = PageLayout { heads, n_layers: 3, page_len, kv_type };
             let case = Case::random(layout, n_tokens, &mut rng);
@@ -358,6 +374,14 @@ fn read_back(layout: PageLayout, page: HeadPage<'_>) -> [Vec<f32>; 2] {
             let value = values[(key / 2 * head_dim + dim) * 2 + key % 2];
             [f32::from(byte) * scale, f32::from(value) * value_scales[key]]
         }
+        HeadPage::Int4 { keys, key_steps, key_middles, values, value_steps } => {
+            let of_pair = |byte: u8, second: bool| {
+                f32::from(if second { byte / 16 } else { byte % 16 }) * 2.0 - 15.0
+            };
+            let key_whole = of_pair(keys[dim / 2 * page_len + key], dim % 2 == 1);
+            let value = of_pair(values[key / 2 * head_dim + dim], key % 2 == 1);
+            [half(key_middles[dim]) + half(key_steps[dim]) * key_whole, value_steps[key] * value]
+        }
     };
     let all = |which: usize| {
         let elements = (0..page_len).flat_map(|key| (0..head_dim).map(move |dim| (key, dim)));
@@ -368,7 +392,7 @@ fn read_back(layout: PageLayout, page: HeadPage<'_>) -> [Vec<f32>; 2] {
 
 #[test]
 fn a_page_keeps_keys_and_values_within_half_a_step() {
-    for kv_type in [KvType::F16, KvType::Int8] {
+    for kv_type in KvType::ALL {
         let layout = PageLayout { heads: heads(4, 2, 64), n_layers: 3, page_len: 32, kv_type };
         let mut case = Case::random(layout, 40, &mut Rng::with_seed(12));
         // Some of a key's dimensions are much larger than the others.
@@ -382,7 +406,11 @@ fn a_page_keeps_keys_and_values_within_half_a_step() {
         };
         for backend in backends(Precision::F32) {
             let pages = case.write_pages(&backend, &mut Rng::with_seed(5));
-            for (spec, kept) in case.pages.iter().zip(case.kept(&pages)) {
+            let kept = case.kept(&pages);
+            for (spec, kept) in case.pages.iter().zip(kept) {
+                if case.type_of(spec) == KvType::Int4 {
+                    continue; // see the test of packed pages
+                }
                 for (kv_head, [keys, values]) in kept.iter().enumerate() {
                     for slot in 0..spec.n_keys {
                         let at = ((spec.first_index + slot) * 2 + kv_head) * 64;
@@ -398,6 +426,52 @@ fn a_page_keeps_keys_and_values_within_half_a_step() {
     }
 }
 
+/// Each element of a packed page is within half a step: of its channel for a key, of its largest
+/// element for a value.
+#[test]
+fn a_packed_page_keeps_keys_and_values_within_half_a_step() {
+    let layout =
+        PageLayout { heads: heads(4, 2, 64), n_layers: 3, page_len: 32, kv_type: KvType::Int4 };
+    let mut case = Case::random(layout, 40, &mut Rng::with_seed(13));
+    // Channels of other sizes, with a middle far from zero, all alike, and one without any numbers.
+    for key in case.keys.chunks_exact_mut(64) {
+        (key[3], key[40], key[7], key[50]) = (50.0 * key[3], key[40] + 20.0, 1.5, 0.0);
+    }
+    for backend in backends(Precision::F32) {
+        let packed = case.kept(&case.write_pages(&backend, &mut Rng::with_seed(5)));
+        let near = Case { layout: layout.of_type(KvType::Int8), ..case };
+        let bytes = near.kept(&near.write_pages(&backend, &mut Rng::with_seed(5)));
+        let mut n_packed = 0;
+        for ((spec, packed), bytes) in near.pages.iter().zip(packed).zip(bytes) {
+            n_packed += usize::from(spec.n_keys == 32);
+            for ([keys, values], [byte_keys, byte_values]) in packed.iter().zip(&bytes) {
+                for dim in (0..64).filter(|_| spec.n_keys == 32) {
+                    let channel = |x: &[f32]| x.iter().skip(dim).step_by(64).copied().collect();
+                    let (found, expected): (Vec<f32>, Vec<f32>) =
+                        (channel(keys), channel(byte_keys));
+                    let most = expected.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                    let least = expected.iter().copied().fold(f32::INFINITY, f32::min);
+                    // And what f16 rounds step and middle by.
+                    let bound = (most - least) / 30.0 * 1.02 + most.abs().max(least.abs()) / 1024.0;
+                    for (found, expected) in found.iter().zip(&expected) {
+                        assert!((found - expected).abs() <= bound, "{found} {expected} {bound}");
+                    }
+                }
+                let tokens = values.chunks(64).zip(byte_values.chunks(64));
+                for (found, expected) in tokens.filter(|_| spec.n_keys == 32) {
+                    let largest = expected.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+                    for (found, expected) in found.iter().zip(expected) {
+                        let error = (found - expected).abs();
+                        assert!(error <= largest / 15.0 * 1.001, "{found} {expected}");
+                    }
+                }
+            }
+        }
+        assert!(n_packed > 0);
+        case = Case { layout, ..near };
+    }
+}
+
 /// What is kept of `x` is within half a step, of the f16 or of the group's bytes.
 fn assert_kept(kv_type: KvType, x: &[f32], found: &[f32], group: usize) {
     for (x, found) in x.chunks(group).zip(found.chunks(group)) {
@@ -406,7 +480,7 @@ fn assert_kept(kv_type: KvType, x: &[f32], found: &[f32], group: usize) {
             let step = match kv_type {
                 KvType::F16 => (x - halved(*x)).abs() + 1e-6,
                 // The scale is an f16 itself: 127 steps of it are off by up to 2^-11 of them.
-                KvType::Int8 => largest / 127.0 * (0.501 + 127.0 / 2048.0),
+                KvType::Int4 | KvType::Int8 => largest / 127.0 * (0.501 + 127.0 / 2048.0),
             };
             assert!((x - found).abs() <= step, "{x} {found}, {step}");
         }

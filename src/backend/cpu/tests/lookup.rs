@@ -246,6 +246,8 @@ fn check_fine(
         (KvType::F16, Precision::Int16, 1e-5),
         (KvType::Int8, Precision::F32, 1e-5),
         (KvType::Int8, Precision::Int16, 1e-3),
+        (KvType::Int4, Precision::F32, 1e-5),
+        (KvType::Int4, Precision::Int16, 1e-3),
     ] {
         let layout = PageLayout { heads, n_layers: 2, page_len, kv_type };
         let case = FineCase { layout, n_tokens, group_len, n_candidates };
@@ -278,6 +280,11 @@ impl FineCase {
                     HeadPageMut::Int8 { keys, key_scales, .. } => {
                         keys.fill_with(|| rng.i8(-127..=127));
                         key_scales.fill_with(|| half(rng, 1.0 / 127.0));
+                    }
+                    HeadPageMut::Int4 { keys, key_steps, key_middles, .. } => {
+                        keys.fill_with(|| rng.u8(..));
+                        key_steps.fill_with(|| half(rng, 1.0 / 15.0));
+                        key_middles.fill_with(|| half(rng, 0.5));
                     }
                 }
             }

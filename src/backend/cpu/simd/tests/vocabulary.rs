@@ -404,3 +404,40 @@ fn pairs_of_sixteen_bits_are_packed_rounded_and_multiplied_exactly() {
         }
     }
 }
+
+/// Nibbles as pairs of 16-bit numbers.
+struct LoadNibbles<'a> {
+    bytes: &'a [u8; LANES],
+    widened: &'a mut [i16; 2 * LANES],
+}
+
+impl Kernel for LoadNibbles<'_> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        for i in (0..LANES).step_by(S::LANES) {
+            // SAFETY: `i + S::LANES <= LANES`; the caller vouches for the instruction set.
+            unsafe {
+                let widened = S::load_nibbles(self.bytes.as_ptr().add(i));
+                S::store_i(self.widened.as_mut_ptr().add(2 * i).cast(), widened);
+            }
+        }
+    }
+}
+
+#[test]
+fn each_byte_holds_two_odd_numbers() {
+    for first in (0..=255).step_by(LANES) {
+        let bytes: [u8; LANES] = std::array::from_fn(|i| (first + i) as u8);
+        let odd = |nibble: u8| 2 * i16::from(nibble) - 15;
+        let expected: [i16; 2 * LANES] = std::array::from_fn(|i| match i % 2 {
+            0 => odd(bytes[i / 2] % 16),
+            _ => odd(bytes[i / 2] / 16),
+        });
+        for isa in Isa::under_test() {
+            let mut widened = [0; 2 * LANES];
+            isa.run(LoadNibbles { bytes: &bytes, widened: &mut widened });
+            assert_eq!(widened, expected, "{}", isa.name());
+        }
+    }
+}
