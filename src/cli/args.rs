@@ -167,7 +167,9 @@ Examples:
   How well the second half of a text is foreseen:
     mneme eval --task perplexity --haystack war-and-peace.txt --lengths 8192
   Two settings side by side, to be gone on with when interrupted:
-    mneme eval --task needle --haystack war-and-peace.txt --compare a.toml,b.toml --out needle.jsonl";
+    mneme eval --task needle --haystack war-and-peace.txt --compare a.toml,b.toml --out needle.jsonl
+  Heat maps and curves of it, in a folder:
+    mneme eval --task needle --haystack war-and-peace.txt --lengths 8192,16384 --plot pictures";
 
 /// See [`Command::Eval`].
 #[derive(Debug, clap::Args)]
@@ -208,6 +210,9 @@ pub(super) struct EvalArgs {
     /// Keep results in this file, as JSON lines; those that are there are not done again
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    /// Draw the results into this folder, as SVG and PNG: heat maps of depth and length, and curves
+    #[arg(long, value_name = "DIR")]
+    pub plot: Option<PathBuf>,
     /// Print each result as a line of JSON instead of a table
     #[arg(long)]
     pub json: bool,

@@ -16,8 +16,8 @@ use super::output::{note, print, write_json_line};
 use super::{numbers, opening};
 use crate::engine::{EngineError, Progress};
 use crate::eval::{
-    EvalError, Evaluation, Haystack, Key, KvCase, Line, Paragraph, Plan, Policy, Record, Task,
-    summarize,
+    EvalError, Evaluation, Haystack, Key, KvCase, Line, Paragraph, Plan, PlotFolder, Policy,
+    Record, Task, summarize,
 };
 use crate::tokenizer::Tokenizer;
 
@@ -50,6 +50,8 @@ pub(super) fn run(args: EvalArgs, interrupt: &Interrupt) -> Result<(), Failure> 
         kv_cases: kv_cases.unwrap_or_default(),
         paragraphs: paragraphs.unwrap_or_default(),
     };
+    let folder = args.plot.as_deref().map(PlotFolder::open).transpose();
+    let folder = folder.map_err(|error| Failure::Failed(error.into()))?;
     let mut results = Results::open(args.out.as_deref(), &policies, &settings.model)?;
     let evaluation = Evaluation {
         engine: &engine,
@@ -59,11 +61,25 @@ pub(super) fn run(args: EvalArgs, interrupt: &Interrupt) -> Result<(), Failure> 
         done: &results.done(),
     };
     let outcome = evaluate(&evaluation, &mut results, args.json, interrupt);
+    let drawn = folder.map_or(Ok(()), |folder| draw(&folder, &results.records));
     if !args.json && !results.records.is_empty() {
         print(&table(&summarize(&results.records)))?;
         note(LEGEND);
     }
-    outcome
+    match (outcome, drawn) {
+        (Err(ended), Err(not_drawn)) => {
+            not_drawn.verdict().0.iter().for_each(|message| note(message));
+            Err(ended)
+        }
+        (outcome, drawn) => outcome.and(drawn),
+    }
+}
+
+/// Draws the results that there are, however the evaluation ended.
+fn draw(folder: &PlotFolder, records: &[Record]) -> Result<(), Failure> {
+    let files = folder.write(records).map_err(|error| Failure::Failed(error.into()))?;
+    files.iter().for_each(|file| note(&format!("Drawn: {}", file.display())));
+    Ok(())
 }
 
 fn evaluate(

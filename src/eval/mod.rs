@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! plan ── labels ── scene (a document, its cases) ── run: read once, fork a case and policy ── records
-//!         └ task, haystack, length, depth, sample                                              └ summary
+//!         └ task, haystack, length, depth, sample                                              ├ summary
+//!                                                                                              └ plot
 //! ```
 //!
 //! The tasks follow RULER (arXiv 2404.06654) and InfiniteBench (arXiv 2402.13718) by description.
@@ -17,6 +18,7 @@ mod case;
 mod error;
 mod haystack;
 mod plan;
+mod plot;
 mod reading;
 mod recall;
 mod record;
@@ -30,6 +32,7 @@ pub use case::{Case, Label, Measure, Scene};
 pub use error::EvalError;
 pub use haystack::Haystack;
 pub use plan::Plan;
+pub use plot::{PlotError, PlotFolder};
 pub use recall::{RecallLine, RecallPlan};
 pub use record::{Key, Record};
 pub use run::{Evaluation, Policy, Sink};

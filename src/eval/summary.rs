@@ -1,6 +1,6 @@
 //! What do many results come to? A line for each task, length and policy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::record::Record;
 use super::task::Task;
@@ -30,17 +30,19 @@ pub struct Line {
 
 /// A line for each task, length and policy, policies in the order in which they first come.
 pub fn summarize(records: &[Record]) -> Vec<Line> {
-    let mut policies: Vec<&str> = Vec::new();
-    let mut groups: BTreeMap<(Task, usize, usize), Vec<&Record>> = BTreeMap::new();
+    let policies = policies(records);
+    let mut groups: BTreeMap<(Task, usize, Option<usize>), Vec<&Record>> = BTreeMap::new();
     for record in records {
-        let known = policies.iter().position(|policy| *policy == record.policy);
-        let policy = known.unwrap_or_else(|| {
-            policies.push(&record.policy);
-            policies.len() - 1
-        });
+        let policy = policies.iter().position(|policy| *policy == record.policy);
         groups.entry((record.label.task, record.label.length, policy)).or_default().push(record);
     }
     groups.values().map(|group| line(group)).collect()
+}
+
+/// The policies' names, in the order in which they first come.
+pub fn policies(records: &[Record]) -> Vec<&str> {
+    let mut seen = HashSet::new();
+    records.iter().map(|record| record.policy.as_str()).filter(|name| seen.insert(*name)).collect()
 }
 
 fn line(group: &[&Record]) -> Line {

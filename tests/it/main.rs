@@ -13,6 +13,7 @@ mod golden;
 mod hub;
 mod memory;
 mod open_models;
+mod plot;
 mod session;
 mod tokenizer;
 mod voyage;

@@ -43,6 +43,17 @@ fn results_are_kept_and_gone_on_with() {
     };
     assert_eq!(strip(lines(&out)), strip(results));
     assert_eq!(again.stdout.lines().count(), 3, "{again:?}");
+    // Nothing is left to be done, and there is all to be drawn.
+    let plot = folder.path().join("pictures");
+    let drawn = run(&[&words[..], &["--plot", &plot.display().to_string()]].concat());
+    assert_eq!(drawn.code, Some(0), "{drawn:?}");
+    for name in ["passkey-heat.svg", "passkey-heat.png", "passkey-length.svg", "passkey-length.png"]
+    {
+        let path = plot.join(name);
+        assert!(drawn.stderr.contains(&path.display().to_string()) && path.exists(), "{drawn:?}");
+    }
+    let heat = std::fs::read_to_string(plot.join("passkey-heat.svg")).unwrap();
+    assert!(heat.contains("two-stage") && heat.contains("none"), "{heat}");
 }
 
 #[test]
@@ -72,4 +83,6 @@ fn what_cannot_be_evaluated_is_refused_with_what_to_do() {
     check_refused(&file, 1, &["voyage.txt", "line 1"]);
     let file = ["eval", "--task", "qa", "--qa-file", VOYAGE];
     check_refused(&file, 1, &["voyage.txt", "SQuAD"]);
+    let plot = ["eval", "--task", "passkey", "--plot", &more];
+    check_refused(&plot, 1, &["more.toml", "folder of pictures"]);
 }
