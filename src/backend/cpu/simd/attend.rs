@@ -330,7 +330,7 @@ impl<'a> Attend<'a> {
             let (scratch, mut step) = self.step(page_idx);
             let n = n_rows * step.head_dim;
             let Scratch { turned, turned_shorts, turned_scales, rests, weights, .. } = scratch;
-            page::scale_to_channels((key_steps, key_middles), &mut turned[..n], rests);
+            page::scale_to_channels::<S>((key_steps, key_middles), &mut turned[..n], rests);
             let (q, scales) = (&mut turned_shorts[..n], &mut turned_scales[..n_rows]);
             let (x, width) = (&turned[..n], step.head_dim);
             RoundRows { x, width, largest: BYTES_PARTNER_LARGEST, q, scales }.run::<S>();
@@ -436,7 +436,7 @@ impl PageStep<'_> {
             let mut factors = [0.0; TILE_ROWS];
             // SAFETY: the caller vouches for the instruction set; the products check lengths.
             unsafe {
-                Product {
+                S::call(Product {
                     n_rows: n_tile,
                     depth: head_dim,
                     n_cols,
@@ -448,15 +448,14 @@ impl PageStep<'_> {
                     c_stride: page_len,
                     start: Start::Zero,
                     next: if tile == 0 { next_keys } else { &[] },
-                }
-                .run::<S>();
+                });
                 for (i, factor) in factors.iter_mut().enumerate().take(n_tile) {
                     let scores = &mut scores[i * page_len..][..n_cols];
                     let floor = self.states[row + i].max;
                     let added = softmax_row::<S>(scores, self.sight.keys_of(row + i), floor);
                     (*factor, _) = self.note(row + i, added);
                 }
-                Product {
+                S::call(Product {
                     n_rows: n_tile,
                     depth,
                     n_cols: head_dim,
@@ -468,8 +467,7 @@ impl PageStep<'_> {
                     c_stride: head_dim,
                     start: Start::Scaled(&factors),
                     next: if tile == 0 { next_values } else { &[] },
-                }
-                .run::<S>();
+                });
             }
         }
     }
@@ -495,7 +493,7 @@ impl PageStep<'_> {
             let (mut factors, mut weight_scales) = ([0.0; TILE_ROWS], [0.0; TILE_ROWS]);
             // SAFETY: the caller vouches for the instruction set; the products check lengths.
             unsafe {
-                PairProduct {
+                S::call(PairProduct {
                     n_pairs: head_dim / 2,
                     n_cols,
                     a: ShortRows { q: &rows.q[row * head_dim..][..n_tile * head_dim], scales },
@@ -507,8 +505,7 @@ impl PageStep<'_> {
                     c_stride: page_len,
                     start: Start::Zero,
                     next: if tile == 0 { next_keys } else { &[] },
-                }
-                .run::<S>();
+                });
                 let visible = |i: usize| self.sight.keys_of(row + i);
                 let weigh = WeighTile { n_rows: n_tile, page_len, n_cols };
                 let (mut added, steps) =
@@ -519,7 +516,7 @@ impl PageStep<'_> {
                     let (ours, theirs) = self.note(row + i, added[i]);
                     (factors[i], weight_scales[i]) = (ours, theirs * steps[i]);
                 }
-                PairProduct {
+                S::call(PairProduct {
                     n_pairs: depth.div_ceil(2),
                     n_cols: head_dim,
                     a: ShortRows { q: weights, scales: &weight_scales[..n_tile] },
@@ -531,8 +528,7 @@ impl PageStep<'_> {
                     c_stride: head_dim,
                     start: Start::Scaled(&factors),
                     next: if tile == 0 { next_values } else { &[] },
-                }
-                .run::<S>();
+                });
             }
         }
     }

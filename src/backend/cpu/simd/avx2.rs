@@ -11,6 +11,7 @@ pub struct Avx2;
 /// # Safety
 /// The features named are present.
 #[target_feature(enable = "avx2,fma,f16c")]
+#[inline(never)]
 pub unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the features are enabled here.
     unsafe { kernel.run::<Avx2>() }
@@ -25,6 +26,10 @@ impl Simd for Avx2 {
     type I = __m256i;
     type P = __m128;
 
+    #[inline(always)]
+    unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
+        unsafe { run(kernel) }
+    }
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m256 {
         unsafe { _mm256_set1_ps(x) }

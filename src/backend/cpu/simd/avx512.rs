@@ -11,6 +11,7 @@ pub struct Avx512;
 /// # Safety
 /// The features named are present.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+#[inline(never)]
 pub unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the features are enabled here.
     unsafe { kernel.run::<Avx512>() }
@@ -25,6 +26,10 @@ impl Simd for Avx512 {
     type I = __m512i;
     type P = __m256;
 
+    #[inline(always)]
+    unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
+        unsafe { run(kernel) }
+    }
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
         unsafe { _mm512_set1_ps(x) }

@@ -72,7 +72,7 @@ unsafe fn best_bytes<S: Simd>(
         let (row, n_rows) = (tile * TILE_ROWS, best.len());
         // SAFETY: the caller vouches for the instruction set.
         unsafe {
-            PairProduct {
+            S::call(PairProduct {
                 n_pairs: head_dim / 2,
                 n_cols: page_len,
                 a: ShortRows {
@@ -87,8 +87,7 @@ unsafe fn best_bytes<S: Simd>(
                 c_stride: page_len,
                 start: Start::Zero,
                 next: if tile == 0 { next } else { &[] },
-            }
-            .run::<S>();
+            });
             keep_best::<S>(scores, page_len, best);
         }
     }
@@ -111,13 +110,13 @@ unsafe fn best_nibbles<S: Simd>(
         let n = best.len() * head_dim;
         let rows = &mut turned[..n];
         rows.copy_from_slice(&queries[tile * TILE_ROWS * head_dim..][..n]);
-        scale_to_channels((key_steps, key_middles), rows, rests);
         let (q, scales) = (&mut turned_shorts[..n], &mut turned_scales[..best.len()]);
         // SAFETY: the caller vouches for the instruction set.
         unsafe {
+            scale_to_channels::<S>((key_steps, key_middles), rows, rests);
             RoundRows { x: rows, width: head_dim, largest: BYTES_PARTNER_LARGEST, q, scales }
                 .run::<S>();
-            PairProduct::<Nibbles> {
+            S::call(PairProduct::<Nibbles> {
                 n_pairs: head_dim / 2,
                 n_cols: page_len,
                 a: ShortRows { q: &turned_shorts[..n], scales: &turned_scales[..best.len()] },
@@ -129,8 +128,7 @@ unsafe fn best_nibbles<S: Simd>(
                 c_stride: page_len,
                 start: Start::Zero,
                 next: if tile == 0 { next } else { &[] },
-            }
-            .run::<S>();
+            });
             keep_best::<S>(scores, page_len, best);
         }
         best.iter_mut().zip(&*rests).for_each(|(best, rest)| *best += rest);
@@ -148,7 +146,7 @@ unsafe fn best_floats<S: Simd, T: Element>(
     for (tile, best) in best.chunks_mut(TILE_ROWS).enumerate() {
         // SAFETY: the caller vouches for the instruction set.
         unsafe {
-            Product {
+            S::call(Product {
                 n_rows: best.len(),
                 depth: head_dim,
                 n_cols: page_len,
@@ -160,8 +158,7 @@ unsafe fn best_floats<S: Simd, T: Element>(
                 c_stride: page_len,
                 start: Start::Zero,
                 next: if tile == 0 { next } else { &[] },
-            }
-            .run::<S>();
+            });
             keep_best::<S>(scores, page_len, best);
         }
     }

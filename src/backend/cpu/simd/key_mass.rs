@@ -51,7 +51,7 @@ impl Kernel for AddKeyMasses<'_> {
             page::place_keys::<S>(layout, view, page.placement, self.offset_angles, keys);
             for (tile, queries) in rows.chunks(TILE_ROWS * head_dim).enumerate() {
                 let n_tile = queries.len() / head_dim;
-                Product {
+                S::call(Product {
                     n_rows: n_tile,
                     depth: head_dim,
                     n_cols: page_len,
@@ -63,8 +63,7 @@ impl Kernel for AddKeyMasses<'_> {
                     c_stride: page_len,
                     start: Start::Zero,
                     next: &[],
-                }
-                .run::<S>();
+                });
                 for (i, scores) in scores.chunks_exact_mut(page_len).enumerate().take(n_tile) {
                     let row = tile * TILE_ROWS + i;
                     scores[sight.keys_of(row)..].fill(f32::NEG_INFINITY);

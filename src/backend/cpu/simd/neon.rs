@@ -14,7 +14,7 @@ use half::f16;
 
 #[cfg(not(target_arch = "aarch64"))]
 use super::neon_emulated::*;
-use super::vector::{Blocks, Simd};
+use super::vector::{Blocks, Kernel, Simd};
 
 /// Pairs of vectors of 128 bits.
 #[derive(Clone, Copy)]
@@ -44,6 +44,10 @@ impl Simd for Neon {
     type I = I;
     type P = float32x4_t;
 
+    #[inline(never)]
+    unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
+        unsafe { kernel.run::<Self>() }
+    }
     #[inline(always)]
     unsafe fn splat(x: f32) -> F {
         [vdupq_n_f32(x); 2]
@@ -170,10 +174,9 @@ impl Simd for Neon {
     }
     #[inline(always)]
     unsafe fn load_nibbles(p: *const u8) -> I {
-        // What the sign is extended to is masked away.
         let bytes = vmovl_s8(unsafe { vld1_s8(p.cast()) });
         [vget_low_s16(bytes), vget_high_s16(bytes)].map(|bytes| {
-            let bytes = vmovl_s16(bytes);
+            let bytes = vandq_s32(vmovl_s16(bytes), vdupq_n_s32(0xff)); // without the sign's bits
             let both = vorrq_s32(vshlq_n_s32::<1>(bytes), vshlq_n_s32::<13>(bytes));
             let doubled = vandq_s32(both, vdupq_n_s32(0x1e_001e));
             vreinterpretq_s32_s16(vsubq_s16(vreinterpretq_s16_s32(doubled), vdupq_n_s16(15)))

@@ -305,12 +305,28 @@ pub unsafe fn pair_nibbles<S: Simd>(values: &[u8], pairs: &mut [i16]) {
 
 /// Queries against a packed page's nibbles: each element times the step of its channel, the rest,
 /// which is the same for all keys, apart: `[row]` in `rests`.
-pub fn scale_to_channels((steps, middles): (&[u16], &[u16]), rows: &mut [f32], rests: &mut [f32]) {
-    for (row, rest) in rows.chunks_exact_mut(steps.len()).zip(rests) {
-        *rest = 0.0;
-        for ((x, step), middle) in row.iter_mut().zip(steps).zip(middles) {
-            *rest += *x * widened(*middle);
-            *x *= widened(*step);
+///
+/// # Safety
+/// The instruction set `S` is present.
+#[inline(always)]
+pub unsafe fn scale_to_channels<S: Simd>(
+    (steps, middles): (&[u16], &[u16]),
+    rows: &mut [f32],
+    rests: &mut [f32],
+) {
+    let width = steps.len();
+    assert!(middles.len() == width && width.is_multiple_of(16), "whole vectors");
+    for (row, rest) in rows.chunks_exact_mut(width).zip(rests) {
+        // SAFETY: `i + LANES <= width`, in each of the slices.
+        unsafe {
+            let mut sum = S::splat(0.0);
+            for i in (0..width).step_by(S::LANES) {
+                let x = S::load(row.as_ptr().add(i));
+                sum = S::fma(x, S::load_f16(middles.as_ptr().add(i)), sum);
+                let scaled = S::mul(x, S::load_f16(steps.as_ptr().add(i)));
+                S::store(row.as_mut_ptr().add(i), scaled);
+            }
+            *rest = S::reduce_add(sum);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::vector::{Blocks, Simd};
+use super::vector::{Blocks, Kernel, Simd};
 
 /// Vectors of eight floats in an array.
 #[derive(Clone, Copy)]
@@ -24,6 +24,10 @@ impl Simd for Portable {
     type I = [i32; 8];
     type P = [f32; 4];
 
+    #[inline(never)]
+    unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
+        unsafe { kernel.run::<Self>() }
+    }
     #[inline(always)]
     unsafe fn splat(x: f32) -> F {
         [x; 8]

@@ -26,6 +26,9 @@ pub trait Simd: Copy + 'static {
     /// `BLOCKS` pairs of floats.
     type P: Copy;
 
+    /// Runs another kernel as a function of its own: one that several loops use is compiled once.
+    unsafe fn call<K: Kernel>(kernel: K) -> K::Output;
+
     unsafe fn splat(x: f32) -> Self::F;
     unsafe fn load(p: *const f32) -> Self::F;
     unsafe fn store(p: *mut f32, x: Self::F);
