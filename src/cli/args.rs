@@ -341,9 +341,9 @@ struct MemoryFlags {
     /// Units that come with a hit, on each side of it and within the budget
     #[arg(long, value_name = "N")]
     neighbour_units: Option<usize>,
-    /// Units that a first pass of a question pins for the second and the answer; 0: no first pass
+    /// Percent of the units that a first pass of a question chooses, for the second and the answer
     #[arg(long, value_name = "N")]
-    pinned_units: Option<usize>,
+    pinned_percent: Option<usize>,
     /// Thousandths of the votes that are enough: no more units are retrieved than have so many
     #[arg(long, value_name = "N")]
     vote_permille: Option<usize>,
@@ -460,7 +460,7 @@ impl MemoryFlags {
         put(&mut memory.coarse_sharpness, &self.coarse_sharpness);
         put(&mut memory.sets, &self.sets);
         put(&mut memory.neighbour_units, &self.neighbour_units);
-        put(&mut memory.pinned_units, &self.pinned_units);
+        put(&mut memory.pinned_percent, &self.pinned_percent);
         put(&mut memory.vote_permille, &self.vote_permille);
         put(&mut memory.first_layers, &self.first_layers);
         put(&mut memory.first_layer_units, &self.first_layer_units);

@@ -185,7 +185,7 @@ impl Session {
 
     /// Pins the units that the question attends to most when a fork takes it in.
     fn pin_units(&mut self, ids: &[TokenId]) -> Result<(), EngineError> {
-        let n = self.memory.config().pinned_units;
+        let n = self.memory.config().pinned_units();
         self.memory.pin(Vec::new());
         if n == 0 || self.memory.config().retrieves(Phase::Asking) >= self.memory.n_units() {
             return Ok(());

@@ -107,10 +107,10 @@ pub struct MemoryConfig {
     /// Units that come with a hit, on each side of it and within the budget (EM-LLM, arXiv
     /// 2407.09450).
     pub neighbour_units: usize,
-    /// Units that a first pass of a question pins: those that it attended to most are retrieved by
-    /// every layer, within its budget, when the question is taken in again and while it is answered.
-    /// 0: no first pass.
-    pub pinned_units: usize,
+    /// How much of the budget a first pass of a question pins, in percent: the units that it attended
+    /// to most are retrieved by every layer when the question is taken in again and while it is
+    /// answered. 0: no first pass.
+    pub pinned_percent: usize,
     /// Thousandths of the votes that are enough: no more units are retrieved than have so many;
     /// 1000 retrieves the whole budget.
     pub vote_permille: usize,
@@ -151,11 +151,11 @@ impl Default for MemoryConfig {
             unit_tokens: 64,
             segment_tokens: 8,
             retrieved_units: 8,
-            candidates_per_unit: 4,
+            candidates_per_unit: 8,
             coarse_sharpness: 4,
             sets: Sets::default(),
-            neighbour_units: 0,
-            pinned_units: 0,
+            neighbour_units: 1,
+            pinned_percent: 50,
             vote_permille: 1000,
             first_layers: 0,
             first_layer_units: 0,
@@ -287,10 +287,10 @@ impl MemoryConfig {
             "raw votes have no share: vote = \"soft\", or 1000",
         )?;
         demand(
-            self.pinned_units <= self.retrieved_units,
-            "pinned-units",
-            self.pinned_units,
-            &format!("must be at most retrieved-units ({})", self.retrieved_units),
+            self.pinned_percent <= 100,
+            "pinned-percent",
+            self.pinned_percent,
+            "must be between 0 and 100",
         )?;
         demand(
             self.neighbour_units <= MAX_CANDIDATES,
@@ -338,7 +338,7 @@ impl MemoryConfig {
         let default = Self::default();
         let mut reading = Self {
             ask_query_tokens: default.ask_query_tokens,
-            pinned_units: 0,
+            pinned_percent: 0,
             ask_chunk_tokens: 1,
             answer_chunk_tokens: 1,
             ..self.clone()
@@ -418,6 +418,11 @@ impl MemoryConfig {
     /// The budget of layer `layer`.
     pub fn units_of(&self, layer: usize) -> usize {
         if layer < self.first_layers { self.first_layer_units } else { self.retrieved_units }
+    }
+
+    /// Units that a first pass of a question pins.
+    pub fn pinned_units(&self) -> usize {
+        self.retrieved_units * self.pinned_percent / 100
     }
 
     /// The layer whose lookup serves layer `layer`.
@@ -505,7 +510,7 @@ mod tests {
             (refusal(|config| config.answer_chunk_tokens = 0), "answer-chunk-tokens = 0"),
             (refusal(|config| config.candidates_per_unit = 0), "candidates-per-unit = 0"),
             (refusal(|config| config.ask_query_tokens = 0), "ask-query-tokens = 0"),
-            (refusal(|config| config.pinned_units = 9), "pinned-units = 9"),
+            (refusal(|config| config.pinned_percent = 101), "pinned-percent = 101"),
             (refusal(|config| config.coarse_sharpness = 0), "coarse-sharpness = 0"),
             (refusal(|config| config.vote_permille = 0), "vote-permille = 0"),
             (refusal(|config| config.vote_permille = 1001), "vote-permille = 1001"),

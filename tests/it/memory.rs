@@ -47,6 +47,7 @@ fn random_config(random: &mut Random, retrieved_units: usize) -> MemoryConfig {
         retrieved_units,
         candidates_per_unit: 1 + random.below(4),
         coarse_sharpness: 1 + random.below(4),
+        neighbour_units: 0,
         chunk_tokens,
         ask_chunk_tokens: 1 + random.below(chunk_tokens.min(6)),
         answer_chunk_tokens: 1 + random.below(chunk_tokens.min(6)),

@@ -194,8 +194,8 @@ fn evidence_names_the_bytes_that_were_read_also_after_a_score() {
 fn a_first_pass_pins_what_the_question_attends_to() {
     let engine = engine();
     let ids = |text: &str| engine.tokenizer().encode(text, SpecialTokens::AsText);
-    let alone = MemoryConfig { retrieved_units: 3, ..config() };
-    let pinning = MemoryConfig { pinned_units: 2, ..alone.clone() };
+    let alone = MemoryConfig { retrieved_units: 3, pinned_percent: 0, ..config() };
+    let pinning = MemoryConfig { pinned_percent: 67, ..alone.clone() };
     let retrieved = |session: &Session| -> Vec<Vec<u32>> {
         let layers = 0..engine.config().n_layers;
         layers.map(|layer| session.memory().retrieved(LayerIdx(layer), 0).to_vec()).collect()
