@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn no_more_is_taken_than_has_enough_of_the_votes() {
-        assert_eq!(chosen(5, 0, 0.5), [4]);
+        assert_eq!(chosen(5, 0, 0.45), [4]);
         assert_eq!(chosen(5, 0, 0.6), [4, 9]);
         assert_eq!(chosen(1, 0, 0.9), [4], "the budget holds all the same");
         assert_eq!(chosen(5, 1, 0.4), [3, 4, 5]);
