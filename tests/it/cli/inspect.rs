@@ -11,12 +11,14 @@ fn the_default_model_is_summed_up() {
     let report = run(&["inspect", &model, "--json"]).json();
     let elements = 30 * 3 * 64;
     let int8 = 2 * elements + 30 * 3 * (64 / 16 * 2 + 4);
+    // Keys have a step and a middle for each channel of a unit of 64 tokens, values one each.
+    let int4 = elements + 30 * 3 * (64 * 2 * 2 / 64 + 4);
     let expected: [(&str, Value); 6] = [
         ("architecture", "llama".into()),
         ("layers", 30.into()),
         ("kv_heads", 3.into()),
         ("trained_tokens", 8192.into()),
-        ("key_value_bytes_per_token", json!({ "int8": int8, "f16": 2 * 2 * elements })),
+        ("key_value_bytes_per_token", json!({ "int4": int4, "int8": int8, "f16": 4 * elements })),
         ("chat_template", true.into()),
     ];
     for (key, value) in expected {

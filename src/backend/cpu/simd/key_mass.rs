@@ -1,8 +1,9 @@
 //! How much attention did each key of a page receive? A second look at scores whose softmax is known
 //! by now, for policies that choose keys by it.
 
-use super::attend::{Queries, Scratch, Sight};
+use super::attend::{Queries, Scratch};
 use super::page;
+use super::page_step::Sight;
 use super::softmax::RowState;
 use super::tile::{Product, Start};
 use super::vector::{Kernel, Simd, TILE_ROWS, exp};
@@ -37,7 +38,7 @@ impl Kernel for AddKeyMasses<'_> {
         let Self { layout, page, totals, .. } = self;
         let (head_dim, page_len) = (layout.heads.head_dim, layout.page_len);
         assert!(self.masses.len() == page_len && page_len.is_multiple_of(16), "a mass a key");
-        let sight = Sight::of(&self.queries, &page);
+        let sight = Sight::of((self.queries.first_index, self.queries.group), &page);
         let rows = match page.placement {
             Placement::At(_) => self.queries.near,
             Placement::Far => self.queries.far,

@@ -20,6 +20,7 @@ pub mod best_key;
 pub mod dot;
 pub mod key_mass;
 mod page;
+mod page_step;
 pub mod pairs;
 pub mod panel;
 pub mod quantize;

@@ -3,6 +3,7 @@
 //! are bounds of rounding error worked out from the numbers at hand, not measured and padded.
 
 mod attention;
+mod kept;
 mod lookup;
 mod products;
 mod rows;
