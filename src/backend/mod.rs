@@ -182,6 +182,34 @@ pub struct SegmentsView<'a> {
     pub scales: &'a [f32],
 }
 
+/// Marks a place of a run that no segment has.
+pub const NO_UNIT: u32 = u32::MAX;
+
+/// Consecutive segments of one layer and KV head.
+#[derive(Clone, Copy, Debug)]
+pub struct SegmentRun<'a> {
+    /// Whose they are.
+    pub kv_head: usize,
+    /// `[block][head_dim / 4][16][4]`, as in [`SegmentsView`] of a single segment.
+    pub means: &'a [u8],
+    /// `[block][16]`
+    pub scales: &'a [f32],
+}
+
+/// Segments of a layer in any order, and some units whole.
+#[derive(Clone, Copy, Debug)]
+pub struct ListedSegments<'a> {
+    /// In the order of KV heads.
+    pub runs: &'a [SegmentRun<'a>],
+    /// `[block of all runs][16]`: which of the units that are voted for the segment is of, or
+    /// [`NO_UNIT`].
+    pub places: &'a [u32],
+    /// A view a KV head of units that come last among those voted for.
+    pub rest: &'a [SegmentsView<'a>],
+    /// Units of `rest`.
+    pub n_rest: usize,
+}
+
 /// Pages whose keys a lookup compares one by one.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidates<'a> {
@@ -260,6 +288,9 @@ pub trait Backend: Send + Sync {
         index: &[SegmentsView<'_>],
         votes: &mut [f32],
     );
+    /// The coarse vote for units of which some segments are listed: `votes[set][unit]`, from the best
+    /// of those. Segments are means of keys, not bounds.
+    fn vote_by_lists(&self, queries: &LookupQueries, lists: ListedSegments<'_>, votes: &mut [f32]);
     /// The fine vote: `votes[set][candidate]`, from the best key of each candidate page.
     fn vote_by_keys(&self, queries: &LookupQueries, candidates: Candidates<'_>, votes: &mut [f32]);
 }

@@ -377,6 +377,21 @@ struct MemoryFlags {
     /// What the scores of a head count for
     #[arg(long, value_name = "VOTE")]
     vote: Option<Vote>,
+    /// Tokens in units from which on the index is clustered; 0 never clusters
+    #[arg(long, value_name = "N")]
+    cluster_from_tokens: Option<usize>,
+    /// Units that are clustered together
+    #[arg(long, value_name = "N")]
+    cluster_span_units: Option<usize>,
+    /// Segments of a list, on average
+    #[arg(long, value_name = "N")]
+    list_segments: Option<usize>,
+    /// Lists that each query scans
+    #[arg(long, value_name = "N")]
+    probed_lists: Option<usize>,
+    /// Lists from which on a graph finds them
+    #[arg(long, value_name = "N")]
+    graph_from_lists: Option<usize>,
     /// With --attention clipped: the distance that nothing exceeds
     #[arg(long, value_name = "N")]
     clip_tokens: Option<usize>,
@@ -472,6 +487,11 @@ impl MemoryFlags {
         put(&mut memory.ask_query_tokens, &self.ask_query_tokens);
         put(&mut memory.lookup, &self.lookup);
         put(&mut memory.vote, &self.vote);
+        put(&mut memory.cluster_from_tokens, &self.cluster_from_tokens);
+        put(&mut memory.cluster_span_units, &self.cluster_span_units);
+        put(&mut memory.list_segments, &self.list_segments);
+        put(&mut memory.probed_lists, &self.probed_lists);
+        put(&mut memory.graph_from_lists, &self.graph_from_lists);
         put(&mut memory.clip_tokens, &self.clip_tokens);
         put(&mut memory.positions, &self.positions);
         put(&mut memory.kv_type, &self.kv_type);

@@ -105,7 +105,8 @@ impl<B: Backend> Memory<B> {
         config: MemoryConfig,
         trained_tokens: usize,
     ) -> Result<Trial<B>, ForkError> {
-        let memory = self.fork(config, trained_tokens)?;
+        let mut memory = self.fork(config, trained_tokens)?;
+        memory.index.settle(); // what is measured must not depend on when
         Ok(Trial { memory, recall: Recall::default() })
     }
 

@@ -5,10 +5,11 @@
 use memory_store::{RecordId, StoreError};
 
 use super::angles::Angles;
-use super::config::{ConfigError, MemoryConfig};
-use super::index;
+use super::coarse::{self, Unit};
+use super::config::MemoryConfig;
 use super::layers::{self, Memory};
 use super::lookup::Lookup;
+use super::validate::ConfigError;
 use crate::backend::Backend;
 
 /// A memory could not be forked.
@@ -59,7 +60,7 @@ impl<B: Backend> Memory<B> {
             n_tokens: self.n_tokens,
             pages: self.pages.try_clone()?,
             store: self.store.fork()?,
-            index: Vec::new(),
+            index: self.index.fork(),
             angles: Angles::new(&self.rotary, &config),
             chunk: self.chunk.clone(),
             lookup: match config.sets == was.sets {
@@ -79,11 +80,10 @@ impl<B: Backend> Memory<B> {
         }
         let is_same_index = fork.config.tallies_keys() == was.tallies_keys()
             && fork.config.representatives_per_unit() == was.representatives_per_unit()
-            && fork.config.representatives() == was.representatives();
-        if is_same_index {
-            fork.index.clone_from(&self.index)
-        } else {
-            fork.index_again()?
+            && fork.config.representatives() == was.representatives()
+            && fork.config.clustering() == was.clustering();
+        if !is_same_index {
+            fork.index_again()?;
         }
         Ok(fork)
     }
@@ -91,11 +91,12 @@ impl<B: Backend> Memory<B> {
     /// Makes the index from the units.
     fn index_again(&mut self) -> Result<(), StoreError> {
         let layout = self.unit_layout();
-        self.index = index::indexes(layout, &self.config);
+        self.index = coarse::index(layout, &self.config);
         for unit in 0..self.store.len() as u32 {
             let page = self.store.read(RecordId(unit))?.bytes();
             let scratch = (&self.angles.offsets[..], &mut self.keys[..]);
-            index::push(&mut self.index, layout, (page, None), scratch);
+            self.index.push(Unit { layout, page, masses: None }, scratch);
+            self.index.catch_up();
         }
         Ok(())
     }

@@ -1,13 +1,11 @@
 //! What stands for a unit? The means of its segments, or their bounds, as bytes, sixteen units side
-//! by side (see `backend::SegmentsView`): the exact index, scanned whole by every coarse lookup. It
-//! can always be made again from the units.
+//! by side (see `backend::SegmentsView`).
 
-use super::config::MemoryConfig;
 use super::mass::most_attended;
-use crate::backend::{PageLayout, Representatives, SegmentsView};
+use crate::backend::{Representatives, SegmentsView};
 
 /// Units side by side in a block.
-const UNITS: usize = 16;
+pub(super) const UNITS: usize = 16;
 
 /// What stands for all sealed units of one layer and KV head, a few representatives each.
 #[derive(Clone, Debug)]
@@ -26,13 +24,11 @@ impl SegmentIndex {
         Self { kind, head_dim, n_segments, n_units: 0, means: Vec::new(), scales: Vec::new() }
     }
 
-    /// Adds the next unit, whose keys are `[head_dim][page_len]`, rotated by their offsets;
-    /// `angles` are those of the offsets: cosines `[pair][page_len]`, then sines. (Means of
-    /// rotated keys would smear: they are turned back first, where they are.)
-    pub fn push(&mut self, keys: &mut [f32], angles: &[f32]) {
+    /// Adds the next unit, whose keys are `[head_dim][page_len]`, not rotated.
+    pub fn push(&mut self, keys: &[f32]) {
         let page_len = keys.len() / self.head_dim;
         let segment_len = page_len / self.n_segments;
-        let mut row = self.begin_unit(keys, angles);
+        let mut row = self.begin_unit();
         for segment in 0..self.n_segments {
             let columns = keys
                 .chunks_exact(page_len)
@@ -59,8 +55,8 @@ impl SegmentIndex {
 
     /// Adds the next unit as the mean of those of its keys that received the largest `masses`, one a
     /// key; else as [`push`](Self::push).
-    pub fn push_attended(&mut self, keys: &mut [f32], masses: &[f32], angles: &[f32]) {
-        let mut row = self.begin_unit(keys, angles);
+    pub fn push_attended(&mut self, keys: &[f32], masses: &[f32]) {
+        let mut row = self.begin_unit();
         let chosen = most_attended(masses);
         for (mean, keys) in row.iter_mut().zip(keys.chunks_exact(masses.len())) {
             *mean = chosen.iter().map(|i| keys[*i]).sum::<f32>() / chosen.len() as f32;
@@ -69,9 +65,8 @@ impl SegmentIndex {
         self.n_units += 1;
     }
 
-    /// Turns a unit's keys back, makes room for it, and returns room for a representative.
-    fn begin_unit(&mut self, keys: &mut [f32], angles: &[f32]) -> Vec<f32> {
-        turn_back(keys, angles);
+    /// Makes room for a unit, and returns room for a representative.
+    fn begin_unit(&mut self) -> Vec<f32> {
         let row = vec![0.0; self.kind.width(self.head_dim)];
         if self.n_units.is_multiple_of(UNITS) {
             self.add_block(row.len());
@@ -96,8 +91,65 @@ impl SegmentIndex {
         let means = &mut self.means[at * UNITS * row.len()..][..UNITS * row.len()];
         for (dim, x) in row.iter().enumerate() {
             let byte = (x * inverse).round_ties_even() + 128.0;
-            means[(dim / 4 * UNITS + lane) * 4 + dim % 4] = byte as u8;
+            means[lane_byte(dim, lane)] = byte as u8;
         }
+    }
+
+    /// Units that it has.
+    pub fn n_units(&self) -> usize {
+        self.n_units
+    }
+
+    /// Representatives of a unit.
+    pub fn n_segments(&self) -> usize {
+        self.n_segments
+    }
+
+    /// Elements of a representative.
+    pub fn width(&self) -> usize {
+        self.kind.width(self.head_dim)
+    }
+
+    /// Writes what stands for a segment of a unit, `[width]`.
+    pub fn read(&self, unit: usize, segment: usize, out: &mut [f32]) {
+        let (means, scale) = self.block_of(unit, segment);
+        for (dim, x) in out.iter_mut().enumerate() {
+            *x = (f32::from(means[lane_byte(dim, unit % UNITS)]) - 128.0) * scale;
+        }
+    }
+
+    /// Copies a segment's bytes to lane `lane` of a block of one segment; returns its scale.
+    pub fn copy(&self, unit: usize, segment: usize, lane: usize, block: &mut [u8]) -> f32 {
+        let (means, scale) = self.block_of(unit, segment);
+        for dim in 0..self.width() {
+            block[lane_byte(dim, lane)] = means[lane_byte(dim, unit % UNITS)];
+        }
+        scale
+    }
+
+    fn block_of(&self, unit: usize, segment: usize) -> (&[u8], f32) {
+        let at = unit / UNITS * self.n_segments + segment;
+        let block_bytes = UNITS * self.width();
+        (&self.means[at * block_bytes..][..block_bytes], self.scales[at * UNITS + unit % UNITS])
+    }
+
+    /// A copy of the first `n_units` units: whole blocks of them.
+    pub fn first(&self, n_units: usize) -> Self {
+        let n_segments = n_units * self.n_segments;
+        Self {
+            n_units,
+            means: self.means[..n_segments * self.width()].to_vec(),
+            scales: self.scales[..n_segments].to_vec(),
+            ..*self
+        }
+    }
+
+    /// Forgets the first `n_units` units: whole blocks of them.
+    pub fn drop_first(&mut self, n_units: usize) {
+        let n_segments = n_units * self.n_segments;
+        self.means.drain(..n_segments * self.width());
+        self.scales.drain(..n_segments);
+        self.n_units -= n_units;
     }
 
     /// For the backend.
@@ -111,42 +163,17 @@ impl SegmentIndex {
     }
 }
 
+/// Where element `dim` of lane `lane` is in a block of one segment.
+fn lane_byte(dim: usize, lane: usize) -> usize {
+    (dim / 4 * UNITS + lane) * 4 + dim % 4
+}
+
 /// Turns keys `[head_dim][page_len]` back by `angles`: cosines `[pair][page_len]`, then sines.
-fn turn_back(keys: &mut [f32], angles: &[f32]) {
+pub fn turn_back(keys: &mut [f32], angles: &[f32]) {
     let (cos, sin) = angles.split_at(angles.len() / 2);
     let (low, high) = keys.split_at_mut(cos.len());
     for (((low, high), cos), sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
         (*low, *high) = (*low * cos + *high * sin, *high * cos - *low * sin);
-    }
-}
-
-/// One empty index a layer and KV head, `[layer][kv_head]`.
-pub fn indexes(layout: PageLayout, config: &MemoryConfig) -> Vec<SegmentIndex> {
-    let n_segments = config.representatives_per_unit();
-    let index = SegmentIndex::new(config.representatives(), layout.heads.head_dim, n_segments);
-    vec![index; layout.n_layers * layout.heads.n_kv_heads]
-}
-
-/// Adds a unit to the indexes `[layer][kv_head]`: by the masses of its keys,
-/// `[layer][kv_head][page_len]`, where there are any. `angles` are those of the offsets in a page;
-/// `keys` is scratch, `[head_dim][page_len]`.
-pub fn push(
-    indexes: &mut [SegmentIndex],
-    layout: PageLayout,
-    (page, masses): (&[u8], Option<&[f32]>),
-    (angles, keys): (&[f32], &mut [f32]),
-) {
-    let n_kv_heads = layout.heads.n_kv_heads;
-    for (i, index) in indexes.iter_mut().enumerate() {
-        let view = layout.view(page, i / n_kv_heads, i % n_kv_heads);
-        view.read_keys(layout.page_len, keys);
-        match masses {
-            Some(masses) => {
-                let masses = &masses[i * layout.page_len..][..layout.page_len];
-                index.push_attended(keys, masses, angles);
-            }
-            None => index.push(keys, angles),
-        }
     }
 }
 
@@ -160,10 +187,10 @@ mod tests {
         let mut index = SegmentIndex::new(Representatives::Keys, head_dim, n_segments);
         let key = |unit: usize, dim: usize, i: usize| ((unit * 31 + dim * 7 + i * 3) % 23) as f32;
         for unit in 0..19 {
-            let mut keys: Vec<f32> = (0..head_dim * page_len)
+            let keys: Vec<f32> = (0..head_dim * page_len)
                 .map(|at| key(unit, at / page_len, at % page_len) - 11.0)
                 .collect();
-            index.push(&mut keys, &[]);
+            index.push(&keys);
         }
         let view = index.view();
         assert_eq!(view.scales.len(), 2 * n_segments * UNITS, "two blocks for nineteen units");

@@ -7,13 +7,14 @@ use memory_store::{StoreError, UnitStore};
 
 use super::angles::Angles;
 use super::choice::Budget;
-use super::config::{AttentionMode, ConfigError, MemoryConfig, Phase, Sets};
+use super::coarse::{self, Unit, UnitIndex};
+use super::config::{AttentionMode, MemoryConfig, Phase, Sets};
 use super::evidence::{EvidenceTally, UnitMass};
-use super::index::{self, SegmentIndex};
 use super::lookup::{self, Lookup};
 use super::mass::KeyMassTally;
 use super::pages::FastPages;
 use super::reuse::emptied;
+use super::validate::ConfigError;
 use crate::attention::{Attention, AttentionError, Qkv, Rotary};
 use crate::backend::{
     AttendStep, Backend, KeyMasses, LookupStep, PageLayout, PageTarget, PlacedPage, set_of,
@@ -30,7 +31,7 @@ pub struct Memory<B: Backend> {
     pub(super) n_tokens: usize,
     pub(super) pages: FastPages,
     pub(super) store: Box<dyn UnitStore>,
-    pub(super) index: Vec<SegmentIndex>, // [layer][kv_head]
+    pub(super) index: Box<dyn UnitIndex<B>>,
     pub(super) angles: Angles,
     pub(super) chunk: Chunk,
     pub(super) lookup: Lookup,
@@ -80,7 +81,7 @@ impl<B: Backend> Memory<B> {
             n_tokens: 0,
             pages: FastPages::new(sinks, unit, layout.of_type(config.kv_type.near()).page_bytes()),
             store,
-            index: index::indexes(layout, &config),
+            index: coarse::index(layout, &config),
             angles,
             chunk: Chunk::new(),
             lookup: Lookup::new(layout.n_layers, n_sets(layout, &config)),
@@ -128,7 +129,7 @@ impl<B: Backend> Memory<B> {
 
     /// Bytes that the index of segments takes.
     pub fn index_bytes(&self) -> usize {
-        self.index.iter().map(SegmentIndex::bytes).sum()
+        self.index.bytes()
     }
 
     /// The units that KV head `kv_head` of layer `layer` retrieved for the last chunk, in document
@@ -181,6 +182,7 @@ impl<B: Backend> Memory<B> {
         if phase == Phase::Reading {
             self.lookup.pin(Vec::new());
         }
+        self.index.catch_up();
         self.plan_lookup(self.config.retrieves(phase).min(self.n_units()));
         self.pages.reserve(self.n_tokens + n_tokens)?;
         if self.config.tallies_keys() {
@@ -236,7 +238,8 @@ impl<B: Backend> Memory<B> {
         let masses = self.config.tallies_keys().then(|| self.key_masses.oldest());
         let scratch = (&self.angles.offsets[..], &mut self.keys[..]);
         let layout = self.layout.of_type(self.config.kv_type);
-        index::push(&mut self.index, layout, (page, masses.flatten()), scratch);
+        self.index.push(Unit { layout, page, masses: masses.flatten() }, scratch);
+        self.index.catch_up();
         self.key_masses.drop_oldest();
         Ok(())
     }
@@ -252,8 +255,8 @@ impl<B: Backend> Memory<B> {
             self.store.append(packed)?;
         }
         let masses = self.config.tallies_keys().then(|| self.key_masses.oldest());
-        let unit = (page, masses.flatten());
-        index::push(&mut self.index, self.layout, unit, (&self.angles.offsets, &mut self.keys));
+        let unit = Unit { layout: self.layout, page, masses: masses.flatten() };
+        self.index.push(unit, (&self.angles.offsets, &mut self.keys));
         Ok(())
     }
 
@@ -304,7 +307,6 @@ impl<B: Backend> Memory<B> {
             scale: self.scale(),
             sharpness: self.config.coarse_sharpness as f32,
         };
-        let n_kv_heads = self.layout.heads.n_kv_heads;
         let task = lookup::Task {
             layout: self.unit_layout(),
             layer,
@@ -315,7 +317,7 @@ impl<B: Backend> Memory<B> {
                 vote_share: self.config.vote_permille as f32 / 1000.0,
             },
             candidates_per_unit: self.config.candidates_per_unit,
-            index: &self.index[layer * n_kv_heads..][..n_kv_heads],
+            index: &mut *self.index,
             store: &*self.store,
         };
         self.lookup.run(&*self.backend, step, queries, task)?;

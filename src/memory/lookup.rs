@@ -4,10 +4,10 @@
 use memory_store::{RecordId, StoreError, UnitStore};
 
 use super::choice::{self, Budget};
+use super::coarse::{CoarseVotes, UnitIndex};
 use super::config::LookupPolicy;
-use super::index::SegmentIndex;
 use super::reuse::emptied;
-use crate::backend::{Backend, Candidates, LookupQueries, LookupStep, PageLayout, SegmentsView};
+use crate::backend::{Backend, Candidates, LookupQueries, LookupStep, PageLayout};
 
 /// Selections of all layers, and buffers to make them.
 #[derive(Debug)]
@@ -17,7 +17,8 @@ pub(super) struct Lookup {
     sought: Vec<bool>,        // [unit]: retrieved for a question or an answer
     pinned: Vec<u32>,         // retrieved by every layer that looks up, most wanted first
     queries: LookupQueries,
-    votes: Vec<f32>,           // [set][unit] or [set][candidate]
+    coarse: CoarseVotes,
+    votes: Vec<f32>,           // [set][candidate]
     units: Vec<u32>,           // all of them
     candidates: Vec<u32>,      // [set][candidate], in document order
     order: Vec<u32>,           // [unit] or [candidate], partly sorted by vote
@@ -26,7 +27,7 @@ pub(super) struct Lookup {
 }
 
 /// One layer's lookup.
-pub(super) struct Task<'a> {
+pub(super) struct Task<'a, B: Backend> {
     pub layout: PageLayout,
     pub layer: usize,
     /// By what units are chosen.
@@ -35,8 +36,7 @@ pub(super) struct Task<'a> {
     pub budget: Budget,
     /// Units whose keys are looked at, for each unit retrieved.
     pub candidates_per_unit: usize,
-    /// One a KV head.
-    pub index: &'a [SegmentIndex],
+    pub index: &'a mut dyn UnitIndex<B>,
     pub store: &'a dyn UnitStore,
 }
 
@@ -48,6 +48,7 @@ impl Lookup {
             sought: Vec::new(),
             pinned: Vec::new(),
             queries: LookupQueries::default(),
+            coarse: CoarseVotes::default(),
             votes: Vec::new(),
             units: Vec::new(),
             candidates: Vec::new(),
@@ -105,7 +106,7 @@ impl Lookup {
         backend: &B,
         step: LookupStep<'_>,
         queries: &B::Buffer,
-        task: Task<'_>,
+        mut task: Task<'_, B>,
     ) -> Result<(), StoreError> {
         let n_units = task.store.len();
         self.units.extend(self.units.len() as u32..n_units as u32);
@@ -125,11 +126,12 @@ impl Lookup {
         self.candidates.clear();
         match task.policy {
             LookupPolicy::TwoStage if n_candidates < n_units => {
-                self.vote_by_segments(backend, &task);
-                for votes in self.votes.chunks_exact(n_units) {
+                self.vote_by_segments(backend, &mut task);
+                let CoarseVotes { units, votes } = &self.coarse;
+                for votes in votes.chunks_exact(units.len()) {
                     choice::best(votes, n_candidates, &mut self.order);
                     self.order.sort_unstable();
-                    self.candidates.extend_from_slice(&self.order);
+                    self.candidates.extend(self.order.iter().map(|i| units[*i as usize]));
                 }
                 self.vote_by_keys(backend, &task)?;
             }
@@ -143,10 +145,11 @@ impl Lookup {
             | LookupPolicy::AttentionMass
             | LookupPolicy::Bound
             | LookupPolicy::None => {
-                self.vote_by_segments(backend, &task);
+                self.vote_by_segments(backend, &mut task);
                 for _ in 0..self.n_sets {
-                    self.candidates.extend_from_slice(&self.units[..n_units]);
+                    self.candidates.extend_from_slice(&self.coarse.units);
                 }
+                std::mem::swap(&mut self.votes, &mut self.coarse.votes);
             }
         }
         self.choose(&task);
@@ -154,7 +157,7 @@ impl Lookup {
     }
 
     /// Takes from each set's candidates those that the votes name.
-    fn choose(&mut self, task: &Task<'_>) {
+    fn choose<B: Backend>(&mut self, task: &Task<'_, B>) {
         let n = self.candidates.len() / self.n_sets;
         for set in 0..self.n_sets {
             let votes = (&self.votes[set * n..][..n], &self.candidates[set * n..][..n]);
@@ -164,25 +167,23 @@ impl Lookup {
         }
     }
 
-    /// All units' votes, by what stands for them.
-    fn vote_by_segments<B: Backend>(&mut self, backend: &B, task: &Task<'_>) {
-        let mut views = [const { SegmentsView { n_segments: 0, means: &[], scales: &[] } }; 256];
-        let views = &mut views[..task.index.len()];
-        for (view, index) in views.iter_mut().zip(task.index) {
-            *view = index.view();
-            self.bytes_read += index.bytes() as u64;
-        }
-        self.votes.resize(self.n_sets * task.store.len(), 0.0);
-        backend.vote_by_segments(&self.queries, views, &mut self.votes);
+    /// Units' votes, by what stands for them.
+    fn vote_by_segments<B: Backend>(&mut self, backend: &B, task: &mut Task<'_, B>) {
+        let votes = &mut self.coarse;
+        self.bytes_read += task.index.vote(backend, &self.queries, task.layer, votes);
     }
 
     /// The candidates' votes, by their own keys.
-    fn vote_by_keys<B: Backend>(&mut self, backend: &B, task: &Task<'_>) -> Result<(), StoreError> {
+    fn vote_by_keys<B: Backend>(
+        &mut self,
+        backend: &B,
+        task: &Task<'_, B>,
+    ) -> Result<(), StoreError> {
         let mut pages = emptied(std::mem::take(&mut self.pages));
         for unit in &self.candidates {
             pages.push(task.store.read(RecordId(*unit))?.bytes());
         }
-        let key_bytes = task.layout.keys(0, 0).len() * task.index.len() / self.n_sets;
+        let key_bytes = task.layout.keys(0, 0).len() * task.layout.heads.n_kv_heads / self.n_sets;
         self.bytes_read += (pages.len() * key_bytes) as u64;
         self.votes.resize(pages.len(), 0.0);
         let candidates = Candidates { layout: task.layout, layer: task.layer, pages: &pages };

@@ -17,21 +17,26 @@
 mod angles;
 mod audit;
 mod choice;
+mod coarse;
 mod config;
 mod evidence;
 mod fork;
+mod graph;
 mod index;
 mod layers;
+mod lists;
 mod lookup;
 mod mass;
 mod pages;
 mod place;
 mod reuse;
+mod validate;
 
 pub use memory_store::{InMemoryStore, StoreError, UnitStore};
 
 pub use audit::{Audit, Recall, Trial};
-pub use config::{AttentionMode, ConfigError, LookupPolicy, MemoryConfig, Phase, Positions, Sets};
+pub use config::{AttentionMode, LookupPolicy, MemoryConfig, Phase, Positions, Sets};
 pub use evidence::UnitMass;
 pub use fork::ForkError;
 pub use layers::Memory;
+pub use validate::ConfigError;

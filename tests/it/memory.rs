@@ -4,6 +4,7 @@
 
 mod any_sizes;
 mod audit;
+mod clusters;
 mod definition;
 mod equality;
 mod fork;

@@ -13,17 +13,24 @@ use super::simd::pairs::{BYTES_PARTNER_LARGEST, RoundRows, ShortRows};
 use super::simd::rows::{ExpShifted, MaxScaled, QuantizeRow, RotateRows};
 use super::simd::segments::{ScoreSegments, UNITS};
 use crate::backend::{
-    Candidates, HeadShape, LookupQueries, LookupStep, Representatives, SegmentsView, Vote, set_of,
+    Candidates, HeadShape, ListedSegments, LookupQueries, LookupStep, Representatives, SegmentRun,
+    SegmentsView, Vote, set_of,
 };
 
 /// Units of a coarse task: some 130 KB of means at eight segments of 64 dimensions.
 const UNITS_A_TASK: usize = 256;
 
+/// Blocks of lists of a coarse task.
+const BLOCKS_A_TASK: usize = 64;
+
 /// Scores and votes of one lookup.
 #[derive(Debug, Default)]
 pub struct VoteBuffers {
     scores: Vec<f32>, // coarse: [kv_head][row][unit]; fine: [kv_head][candidate][row]
+    listed: Vec<f32>, // [block of a list][row][UNITS]
     head_votes: Vec<f32>, // [head][unit]
+    run_ends: Vec<usize>, // [run], in blocks
+    first_blocks: Vec<usize>, // [kv_head + 1]
 }
 
 /// See [`crate::backend::Backend::prepare_lookup`].
@@ -101,14 +108,30 @@ pub fn vote_by_segments(
     index: &[SegmentsView<'_>],
     votes: &mut [f32],
 ) {
+    let n_units = votes.len() / queries.n_sets;
+    let padded = score_units(crew, &mut buffers.scores, queries, (index, n_units));
+    let (scores, n_rows) = (&buffers.scores, queries.n_rows);
+    cast_votes(crew, queries, &mut buffers.head_votes, votes, &|kv_head, row, out| {
+        out.copy_from_slice(&scores[(kv_head * n_rows + row) * padded..][..out.len()]);
+    });
+}
+
+/// Scores `[kv_head][row][unit]` of `n_units` units by their best segments; returns the length of a
+/// row of `scores`, which is only as long as it has to be.
+fn score_units(
+    crew: &Crew,
+    scores: &mut Vec<f32>,
+    queries: &LookupQueries,
+    (index, n_units): (&[SegmentsView<'_>], usize),
+) -> usize {
     let n_rows = queries.n_rows;
     let width = queries.bytes.len() / (index.len() * n_rows);
-    let padded = (votes.len() / queries.n_sets).next_multiple_of(UNITS);
+    let padded = n_units.next_multiple_of(UNITS);
     let needed = index.len() * n_rows * padded;
-    if buffers.scores.len() < needed {
-        buffers.scores.resize(needed, 0.0);
+    if scores.len() < needed {
+        scores.resize(needed, 0.0);
     }
-    let cells = &mut buffers.scores[..needed];
+    let cells = &mut scores[..needed];
     let mut grids = [Grid { cells, cols: padded, row_step: n_rows, col_step: UNITS_A_TASK }];
     crew.pool.run_blocks(&mut grids, &|worker, mut block| {
         let mut scratch = crew.scratch(worker);
@@ -117,30 +140,125 @@ pub fn vote_by_segments(
         let blocks = block.cols.start / UNITS..block.cols.end / UNITS;
         let block_segments = view.n_segments * UNITS;
         let segments = blocks.start * block_segments..blocks.end * block_segments;
-        let rows = kv_head * n_rows..(kv_head + 1) * n_rows;
         let n_units = block.cols.len();
         let best = &mut scratch.lookup.scores;
         if best.len() < n_rows * n_units {
             best.resize(n_rows * n_units, 0.0);
         }
-        crew.isa.run(ScoreSegments {
-            head_dim: width,
-            n_segments: view.n_segments,
-            means: &view.means[segments.start * width..segments.end * width],
-            scales: &view.scales[segments],
-            queries: &queries.bytes[rows.start * width..rows.end * width],
-            query_scales: &queries.scales[rows.clone()],
-            query_sums: &queries.sums[rows],
-            best: &mut best[..n_rows * n_units],
-            best_stride: n_units,
-        });
+        let best = &mut best[..n_rows * n_units];
+        let means = &view.means[segments.start * width..segments.end * width];
+        score(crew, queries, (kv_head, view.n_segments, means, &view.scales[segments]), best);
         for (row, scores) in block.rows.clone().zip(best.chunks_exact(n_units)) {
             block.row_mut(row).copy_from_slice(scores);
         }
     });
-    let scores = &buffers.scores[..needed];
-    cast_votes(crew, queries, &mut buffers.head_votes, votes, &|kv_head, row, out| {
-        out.copy_from_slice(&scores[(kv_head * n_rows + row) * padded..][..out.len()]);
+    padded
+}
+
+/// Scores `[row][unit]` of the units of some blocks for the rows of a KV head.
+fn score(
+    crew: &Crew,
+    queries: &LookupQueries,
+    (kv_head, n_segments, means, scales): (usize, usize, &[u8], &[f32]),
+    best: &mut [f32],
+) {
+    let n_rows = queries.n_rows;
+    let width = queries.bytes.len() / queries.scales.len();
+    let rows = kv_head * n_rows..(kv_head + 1) * n_rows;
+    crew.isa.run(ScoreSegments {
+        head_dim: width,
+        n_segments,
+        means,
+        scales,
+        queries: &queries.bytes[rows.start * width..rows.end * width],
+        query_scales: &queries.scales[rows.clone()],
+        query_sums: &queries.sums[rows],
+        best_stride: best.len() / n_rows,
+        best,
+    });
+}
+
+/// See [`crate::backend::Backend::vote_by_lists`].
+pub fn vote_by_lists(
+    crew: &Crew,
+    buffers: &mut VoteBuffers,
+    queries: &LookupQueries,
+    lists: ListedSegments<'_>,
+    votes: &mut [f32],
+) {
+    let n_rows = queries.n_rows;
+    let VoteBuffers { scores, listed, head_votes, run_ends, first_blocks } = buffers;
+    let padded = score_units(crew, scores, queries, (lists.rest, lists.n_rest));
+    score_runs(crew, listed, queries, (lists.runs, run_ends, first_blocks));
+    let n_listed = votes.len() / queries.n_sets - lists.n_rest;
+    cast_votes(crew, queries, head_votes, votes, &|kv_head, row, out| {
+        let (out, rest) = out.split_at_mut(n_listed);
+        rest.copy_from_slice(&scores[(kv_head * n_rows + row) * padded..][..rest.len()]);
+        out.fill(f32::NEG_INFINITY);
+        let blocks = first_blocks[kv_head]..first_blocks[kv_head + 1];
+        let scores = listed[blocks.start * n_rows * UNITS..].chunks_exact(n_rows * UNITS);
+        let places = lists.places[blocks.start * UNITS..blocks.end * UNITS].chunks_exact(UNITS);
+        for (scores, places) in scores.zip(places) {
+            for (score, place) in scores[row * UNITS..][..UNITS].iter().zip(places) {
+                // A place that no segment has is beyond all units.
+                if let Some(best) = out.get_mut(*place as usize) {
+                    *best = best.max(*score);
+                }
+            }
+        }
+    });
+}
+
+/// Scores `[block of all runs][row][segment]`; `ends` becomes the end of each run in blocks, and
+/// `first_blocks` the first block of each KV head, and of none.
+fn score_runs(
+    crew: &Crew,
+    scores: &mut Vec<f32>,
+    queries: &LookupQueries,
+    (runs, ends, first_blocks): (&[SegmentRun<'_>], &mut Vec<usize>, &mut Vec<usize>),
+) {
+    let n_rows = queries.n_rows;
+    let n_kv_heads = queries.scales.len() / n_rows;
+    first_blocks.clear();
+    first_blocks.resize(n_kv_heads + 1, 0);
+    ends.clear();
+    let mut n_blocks = 0;
+    for run in runs {
+        n_blocks += run.scales.len() / UNITS;
+        ends.push(n_blocks);
+        first_blocks[run.kv_head + 1..].fill(n_blocks);
+    }
+    let cols = n_rows * UNITS;
+    if scores.len() < n_blocks * cols {
+        scores.resize(n_blocks * cols, 0.0);
+    }
+    let cells = &mut scores[..n_blocks * cols];
+    let mut grids = [Grid { cells, cols, row_step: BLOCKS_A_TASK, col_step: cols }];
+    let ends = &ends[..];
+    crew.pool.run_blocks(&mut grids, &|worker, mut cells| {
+        let mut scratch = crew.scratch(worker);
+        let best = &mut scratch.lookup.scores;
+        let mut block = cells.rows.start;
+        while block < cells.rows.end {
+            let i = ends.partition_point(|end| *end <= block);
+            let run = runs[i];
+            let first = ends[i] - run.scales.len() / UNITS;
+            let here = block - first..ends[i].min(cells.rows.end) - first;
+            let n_segments = here.len() * UNITS;
+            best.resize(best.len().max(n_rows * n_segments), 0.0);
+            let best = &mut best[..n_rows * n_segments];
+            let width = run.means.len() / run.scales.len();
+            let segments = here.start * UNITS..here.end * UNITS;
+            let means = &run.means[segments.start * width..segments.end * width];
+            score(crew, queries, (run.kv_head, 1, means, &run.scales[segments]), best);
+            for (n, block) in (first + here.start..first + here.end).enumerate() {
+                let out = cells.row_mut(block).chunks_exact_mut(UNITS);
+                for (out, scores) in out.zip(best.chunks_exact(n_segments)) {
+                    out.copy_from_slice(&scores[n * UNITS..][..UNITS]);
+                }
+            }
+            block = first + here.end;
+        }
     });
 }
 

@@ -25,8 +25,8 @@ use self::simd::attend::Arithmetic;
 use self::simd::quantize::RowLayout;
 use self::simd::rows::{Add, RmsNorm, SwiGlu, WidenRow};
 use super::{
-    AttendStep, Backend, Candidates, HeadShape, KvType, LookupQueries, LookupStep, Norm,
-    PageLayout, PageTarget, Precision, Projection, SegmentsView, Write,
+    AttendStep, Backend, Candidates, HeadShape, KvType, ListedSegments, LookupQueries, LookupStep,
+    Norm, PageLayout, PageTarget, Precision, Projection, SegmentsView, Write,
 };
 use crate::ids::TokenId;
 use crate::tensor::Matrix;
@@ -222,6 +222,11 @@ impl Backend for CpuBackend {
     ) {
         let buffers = &mut self.shared().votes;
         lookup::vote_by_segments(&self.crew, buffers, queries, index, votes);
+    }
+
+    fn vote_by_lists(&self, queries: &LookupQueries, lists: ListedSegments<'_>, votes: &mut [f32]) {
+        let buffers = &mut self.shared().votes;
+        lookup::vote_by_lists(&self.crew, buffers, queries, lists, votes);
     }
 
     fn vote_by_keys(&self, queries: &LookupQueries, candidates: Candidates<'_>, votes: &mut [f32]) {

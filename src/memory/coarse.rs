@@ -1,0 +1,409 @@
+//! Which units does the coarse stage of a lookup vote for? The index of all units' representatives,
+//! behind one trait. The exact index is scanned whole; a clustered one, above a size, in parts:
+//! spans of units are clustered into lists, of which those with the nearest centroids are scanned,
+//! exactly (as in RetroInfer, arXiv 2505.02922, which has no graph over the centroids).
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use super::config::MemoryConfig;
+use super::graph::Graph;
+use super::index::{SegmentIndex, turn_back};
+use super::lists::{Lists, dot};
+use super::reuse::emptied;
+use crate::backend::{
+    Backend, ListedSegments, LookupQueries, NO_UNIT, PageLayout, SegmentRun, SegmentsView,
+};
+
+/// A unit to be indexed.
+#[derive(Clone, Copy, Debug)]
+pub struct Unit<'a> {
+    /// How its page is laid out.
+    pub layout: PageLayout,
+    /// Keys and values of all layers.
+    pub page: &'a [u8],
+    /// What its keys received of attention, `[layer][kv_head][page_len]`, where that decides what
+    /// stands for it.
+    pub masses: Option<&'a [f32]>,
+}
+
+/// What a coarse stage voted for; nobody voted for other units.
+#[derive(Debug, Default)]
+pub struct CoarseVotes {
+    /// In document order.
+    pub units: Vec<u32>,
+    /// `[set][unit of those]`
+    pub votes: Vec<f32>,
+}
+
+/// What stands for all units of a memory. It can always be made again from the units.
+pub trait UnitIndex<B: Backend>: Send {
+    /// Adds the next unit. `angles` are those of the offsets in a page: cosines `[pair][page_len]`,
+    /// then sines; `keys` is scratch, `[head_dim][page_len]`.
+    fn push(&mut self, unit: Unit<'_>, scratch: (&[f32], &mut [f32]));
+    /// Takes over what was made in the background meanwhile, and has more made. Never waits.
+    fn catch_up(&mut self) {}
+    /// Waits for all that is to be made in the background.
+    fn settle(&mut self) {}
+    /// The coarse votes of a layer; returns how many bytes were read for them.
+    fn vote(
+        &mut self,
+        backend: &B,
+        queries: &LookupQueries,
+        layer: usize,
+        votes: &mut CoarseVotes,
+    ) -> u64;
+    /// Bytes that it takes.
+    fn bytes(&self) -> usize;
+    /// An index of the same units that goes its own way.
+    fn fork(&self) -> Box<dyn UnitIndex<B>>;
+}
+
+/// An empty index, as `config` wishes.
+pub fn index<B: Backend>(layout: PageLayout, config: &MemoryConfig) -> Box<dyn UnitIndex<B>> {
+    let exact = ExactIndex::new(layout, config);
+    match Sizes::of(config) {
+        Some(sizes) => Box::new(ClusteredIndex::new(exact, sizes)),
+        None => Box::new(exact),
+    }
+}
+
+/// All representatives are scanned.
+#[derive(Clone)]
+struct ExactIndex {
+    n_kv_heads: usize,
+    heads: Vec<SegmentIndex>, // [layer][kv_head]
+}
+
+impl ExactIndex {
+    fn new(layout: PageLayout, config: &MemoryConfig) -> Self {
+        let n_segments = config.representatives_per_unit();
+        let (kind, head_dim) = (config.representatives(), layout.heads.head_dim);
+        let index = SegmentIndex::new(kind, head_dim, n_segments);
+        let n_kv_heads = layout.heads.n_kv_heads;
+        Self { n_kv_heads, heads: vec![index; layout.n_layers * n_kv_heads] }
+    }
+
+    fn n_units(&self) -> usize {
+        self.heads[0].n_units()
+    }
+
+    fn add(&mut self, unit: Unit<'_>, (angles, keys): (&[f32], &mut [f32])) {
+        for (i, index) in self.heads.iter_mut().enumerate() {
+            let view = unit.layout.view(unit.page, i / self.n_kv_heads, i % self.n_kv_heads);
+            let page_len = unit.layout.page_len;
+            view.read_keys(page_len, keys);
+            // Means of rotated keys would smear: they are turned back first, where they are.
+            turn_back(keys, angles);
+            match unit.masses {
+                Some(masses) => index.push_attended(keys, &masses[i * page_len..][..page_len]),
+                None => index.push(keys),
+            }
+        }
+    }
+
+    fn of_layer(&self, layer: usize) -> &[SegmentIndex] {
+        &self.heads[layer * self.n_kv_heads..][..self.n_kv_heads]
+    }
+
+    /// Views of a layer's KV heads, and the bytes that they have.
+    fn views(&self, layer: usize, run: impl FnOnce(&[SegmentsView<'_>])) -> u64 {
+        let mut views = [const { SegmentsView { n_segments: 0, means: &[], scales: &[] } }; 256];
+        let views = &mut views[..self.n_kv_heads];
+        let mut bytes = 0;
+        for (view, index) in views.iter_mut().zip(self.of_layer(layer)) {
+            *view = index.view();
+            bytes += index.bytes() as u64;
+        }
+        run(views);
+        bytes
+    }
+
+    fn size(&self) -> usize {
+        self.heads.iter().map(SegmentIndex::bytes).sum()
+    }
+}
+
+impl<B: Backend> UnitIndex<B> for ExactIndex {
+    fn push(&mut self, unit: Unit<'_>, scratch: (&[f32], &mut [f32])) {
+        self.add(unit, scratch);
+    }
+
+    fn vote(
+        &mut self,
+        backend: &B,
+        queries: &LookupQueries,
+        layer: usize,
+        votes: &mut CoarseVotes,
+    ) -> u64 {
+        let n_units = self.n_units();
+        votes.units.truncate(0);
+        votes.units.extend(0..n_units as u32);
+        votes.votes.resize(queries.n_sets * n_units, 0.0);
+        self.views(layer, |views| backend.vote_by_segments(queries, views, &mut votes.votes))
+    }
+
+    fn bytes(&self) -> usize {
+        self.size()
+    }
+
+    fn fork(&self) -> Box<dyn UnitIndex<B>> {
+        Box::new(self.clone())
+    }
+}
+
+/// Sizes of a clustered index.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    from_units: usize,
+    span_units: usize,
+    /// Lists of a span.
+    n_lists: usize,
+    probes: usize,
+    graph_from_lists: usize,
+}
+
+impl Sizes {
+    /// None where nothing is to be clustered.
+    fn of(config: &MemoryConfig) -> Option<Self> {
+        let span_units = config.cluster_span_units;
+        let span_segments = span_units * config.representatives_per_unit();
+        config.clusters().then(|| Self {
+            from_units: span_units.max(config.cluster_from_tokens / config.unit_tokens),
+            span_units,
+            n_lists: span_segments.div_ceil(config.list_segments).max(1),
+            probes: config.probed_lists,
+            graph_from_lists: config.graph_from_lists,
+        })
+    }
+}
+
+/// Units that were clustered together: the lists of all layers and KV heads.
+struct Span {
+    lists: Vec<Lists>, // [layer][kv_head]
+}
+
+/// The graphs over the centroids of the first spans.
+struct Graphs {
+    n_lists: usize, // of a layer and KV head
+    heads: Vec<Graph>,
+}
+
+/// What the background made.
+struct Made {
+    span: Span,
+    /// Larger ones, where it was time for them.
+    graphs: Option<Graphs>,
+}
+
+/// Of most units only the lists with the nearest centroids are scanned; the last units, which are not
+/// clustered yet, are scanned whole.
+///
+/// Spans and graphs never change and are shared by forks. Graphs are made anew for a quarter more
+/// lists; until then the later centroids are compared one by one.
+struct ClusteredIndex {
+    sizes: Sizes,
+    spans: Vec<Arc<Span>>,
+    graphs: Option<Arc<Graphs>>,
+    rest: ExactIndex,
+    making: Option<JoinHandle<Made>>,
+    query: Vec<f32>,
+    found: Vec<(f32, u32)>,         // product, list
+    is_chosen: Vec<bool>,           // [list]
+    places: Vec<u32>,               // [block][UNITS]
+    place_of: Vec<u32>,             // [unit]
+    runs: Vec<SegmentRun<'static>>, // empty between lookups: an allocation to use again
+}
+
+impl ClusteredIndex {
+    fn new(rest: ExactIndex, sizes: Sizes) -> Self {
+        Self {
+            sizes,
+            spans: Vec::new(),
+            graphs: None,
+            rest,
+            making: None,
+            query: Vec::new(),
+            found: Vec::new(),
+            is_chosen: Vec::new(),
+            places: Vec::new(),
+            place_of: Vec::new(),
+            runs: Vec::new(),
+        }
+    }
+
+    fn take_over(&mut self, making: JoinHandle<Made>) {
+        let made = making.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        self.spans.push(Arc::new(made.span));
+        self.graphs = made.graphs.map(Arc::new).or(self.graphs.take());
+        self.rest.heads.iter_mut().for_each(|index| index.drop_first(self.sizes.span_units));
+    }
+
+    /// Has the oldest units clustered, when it is time.
+    fn make_more(&mut self) {
+        let from = if self.spans.is_empty() { self.sizes.from_units } else { 0 };
+        let sizes = self.sizes;
+        if self.making.is_some() || self.rest.n_units() < from.max(sizes.span_units) {
+            return;
+        }
+        let units: Vec<_> = self.rest.heads.iter().map(|i| i.first(sizes.span_units)).collect();
+        let spans = self.spans.clone();
+        let in_graphs = self.graphs.as_ref().map_or(0, |graphs| graphs.n_lists);
+        let make = move || make(&units, &spans, in_graphs, sizes);
+        let thread = std::thread::Builder::new().name("mneme index".to_owned()).spawn(make);
+        // Without a thread all stays exact, and the next chunk tries again.
+        self.making = thread.ok();
+    }
+
+    /// The lists of KV head `kv_head` that any query row scores among its best, into `is_chosen`.
+    fn choose_lists(&mut self, queries: &LookupQueries, head: usize, kv_head: usize) -> u64 {
+        let Self { sizes, spans, graphs, query, found, is_chosen, .. } = self;
+        let width = queries.bytes.len() / queries.scales.len();
+        let rows = kv_head * queries.n_rows..(kv_head + 1) * queries.n_rows;
+        is_chosen.clear();
+        is_chosen.resize(spans.len() * sizes.n_lists, false);
+        let in_graph = graphs.as_ref().map_or(0, |graphs| graphs.n_lists);
+        let later = &spans[in_graph / sizes.n_lists..];
+        for (q, scale) in queries.bytes[rows.start * width..rows.end * width]
+            .chunks_exact(width)
+            .zip(&queries.scales[rows])
+        {
+            query.clear();
+            query.extend(q.iter().map(|q| f32::from(*q) * scale));
+            found.clear();
+            let centroids =
+                later.iter().flat_map(|s| s.lists[head].centroids().chunks_exact(width));
+            found.extend(centroids.zip(in_graph as u32..).map(|(c, list)| (dot(query, c), list)));
+            if let Some(graphs) = graphs {
+                query.push(0.0);
+                graphs.heads[head].search(query, sizes.probes, |list| {
+                    let lists = &spans[list / sizes.n_lists].lists[head];
+                    let centroid = &lists.centroids()[list % sizes.n_lists * width..][..width];
+                    found.push((dot(&query[..width], centroid), list as u32));
+                });
+            }
+            if sizes.probes < found.len() {
+                found.select_nth_unstable_by(sizes.probes, |a, b| {
+                    b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
+                });
+                found.truncate(sizes.probes);
+            }
+            found.iter().for_each(|(_, list)| is_chosen[*list as usize] = true);
+        }
+        (later.len() * sizes.n_lists * width * size_of::<f32>()) as u64
+    }
+}
+
+/// Clusters `units`, and makes larger graphs where a quarter of all lists is in none.
+fn make(units: &[SegmentIndex], spans: &[Arc<Span>], in_graphs: usize, sizes: Sizes) -> Made {
+    let lists: Vec<_> = units.iter().map(|index| Lists::of(index, sizes.n_lists)).collect();
+    let n_lists = (spans.len() + 1) * sizes.n_lists;
+    let is_time = n_lists >= sizes.graph_from_lists && 4 * (n_lists - in_graphs) > n_lists;
+    let graphs = is_time.then(|| {
+        let graph = |(head, last): (usize, &Lists)| {
+            let width = units[head].width();
+            let before = spans.iter().map(|span| &span.lists[head]);
+            let lists = before.chain(std::iter::once(last));
+            Graph::new(width, lists.flat_map(|lists| lists.centroids().chunks_exact(width)))
+        };
+        Graphs { n_lists, heads: lists.iter().enumerate().map(graph).collect() }
+    });
+    Made { span: Span { lists }, graphs }
+}
+
+impl<B: Backend> UnitIndex<B> for ClusteredIndex {
+    fn push(&mut self, unit: Unit<'_>, scratch: (&[f32], &mut [f32])) {
+        self.rest.add(unit, scratch);
+    }
+
+    fn catch_up(&mut self) {
+        if let Some(making) = self.making.take_if(|making| making.is_finished()) {
+            self.take_over(making);
+        }
+        self.make_more();
+    }
+
+    fn settle(&mut self) {
+        self.make_more();
+        while let Some(making) = self.making.take() {
+            self.take_over(making);
+            self.make_more();
+        }
+    }
+
+    fn vote(
+        &mut self,
+        backend: &B,
+        queries: &LookupQueries,
+        layer: usize,
+        votes: &mut CoarseVotes,
+    ) -> u64 {
+        if self.spans.is_empty() {
+            return self.rest.vote(backend, queries, layer, votes);
+        }
+        let n_kv_heads = self.rest.n_kv_heads;
+        let (span_units, n_lists) = (self.sizes.span_units, self.sizes.n_lists);
+        let spans = self.spans.clone();
+        let mut runs = emptied(std::mem::take(&mut self.runs));
+        let mut bytes = 0;
+        self.places.clear();
+        for kv_head in 0..n_kv_heads {
+            let head = layer * n_kv_heads + kv_head;
+            bytes += self.choose_lists(queries, head, kv_head);
+            for (i, _) in self.is_chosen.iter().enumerate().filter(|(_, chosen)| **chosen) {
+                let list = spans[i / n_lists].lists[head].list(i % n_lists);
+                let first_unit = (i / n_lists * span_units) as u32;
+                let owners = list.owners().map(|unit| unit.map_or(NO_UNIT, |u| first_unit + u));
+                self.places.extend(owners);
+                bytes += (list.means.len() + size_of_val(list.scales)) as u64;
+                runs.push(SegmentRun { kv_head, means: list.means, scales: list.scales });
+            }
+        }
+        self.place(spans.len() * span_units, &mut votes.units);
+        let n_rest = self.rest.n_units();
+        let first_rest = (spans.len() * span_units) as u32;
+        votes.units.extend((0..n_rest as u32).map(|unit| first_rest + unit));
+        votes.votes.resize(queries.n_sets * votes.units.len(), 0.0);
+        let (places, runs_now) = (&self.places[..], &runs[..]);
+        bytes += self.rest.views(layer, |rest| {
+            let lists = ListedSegments { runs: runs_now, places, rest, n_rest };
+            backend.vote_by_lists(queries, lists, &mut votes.votes);
+        });
+        self.runs = emptied(runs);
+        bytes
+    }
+
+    fn bytes(&self) -> usize {
+        let lists = self.spans.iter().flat_map(|span| &span.lists).map(Lists::bytes);
+        let graphs = self.graphs.iter().flat_map(|graphs| &graphs.heads).map(Graph::bytes);
+        lists.chain(graphs).sum::<usize>() + self.rest.size()
+    }
+
+    fn fork(&self) -> Box<dyn UnitIndex<B>> {
+        Box::new(Self {
+            spans: self.spans.clone(),
+            graphs: self.graphs.clone(),
+            ..Self::new(self.rest.clone(), self.sizes)
+        })
+    }
+}
+
+impl ClusteredIndex {
+    /// Replaces the units in `places` by their ranks among those that occur, which go to `units`.
+    fn place(&mut self, n_units: usize, units: &mut Vec<u32>) {
+        self.place_of.clear();
+        self.place_of.resize(n_units, 0);
+        for unit in self.places.iter().filter(|unit| **unit != NO_UNIT) {
+            self.place_of[*unit as usize] = 1;
+        }
+        units.clear();
+        for (place, unit) in self.place_of.iter_mut().zip(0..) {
+            if std::mem::replace(place, units.len() as u32) == 1 {
+                units.push(unit);
+            }
+        }
+        for unit in self.places.iter_mut().filter(|unit| **unit != NO_UNIT) {
+            *unit = self.place_of[*unit as usize];
+        }
+    }
+}
