@@ -22,6 +22,11 @@ pub struct Label {
 }
 
 impl Label {
+    /// Random numbers for what scenes of other lengths and depths share as well.
+    pub fn topic_rng(&self) -> fastrand::Rng {
+        fastrand::Rng::with_seed(fnv(&format!("{}/{}", self.task.name(), self.sample)))
+    }
+
     /// Random numbers for what scenes that differ in depth alone share.
     pub fn shared_rng(&self) -> fastrand::Rng {
         self.rng("")

@@ -124,7 +124,11 @@ impl Plan {
             }
             Task::VariableTracking => tracking::scene(place.0, &mut rng, &count),
             Task::CommonWords => words::scene(place.0, &mut rng, &count),
-            Task::Qa => qa::scene(&self.paragraphs, place, &mut rng, &count),
+            Task::Qa => {
+                // What is asked is the same at each length and depth, the paragraph alone included.
+                let rngs = (&mut label.topic_rng(), &mut label.shared_rng());
+                qa::scene(&self.paragraphs, place, rngs, &count)
+            }
             Task::Perplexity => prose::scene(stretch()?),
         })
     }

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 /// Facts in one document of [`Task::MultiNeedle`].
 pub const N_FACTS: usize = 4;
 
+/// Questions about one paragraph of [`Task::Qa`].
+pub const N_QUESTIONS: usize = 4;
+
 /// A kind of question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -62,7 +65,11 @@ impl Task {
 
     /// Cases of a scene.
     pub fn n_cases(self) -> usize {
-        if self == Self::MultiNeedle { N_FACTS } else { 1 }
+        match self {
+            Self::MultiNeedle => N_FACTS,
+            Self::Qa => N_QUESTIONS,
+            _ => 1,
+        }
     }
 
     /// Whether it is hidden in a given text.

@@ -2,6 +2,7 @@
 //! (arXiv 1606.05250).
 
 use crate::eval::case::{Case, Measure, Scene};
+use crate::eval::task::N_QUESTIONS;
 use crate::ids::ByteSpan;
 
 /// A paragraph with its questions.
@@ -70,17 +71,21 @@ mod wire {
     }
 }
 
-/// A question drawn from `paragraphs`, its own at `depth` of about `n_tokens` of others; alone where
-/// `n_tokens` is 0.
+/// [`N_QUESTIONS`] questions of one of `paragraphs`, at `depth` of about `n_tokens` of others; alone
+/// where `n_tokens` is 0. `topic` draws what is asked, `rng` the others.
 pub fn scene(
     paragraphs: &[Paragraph],
     (n_tokens, depth): (usize, f32),
-    rng: &mut fastrand::Rng,
+    (topic, rng): (&mut fastrand::Rng, &mut fastrand::Rng),
     count: &dyn Fn(&str) -> usize,
 ) -> Scene {
-    let asked = rng.usize(..paragraphs.len());
+    let most = paragraphs.iter().map(|each| each.questions.len()).max().unwrap_or(0);
+    let can_be_asked = |i: &usize| paragraphs[*i].questions.len() >= N_QUESTIONS.min(most);
+    let topics: Vec<usize> = (0..paragraphs.len()).filter(can_be_asked).collect();
+    let asked = topics[topic.usize(..topics.len())];
     let own = &paragraphs[asked];
-    let (question, answers) = own.questions[rng.usize(..own.questions.len())].clone();
+    let mut questions = own.questions.clone();
+    topic.shuffle(&mut questions);
     let mut others: Vec<usize> = (0..paragraphs.len()).filter(|i| *i != asked).collect();
     rng.shuffle(&mut others);
     let mut left = n_tokens.saturating_sub(count(&own.context));
@@ -104,15 +109,15 @@ pub fn scene(
             evidence.push(ByteSpan { start, end: document.len() });
         }
     }
-    Scene {
-        document,
-        cases: vec![Case {
-            depth: (n_tokens > 0).then_some(depth),
-            question: format!("{question} Answer in a few words of the text above."),
-            answer_start: String::new(),
-            answers,
-            evidence,
-            measure: Measure::Words,
-        }],
-    }
+    let ask = |(question, answers): (String, Vec<String>)| Case {
+        depth: (n_tokens > 0).then_some(depth),
+        question: format!("{question} Answer in a few words of the text above."),
+        answer_start: String::new(),
+        answers,
+        evidence: evidence.clone(),
+        measure: Measure::Words,
+    };
+    // Where no paragraph has so many, some are asked again.
+    let cases = questions.into_iter().cycle().take(N_QUESTIONS).map(ask).collect();
+    Scene { document, cases }
 }
