@@ -236,6 +236,15 @@ pub trait Backend: Send + Sync {
     fn buffer(&self, len: usize) -> Self::Buffer;
     /// Copies `values` to the device.
     fn upload(&self, values: &[f32]) -> Self::Buffer;
+    /// Copies rows of `width` floats from one buffer into another, from row `to.1` on.
+    fn copy_rows(
+        &self,
+        from: (&Self::Buffer, Range<usize>),
+        to: (&mut Self::Buffer, usize),
+        width: usize,
+    );
+    /// Moves rows of `width` floats to the beginning of a buffer.
+    fn keep_rows(&self, buffer: &mut Self::Buffer, rows: Range<usize>, width: usize);
     /// Copies the first `out.len()` floats of `buffer` to the host.
     fn download(&self, buffer: &Self::Buffer, out: &mut [f32]);
 

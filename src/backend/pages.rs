@@ -261,6 +261,36 @@ impl PageLayout {
         }
     }
 
+    /// Copies the last of a page's `n_keys` keys, and its value, to all slots after it: a search for
+    /// the best key, or for the largest element, then finds there what it has found already.
+    pub fn repeat_last(self, page: &mut [u8], n_keys: usize) {
+        let (page_len, head_dim) = (self.page_len, self.heads.head_dim);
+        for head in 0..self.n_layers * self.heads.n_kv_heads {
+            if n_keys == page_len {
+                return;
+            }
+            let (layer, kv_head) = (head / self.heads.n_kv_heads, head % self.heads.n_kv_heads);
+            match self.view_mut(page, layer, kv_head) {
+                HeadPageMut::F16 { keys, values } => {
+                    repeat_column(keys, page_len, n_keys, 1);
+                    repeat_row(values, head_dim, n_keys);
+                }
+                HeadPageMut::Int8 { keys, key_scales, values, value_scales } => {
+                    repeat_column(keys, page_len, n_keys, 2);
+                    repeat_column(key_scales, page_len, n_keys, 1);
+                    for slot in n_keys..page_len {
+                        for dim in 0..head_dim {
+                            let at = |slot: usize| (slot / 2 * head_dim + dim) * 2 + slot % 2;
+                            values[at(slot)] = values[at(n_keys - 1)];
+                        }
+                    }
+                    repeat_row(value_scales, 1, n_keys);
+                }
+                HeadPageMut::Int4 { .. } => unreachable!("pages are packed when they are full"),
+            }
+        }
+    }
+
     fn head_bytes(self) -> usize {
         let value_bytes = match self.kv_type {
             KvType::F16 => self.part() * size_of::<u16>(),
@@ -359,6 +389,22 @@ impl HeadPage<'_> {
     }
 }
 
+/// In rows of `page_len` groups of `size`, repeats the last of the first `n` groups.
+fn repeat_column<T: Copy>(rows: &mut [T], page_len: usize, n: usize, size: usize) {
+    for row in rows.chunks_exact_mut(page_len * size) {
+        for slot in n..page_len {
+            row.copy_within((n - 1) * size..n * size, slot * size);
+        }
+    }
+}
+
+/// Repeats the last of the first `n` rows of `width`.
+fn repeat_row<T: Copy>(rows: &mut [T], width: usize, n: usize) {
+    for row in n..rows.len() / width {
+        rows.copy_within((n - 1) * width..n * width, row * width);
+    }
+}
+
 fn widened(half: u16) -> f32 {
     f16::from_bits(half).to_f32()
 }
@@ -390,4 +436,39 @@ pub enum Placement<'a> {
     At(&'a [f32]),
     /// All keys are at the one far distance.
     Far,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_key_of_a_short_page_is_found_in_all_slots_after_it() {
+        let heads = HeadShape { n_heads: 2, n_kv_heads: 2, head_dim: 32, n_pairs: 16 };
+        for kv_type in [KvType::F16, KvType::Int8] {
+            let layout = PageLayout { heads, n_layers: 2, page_len: 16, kv_type };
+            // Bytes that are small numbers as halves, bytes and floats alike.
+            let bytes = |i: usize| [0x11 + (i % 7) as u8, 0x3c - (i % 5) as u8][i % 2];
+            let mut words = vec![0u32; layout.page_bytes() / 4];
+            let page: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+            page.iter_mut().enumerate().for_each(|(i, byte)| *byte = bytes(i));
+            let read = |page: &[u8], head: usize| {
+                let (mut keys, mut values) = (vec![0.0; 512], vec![0.0; 512]);
+                let view = layout.view(page, head / 2, head % 2);
+                view.read_keys(16, &mut keys);
+                view.read_values(32, &mut values);
+                let key = |slot: usize| keys.chunks(16).map(|column| column[slot]).collect();
+                let rows = (0..16).map(|slot| (key(slot), values[slot * 32..][..32].to_vec()));
+                rows.collect::<Vec<(Vec<f32>, Vec<f32>)>>()
+            };
+            let before: Vec<_> = (0..4).map(|head| read(page, head)).collect();
+            layout.repeat_last(page, 13);
+            for (head, before) in before.iter().enumerate() {
+                let after = read(page, head);
+                assert_eq!(after[..13], before[..13], "{kv_type:?}");
+                assert!(after[13..].iter().all(|row| *row == before[12]), "{kv_type:?}");
+                assert!(before[13..].iter().all(|row| *row != before[12]), "{kv_type:?}");
+            }
+        }
+    }
 }

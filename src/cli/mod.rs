@@ -22,6 +22,7 @@ mod input;
 mod inspect;
 mod interrupt;
 mod line_input;
+mod memory_flags;
 mod meter;
 mod numbers;
 mod opening;

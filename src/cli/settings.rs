@@ -13,7 +13,7 @@ use crate::backend::{KvType, Precision, Vote};
 use crate::engine::{AtEnd, EngineOptions, GenerateOptions};
 use crate::eval::Task;
 use crate::hub::DEFAULT_MODEL;
-use crate::memory::{AttentionMode, LookupPolicy, MemoryConfig, Positions, Sets};
+use crate::memory::{AttentionMode, LookupPolicy, MemoryConfig, Positions, Sets, UnitCuts};
 
 /// Everything that can be set, as a configuration file has it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -202,6 +202,22 @@ impl ValueEnum for Vote {
             Self::Soft => PossibleValue::new("soft")
                 .help("Each query's softmax over units, so that no head drowns the others"),
             Self::Raw => PossibleValue::new("raw").help("The scores themselves (InfLLM)"),
+        })
+    }
+}
+
+impl ValueEnum for UnitCuts {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Fixed, Self::Sentence, Self::Surprise]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Fixed => PossibleValue::new("fixed").help("After unit-tokens"),
+            Self::Sentence => PossibleValue::new("sentence")
+                .help("With a line, a sentence or a clause, up to a quarter earlier"),
+            Self::Surprise => PossibleValue::new("surprise")
+                .help("Before what surprised the model most, up to a quarter earlier (EM-LLM)"),
         })
     }
 }

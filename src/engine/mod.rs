@@ -22,6 +22,7 @@
 
 mod ask;
 mod audit;
+mod borders;
 mod conversation;
 mod error;
 mod generate;

@@ -40,6 +40,8 @@ pub struct Session {
     pub(super) logits: Vec<f32>,
     /// Whether `logits` belong to the last token.
     pub(super) has_logits: bool,
+    /// The last token taken in.
+    pub(super) last: Option<TokenId>,
     /// Given out by a generation, but not yet run through the model.
     pub(super) pending: Option<TokenId>,
     /// `[token]`: the bytes of the read text that each token stands for; empty for tokens of
@@ -81,6 +83,7 @@ impl Session {
             workspace: transformer.workspace(config.chunk_tokens),
             logits: vec![0.0; transformer.config().vocab_size],
             has_logits: false,
+            last: None,
             pending: None,
             sources: Vec::new(),
             read_bytes: 0,
@@ -100,6 +103,7 @@ impl Session {
             workspace: self.engine.transformer().workspace(memory.config().chunk_tokens),
             logits: self.logits.clone(),
             has_logits: self.has_logits,
+            last: self.last,
             pending: self.pending,
             sources: self.sources.clone(),
             read_bytes: self.read_bytes,
@@ -264,11 +268,17 @@ impl Session {
 
     /// One chunk through all layers and into memory.
     pub(super) fn run_chunk(&mut self, ids: &[TokenId], phase: Phase) -> Result<(), EngineError> {
-        self.has_logits = false;
+        let before = (self.last, std::mem::replace(&mut self.has_logits, false));
         self.memory.begin_chunk(ids.len(), phase)?;
         let transformer = self.engine.transformer();
         transformer.forward(ids, &mut self.memory, &mut self.workspace)?;
-        self.memory.end_chunk()?;
+        self.last = ids.last().copied();
+        if phase == Phase::Reading && self.memory.config().cuts() {
+            let borders = self.borders(ids, before)?;
+            self.memory.end_chunk_at(&borders)?;
+        } else {
+            self.memory.end_chunk()?;
+        }
         Ok(())
     }
 

@@ -139,11 +139,12 @@ impl<B: Backend> Memory<B> {
     ) -> Result<Vec<f32>, StoreError> {
         let page_len = self.layout.page_len;
         let place = |unit: usize| {
+            let tokens = self.unit_tokens(unit);
             Ok(PlacedPage {
                 page: self.store.read(RecordId(unit as u32))?.bytes(),
                 kv_type: self.config.kv_type,
-                n_keys: page_len,
-                first_index: self.unit_tokens(unit).start,
+                n_keys: tokens.len(),
+                first_index: tokens.start,
                 placement: Placement::Far,
             })
         };
@@ -195,7 +196,7 @@ impl<B: Backend> Audit<'_, B> {
         for unit in n_units..self.oracle.n_units() {
             let page = self.oracle.store.read(RecordId(unit as u32))?;
             for trial in &mut *self.trials {
-                trial.memory.add_unit(page.bytes())?;
+                trial.memory.add_unit(page.bytes(), self.oracle.unit_tokens(unit).len())?;
             }
         }
         Ok(())

@@ -22,6 +22,8 @@ pub struct Unit<'a> {
     pub layout: PageLayout,
     /// Keys and values of all layers.
     pub page: &'a [u8],
+    /// Keys that it has, from the first on.
+    pub n_keys: usize,
     /// What its keys received of attention, `[layer][kv_head][page_len]`, where that decides what
     /// stands for it.
     pub masses: Option<&'a [f32]>,
@@ -96,8 +98,10 @@ impl ExactIndex {
             // Means of rotated keys would smear: they are turned back first, where they are.
             turn_back(keys, angles);
             match unit.masses {
-                Some(masses) => index.push_attended(keys, &masses[i * page_len..][..page_len]),
-                None => index.push(keys),
+                Some(masses) => {
+                    index.push_attended(keys, &masses[i * page_len..][..unit.n_keys]);
+                }
+                None => index.push(keys, unit.n_keys),
             }
         }
     }
@@ -208,6 +212,7 @@ struct ClusteredIndex {
     rest: ExactIndex,
     making: Option<JoinHandle<Made>>,
     query: Vec<f32>,
+    scaled: Vec<f32>,
     found: Vec<(f32, u32)>,         // product, list
     is_chosen: Vec<bool>,           // [list]
     places: Vec<u32>,               // [block][UNITS]
@@ -224,6 +229,7 @@ impl ClusteredIndex {
             rest,
             making: None,
             query: Vec::new(),
+            scaled: Vec::new(),
             found: Vec::new(),
             is_chosen: Vec::new(),
             places: Vec::new(),
@@ -257,7 +263,7 @@ impl ClusteredIndex {
 
     /// The lists of KV head `kv_head` that any query row scores among its best, into `is_chosen`.
     fn choose_lists(&mut self, queries: &LookupQueries, head: usize, kv_head: usize) -> u64 {
-        let Self { sizes, spans, graphs, query, found, is_chosen, .. } = self;
+        let Self { sizes, spans, graphs, query, scaled, found, is_chosen, .. } = self;
         let width = queries.bytes.len() / queries.scales.len();
         let rows = kv_head * queries.n_rows..(kv_head + 1) * queries.n_rows;
         is_chosen.clear();
@@ -275,12 +281,17 @@ impl ClusteredIndex {
                 later.iter().flat_map(|s| s.lists[head].centroids().chunks_exact(width));
             found.extend(centroids.zip(in_graph as u32..).map(|(c, list)| (dot(query, c), list)));
             if let Some(graphs) = graphs {
-                query.push(0.0);
-                graphs.heads[head].search(query, sizes.probes, |list| {
-                    let lists = &spans[list / sizes.n_lists].lists[head];
-                    let centroid = &lists.centroids()[list % sizes.n_lists * width..][..width];
-                    found.push((dot(&query[..width], centroid), list as u32));
-                });
+                let later = found.len();
+                let product = |list: u32, query: &[f32]| {
+                    let lists = &spans[list as usize / sizes.n_lists].lists[head];
+                    let at = list as usize % sizes.n_lists * width;
+                    dot(query, &lists.centroids()[at..][..width])
+                };
+                // The search scales the query; products are compared with those of before.
+                scaled.clone_from(query);
+                graphs.heads[head]
+                    .search(scaled, sizes.probes, |list| found.push((0.0, list as u32)));
+                found[later..].iter_mut().for_each(|(p, list)| *p = product(*list, query));
             }
             if sizes.probes < found.len() {
                 found.select_nth_unstable_by(sizes.probes, |a, b| {

@@ -42,6 +42,20 @@ pub enum LookupPolicy {
     None,
 }
 
+/// Where a unit ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnitCuts {
+    /// After `unit_tokens`.
+    #[default]
+    Fixed,
+    /// At the end of a line, a sentence or a clause, after three quarters of them or later.
+    Sentence,
+    /// Before the token that surprised the model most, likewise (EM-LLM, arXiv 2407.09450). All tokens
+    /// read are scored for it.
+    Surprise,
+}
+
 /// Who retrieves together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -92,6 +106,8 @@ pub struct MemoryConfig {
     pub window_tokens: usize,
     /// Tokens of a unit; a multiple of 16.
     pub unit_tokens: usize,
+    /// Where units end.
+    pub unit_cuts: UnitCuts,
     /// Tokens whose mean key is one representative; divides `unit_tokens`.
     pub segment_tokens: usize,
     /// Units retrieved per layer and chunk.
@@ -160,6 +176,7 @@ impl Default for MemoryConfig {
             sink_tokens: 64,
             window_tokens: 768,
             unit_tokens: 64,
+            unit_cuts: UnitCuts::default(),
             segment_tokens: 8,
             retrieved_units: 8,
             candidates_per_unit: 8,
@@ -260,6 +277,11 @@ impl MemoryConfig {
             self.probed_lists,
             self.graph_from_lists,
         ])
+    }
+
+    /// Whether units may end early.
+    pub fn cuts(&self) -> bool {
+        self.attention == AttentionMode::Retrieval && self.unit_cuts != UnitCuts::Fixed
     }
 
     /// Whether everything stays in the window.

@@ -48,6 +48,7 @@ impl<B: Backend> Memory<B> {
             ("window-tokens", config.window_tokens == was.window_tokens),
             ("unit-tokens", config.unit_tokens == was.unit_tokens),
             ("kv-type", config.kv_type == was.kv_type),
+            ("unit-cuts", config.unit_cuts == was.unit_cuts),
             ("lookup", was.tallies_keys() || !config.tallies_keys()),
         ];
         if let Some((name, _)) = shaped.into_iter().find(|(_, is_same)| !is_same) {
@@ -59,6 +60,8 @@ impl<B: Backend> Memory<B> {
             rotary: self.rotary.clone(),
             n_tokens: self.n_tokens,
             pages: self.pages.try_clone()?,
+            unit_ends: self.unit_ends.clone(),
+            open: None,
             store: self.store.fork()?,
             index: self.index.fork(),
             angles: Angles::new(&self.rotary, &config),
@@ -75,6 +78,10 @@ impl<B: Backend> Memory<B> {
             keys: vec![0.0; self.keys.len()],
             config,
         };
+        fork.open = fork.config.cuts().then(|| match &self.open {
+            Some(open) => open.fork(&*self.backend, fork.kv_shape(), fork.most_open()),
+            None => fork.no_open_tokens(),
+        });
         if fork.config != *was {
             fork.chunk.answered = 0; // what the other policy chose serves no further token
         }
@@ -94,8 +101,9 @@ impl<B: Backend> Memory<B> {
         self.index = coarse::index(layout, &self.config);
         for unit in 0..self.store.len() as u32 {
             let page = self.store.read(RecordId(unit))?.bytes();
+            let n_keys = self.unit_tokens(unit as usize).len();
             let scratch = (&self.angles.offsets[..], &mut self.keys[..]);
-            self.index.push(Unit { layout, page, masses: None }, scratch);
+            self.index.push(Unit { layout, page, n_keys, masses: None }, scratch);
             self.index.catch_up();
         }
         Ok(())

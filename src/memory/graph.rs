@@ -15,50 +15,45 @@ const FLOORS: usize = 16;
 
 /// Centroids of one layer and KV head. Never changed: a larger one takes its place.
 pub struct Graph {
-    hnsw: Hnsw<'static, f32, Squared>,
-    width: usize,
+    hnsw: Hnsw<'static, f32, Products>,
+    mean: Vec<f32>,
+    longest: f32,
 }
 
-/// The squared Euclidean distance.
+/// Minus the product, plus what keeps that positive. Not a distance, and better here than one: points
+/// are next to those with which their products are large, so that the long ones, which most queries
+/// want, are next to all (ip-NSW, Morozov and Babenko, NeurIPS 2018).
 #[derive(Clone, Copy, Debug)]
-struct Squared;
+struct Products {
+    largest: f32,
+}
 
-impl Distance<f32> for Squared {
+impl Distance<f32> for Products {
     fn eval(&self, a: &[f32], b: &[f32]) -> f32 {
-        let mut sums = [0.0f32; 8];
-        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
-        for (a, b) in a.iter().zip(b) {
-            for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-                *sum += (a - b) * (a - b);
-            }
-        }
-        let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| (a - b) * (a - b)).sum();
-        sums.iter().sum::<f32>() + rest
+        (self.largest - dot(a, b)).max(0.0)
     }
 }
 
 impl Graph {
-    /// A graph of centroids, `width` wide each, numbered in their order.
-    ///
-    /// Products become distances by one more coordinate, which brings all points to one length
-    /// (Bachrach et al., RecSys 2014). Their mean is taken away first: it is most of a key, and moves
-    /// all products with a query alike.
+    /// A graph of centroids, `width` wide each, numbered in their order. Their mean is taken away
+    /// first: it is most of a key, and moves all products with a query alike.
     pub fn new<'a>(width: usize, centroids: impl Iterator<Item = &'a [f32]> + Clone) -> Self {
         let n = centroids.clone().count();
         let mut mean = vec![0.0; width];
         for centroid in centroids.clone() {
             mean.iter_mut().zip(centroid).for_each(|(mean, x)| *mean += x / n as f32);
         }
-        let mut points: Vec<Vec<f32>> = centroids
-            .map(|centroid| centroid.iter().zip(&mean).map(|(x, mean)| x - mean).collect())
-            .collect();
-        let longest = points.iter().map(|point| dot(point, point)).fold(0.0, f32::max);
-        let hnsw = Hnsw::new(NEIGHBOURS, n, FLOORS, SEARCHED_TO_BUILD, Squared);
-        for (i, point) in points.iter_mut().enumerate() {
-            point.push((longest - dot(point, point)).max(0.0).sqrt());
+        let from_mean = |centroid: &[f32]| -> Vec<f32> {
+            centroid.iter().zip(&mean).map(|(x, mean)| x - mean).collect()
+        };
+        let points: Vec<Vec<f32>> = centroids.map(from_mean).collect();
+        let longest = points.iter().map(|point| dot(point, point)).fold(0.0, f32::max).sqrt();
+        let products = Products { largest: 2.0 * longest * longest };
+        let hnsw = Hnsw::new(NEIGHBOURS, n, FLOORS, SEARCHED_TO_BUILD, products);
+        for (i, point) in points.iter().enumerate() {
             hnsw.insert((point, i));
         }
-        Self { hnsw, width }
+        Self { hnsw, mean, longest }
     }
 
     /// Centroids that it has.
@@ -67,9 +62,10 @@ impl Graph {
     }
 
     /// Calls `each` with those of the `n` centroids with the largest products with `query` that are
-    /// found, where `query` has one more element, zero.
-    pub fn search(&self, query: &[f32], n: usize, mut each: impl FnMut(usize)) {
-        debug_assert!(query.len() == self.width + 1 && query[self.width] == 0.0);
+    /// found; `query` is scaled to be as long as they are.
+    pub fn search(&self, query: &mut [f32], n: usize, mut each: impl FnMut(usize)) {
+        let factor = self.longest / dot(query, query).sqrt().max(f32::MIN_POSITIVE);
+        query.iter_mut().for_each(|x| *x *= factor);
         let n = n.min(self.len());
         self.hnsw.search(query, n, n).iter().for_each(|found| each(found.d_id));
     }
@@ -77,7 +73,7 @@ impl Graph {
     /// Bytes that it takes, at most: a point with its coordinates, a table of floors, and neighbours,
     /// each counted by reference.
     pub fn bytes(&self) -> usize {
-        let point = (self.width + 1) * size_of::<f32>() + FLOORS * size_of::<Vec<u8>>() + 128;
+        let point = self.mean.len() * size_of::<f32>() + FLOORS * size_of::<Vec<u8>>() + 128;
         let neighbour = size_of::<usize>() + 4 * size_of::<usize>();
         self.len() * (point + 2 * NEIGHBOURS * neighbour)
     }
@@ -101,8 +97,7 @@ mod tests {
             order.sort_by(|a, b| {
                 dot(&query, &centroids[*b]).total_cmp(&dot(&query, &centroids[*a]))
             });
-            query.push(0.0);
-            graph.search(&query, 2 * wanted, |i| {
+            graph.search(&mut query, 2 * wanted, |i| {
                 n_found += usize::from(order[..wanted].contains(&i))
             });
         }

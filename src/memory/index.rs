@@ -24,19 +24,23 @@ impl SegmentIndex {
         Self { kind, head_dim, n_segments, n_units: 0, means: Vec::new(), scales: Vec::new() }
     }
 
-    /// Adds the next unit, whose keys are `[head_dim][page_len]`, not rotated.
-    pub fn push(&mut self, keys: &[f32]) {
+    /// Adds the next unit, whose keys are the first `n_keys` of `[head_dim][page_len]`, not rotated.
+    pub fn push(&mut self, keys: &[f32], n_keys: usize) {
         let page_len = keys.len() / self.head_dim;
         let segment_len = page_len / self.n_segments;
         let mut row = self.begin_unit();
         for segment in 0..self.n_segments {
-            let columns = keys
-                .chunks_exact(page_len)
-                .map(|column| &column[segment * segment_len..][..segment_len]);
+            let there =
+                (segment * segment_len).min(n_keys)..((segment + 1) * segment_len).min(n_keys);
+            if there.is_empty() {
+                self.write(segment, &row); // the same once more: it wins no more than once
+                continue;
+            }
+            let columns = keys.chunks_exact(page_len).map(|column| &column[there.clone()]);
             match self.kind {
                 Representatives::Keys => {
                     for (mean, keys) in row.iter_mut().zip(columns) {
-                        *mean = keys.iter().sum::<f32>() / segment_len as f32;
+                        *mean = keys.iter().sum::<f32>() / there.len() as f32;
                     }
                 }
                 Representatives::Bounds => {
@@ -58,7 +62,8 @@ impl SegmentIndex {
     pub fn push_attended(&mut self, keys: &[f32], masses: &[f32]) {
         let mut row = self.begin_unit();
         let chosen = most_attended(masses);
-        for (mean, keys) in row.iter_mut().zip(keys.chunks_exact(masses.len())) {
+        let page_len = keys.len() / self.head_dim;
+        for (mean, keys) in row.iter_mut().zip(keys.chunks_exact(page_len)) {
             *mean = chosen.iter().map(|i| keys[*i]).sum::<f32>() / chosen.len() as f32;
         }
         self.write(0, &row);
@@ -190,7 +195,7 @@ mod tests {
             let keys: Vec<f32> = (0..head_dim * page_len)
                 .map(|at| key(unit, at / page_len, at % page_len) - 11.0)
                 .collect();
-            index.push(&keys);
+            index.push(&keys, page_len);
         }
         let view = index.view();
         assert_eq!(view.scales.len(), 2 * n_segments * UNITS, "two blocks for nineteen units");

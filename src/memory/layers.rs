@@ -1,6 +1,7 @@
 //! The memory of all layers: chunk by chunk, keys and values are written to pages, units are looked
 //! up, placed and attended to, and what leaves the window is sealed.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use memory_store::{StoreError, UnitStore};
@@ -9,6 +10,7 @@ use super::angles::Angles;
 use super::choice::Budget;
 use super::coarse::{self, Unit, UnitIndex};
 use super::config::{AttentionMode, MemoryConfig, Phase, Sets};
+use super::cuts::OpenTokens;
 use super::evidence::{EvidenceTally, UnitMass};
 use super::lookup::{self, Lookup};
 use super::mass::KeyMassTally;
@@ -30,6 +32,9 @@ pub struct Memory<B: Backend> {
     /// Tokens remembered.
     pub(super) n_tokens: usize,
     pub(super) pages: FastPages,
+    pub(super) unit_ends: Vec<u32>, // [unit]: index in the text after its last token
+    /// Where units may be cut at borders.
+    pub(super) open: Option<OpenTokens<B>>,
     pub(super) store: Box<dyn UnitStore>,
     pub(super) index: Box<dyn UnitIndex<B>>,
     pub(super) angles: Angles,
@@ -75,7 +80,7 @@ impl<B: Backend> Memory<B> {
         config.validate(trained_tokens)?;
         let angles = Angles::new(&rotary, &config);
         let (sinks, unit) = (config.sink_tokens, config.unit_tokens);
-        Ok(Self {
+        let mut memory = Self {
             backend,
             layout: layout.of_type(config.kv_type.near()),
             n_tokens: 0,
@@ -91,9 +96,13 @@ impl<B: Backend> Memory<B> {
             placed: Vec::new(),
             packed: Vec::new(),
             keys: vec![0.0; layout.heads.head_dim * layout.page_len],
+            unit_ends: Vec::new(),
+            open: None,
             rotary,
             config,
-        })
+        };
+        memory.open = memory.config.cuts().then(|| memory.no_open_tokens());
+        Ok(memory)
     }
 
     /// Bytes of a unit's record: its page, as `layout` has it.
@@ -117,9 +126,9 @@ impl<B: Backend> Memory<B> {
     }
 
     /// Tokens of the text that unit `unit` holds.
-    pub fn unit_tokens(&self, unit: usize) -> std::ops::Range<usize> {
-        let first = self.config.sink_tokens + unit * self.config.unit_tokens;
-        first..first + self.config.unit_tokens
+    pub fn unit_tokens(&self, unit: usize) -> Range<usize> {
+        let end = |unit: usize| self.unit_ends[unit] as usize;
+        unit.checked_sub(1).map_or(self.config.sink_tokens, end)..end(unit)
     }
 
     /// The most keys that any token so far has attended to.
@@ -146,7 +155,8 @@ impl<B: Backend> Memory<B> {
 
     /// The unit that holds token `token`, if it is in one.
     pub fn unit_of(&self, token: usize) -> Option<usize> {
-        let unit = token.checked_sub(self.config.sink_tokens)? / self.config.unit_tokens;
+        token.checked_sub(self.config.sink_tokens)?;
+        let unit = self.unit_ends.partition_point(|end| *end as usize <= token);
         (unit < self.n_units()).then_some(unit)
     }
 
@@ -215,8 +225,24 @@ impl<B: Backend> Memory<B> {
     /// # Errors
     /// When the store refuses a unit; the memory must then be dropped.
     pub fn end_chunk(&mut self) -> Result<(), StoreError> {
+        self.end_chunk_at(&vec![0.0; if self.open.is_some() { self.chunk.n_tokens } else { 0 }])
+    }
+
+    /// The same, with the strength of the border before each of the chunk's tokens: by them units are
+    /// cut, where they may be.
+    ///
+    /// # Errors
+    /// As [`end_chunk`](Self::end_chunk).
+    ///
+    /// # Panics
+    /// When units may be cut and there is not one border for each token.
+    pub fn end_chunk_at(&mut self, borders: &[f32]) -> Result<(), StoreError> {
+        assert!(self.open.is_none() || borders.len() == self.chunk.n_tokens, "a border a token");
         self.n_tokens += self.chunk.n_tokens;
         self.chunk.n_tokens = 0;
+        if self.open.is_some() {
+            self.cut_pages(borders)?;
+        }
         if self.config.keeps_all() {
             return Ok(());
         }
@@ -233,30 +259,35 @@ impl<B: Backend> Memory<B> {
 
     /// Takes in the unit that another memory of the same text has sealed next; the window stays as
     /// it is.
-    pub(super) fn add_unit(&mut self, page: &[u8]) -> Result<(), StoreError> {
+    pub(super) fn add_unit(&mut self, page: &[u8], n_keys: usize) -> Result<(), StoreError> {
         self.store.append(page)?;
+        self.note_unit(n_keys);
         let masses = self.config.tallies_keys().then(|| self.key_masses.oldest());
         let scratch = (&self.angles.offsets[..], &mut self.keys[..]);
         let layout = self.layout.of_type(self.config.kv_type);
-        self.index.push(Unit { layout, page, masses: masses.flatten() }, scratch);
+        self.index.push(Unit { layout, page, n_keys, masses: masses.flatten() }, scratch);
         self.index.catch_up();
         self.key_masses.drop_oldest();
         Ok(())
     }
 
     fn seal_oldest(&mut self) -> Result<(), StoreError> {
-        let page = self.pages.oldest().expect("because the window holds more than a unit");
-        if self.layout == self.unit_layout() {
+        let (page, n_keys) =
+            self.pages.oldest().expect("because the window holds more than a unit");
+        self.layout.repeat_last(page, n_keys);
+        if self.layout.kv_type == self.config.kv_type {
             self.store.append(page)?;
         } else {
-            self.packed.resize(self.unit_layout().page_bytes().div_ceil(4), 0.0);
+            let packed_bytes = self.layout.of_type(self.config.kv_type).page_bytes();
+            self.packed.resize(packed_bytes.div_ceil(4), 0.0);
             let packed = bytemuck::cast_slice_mut(&mut self.packed);
             self.backend.pack_page(self.layout, page, self.config.kv_type, packed);
             self.store.append(packed)?;
         }
         let masses = self.config.tallies_keys().then(|| self.key_masses.oldest());
-        let unit = Unit { layout: self.layout, page, masses: masses.flatten() };
+        let unit = Unit { layout: self.layout, page, n_keys, masses: masses.flatten() };
         self.index.push(unit, (&self.angles.offsets, &mut self.keys));
+        self.note_unit(n_keys);
         Ok(())
     }
 
@@ -279,16 +310,51 @@ impl<B: Backend> Memory<B> {
     }
 
     fn write_chunk(&mut self, layer: usize, chunk: &Qkv<'_, B>) {
-        let mut token = 0;
-        while token < chunk.n_tokens {
-            let index = self.n_tokens + token;
-            let (page, first_slot, end) = self.pages.page_of(index);
-            let last = (end - self.n_tokens).min(chunk.n_tokens);
+        self.write_rows(layer, (chunk.keys, chunk.values), (0..chunk.n_tokens, self.n_tokens));
+        let (_, width) = self.kv_shape();
+        if let Some(open) = &mut self.open {
+            open.keep(&*self.backend, (layer, self.n_tokens), chunk, width);
+        }
+    }
+
+    /// Writes rows of keys and values to the pages of their tokens; row 0 is that of token `first`.
+    pub(super) fn write_rows(
+        &mut self,
+        layer: usize,
+        (keys, values): (&B::Buffer, &B::Buffer),
+        (rows, first): (Range<usize>, usize),
+    ) {
+        let mut row = rows.start;
+        while row < rows.end {
+            let (page, first_slot, end) = self.pages.page_of(first + row);
+            let last = (end - first).min(rows.end);
             let slot_angles = &self.angles.offset_rows;
             let target = PageTarget { layout: self.layout, layer, page, first_slot, slot_angles };
-            self.backend.write_page(target, chunk.keys, chunk.values, token..last);
-            token = last;
+            self.backend.write_page(target, keys, values, row..last);
+            row = last;
         }
+    }
+
+    fn note_unit(&mut self, n_keys: usize) {
+        let start = self.unit_ends.last().copied().unwrap_or(self.config.sink_tokens as u32);
+        self.unit_ends.push(start + n_keys as u32);
+    }
+
+    /// Layers, and floats of a token's keys.
+    pub(super) fn kv_shape(&self) -> (usize, usize) {
+        let heads = self.layout.heads;
+        (self.layout.n_layers, heads.n_kv_heads * heads.head_dim)
+    }
+
+    /// Tokens at most whose page is open when a chunk has passed.
+    pub(super) fn most_open(&self) -> usize {
+        self.config.unit_tokens + self.config.chunk_tokens
+    }
+
+    /// Room for tokens whose page is open, of which there are none.
+    pub(super) fn no_open_tokens(&self) -> OpenTokens<B> {
+        let first = self.config.sink_tokens;
+        OpenTokens::new(&*self.backend, self.kv_shape(), (first, self.most_open()))
     }
 
     pub(super) fn look_up(&mut self, layer: usize, queries: &B::Buffer) -> Result<(), StoreError> {

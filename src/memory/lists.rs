@@ -182,7 +182,7 @@ mod tests {
         let mut span = SegmentIndex::new(Representatives::Keys, width, n_segments);
         for _ in 0..n_units {
             let keys: Vec<f32> = (0..width * 16).map(|_| rng.f32() - 0.3).collect();
-            span.push(&keys);
+            span.push(&keys, 16);
         }
         let lists = Lists::of(&span, n_lists);
         let mut seen = vec![0; n_units];

@@ -19,6 +19,7 @@ mod audit;
 mod choice;
 mod coarse;
 mod config;
+mod cuts;
 mod evidence;
 mod fork;
 mod graph;
@@ -29,13 +30,14 @@ mod lookup;
 mod mass;
 mod pages;
 mod place;
+mod recut;
 mod reuse;
 mod validate;
 
 pub use memory_store::{InMemoryStore, StoreError, UnitStore};
 
 pub use audit::{Audit, Recall, Trial};
-pub use config::{AttentionMode, LookupPolicy, MemoryConfig, Phase, Positions, Sets};
+pub use config::{AttentionMode, LookupPolicy, MemoryConfig, Phase, Positions, Sets, UnitCuts};
 pub use evidence::UnitMass;
 pub use fork::ForkError;
 pub use layers::Memory;

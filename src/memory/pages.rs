@@ -14,9 +14,10 @@ pub struct FastPages {
     page_bytes: usize,
     sinks: Vec<AlignedBytes>,
     window: VecDeque<AlignedBytes>,
+    lengths: VecDeque<usize>, // [window page]: tokens that it holds when it is full
     /// Pages that have left the window and wait to be used again.
     spare: Vec<AlignedBytes>,
-    /// Pages that have left the window for good, so where the window begins.
+    /// Tokens of pages that have left the window for good, so where the window begins.
     n_gone: usize,
 }
 
@@ -51,6 +52,7 @@ impl FastPages {
             page_bytes,
             sinks: Vec::new(),
             window: VecDeque::new(),
+            lengths: VecDeque::new(),
             spare: Vec::new(),
             n_gone: 0,
         }
@@ -65,13 +67,14 @@ impl FastPages {
             sinks: self.sinks.iter().map(AlignedBytes::try_clone).collect::<Result<_, _>>()?,
             window: self.window.iter().map(AlignedBytes::try_clone).collect::<Result<_, _>>()?,
             spare: Vec::new(),
+            lengths: self.lengths.clone(),
             ..*self
         })
     }
 
     /// Index in the text of the window's first token.
     pub fn window_start(&self) -> usize {
-        self.sink_tokens + self.n_gone * self.page_len
+        self.sink_tokens + self.n_gone
     }
 
     /// Pages of the window.
@@ -88,8 +91,10 @@ impl FastPages {
         while self.sinks.len() < n_sinks {
             self.sinks.push(AlignedBytes::zeroed(self.page_bytes)?);
         }
-        let n_window = end.saturating_sub(self.window_start()).div_ceil(self.page_len);
-        while self.window.len() < n_window {
+        let mut window_end = self.window_start() + self.lengths.iter().sum::<usize>();
+        while window_end < end {
+            window_end += self.page_len;
+            self.lengths.push_back(self.page_len);
             let page = match self.spare.pop() {
                 Some(page) => page,
                 None => AlignedBytes::zeroed(self.page_bytes)?,
@@ -106,10 +111,31 @@ impl FastPages {
             let end = ((page + 1) * self.page_len).min(self.sink_tokens);
             return (&mut self.sinks[page], index % self.page_len, end);
         }
-        let past = index - self.window_start();
-        let page = past / self.page_len;
-        let end = self.window_start() + (page + 1) * self.page_len;
-        (&mut self.window[page], past % self.page_len, end)
+        let mut first = self.window_start();
+        for (page, length) in self.window.iter_mut().zip(&self.lengths) {
+            if index < first + length {
+                return (page, index - first, first + length);
+            }
+            first += length;
+        }
+        unreachable!("pages for all tokens were reserved")
+    }
+
+    /// Has the page that begins with token `first` hold `length` tokens; later ones move.
+    pub fn cut(&mut self, first: usize, length: usize) {
+        let mut starts = self.window_starts();
+        let page = starts.position(|start| start == first).expect("because a page begins there");
+        drop(starts);
+        self.lengths[page] = length;
+    }
+
+    /// Index in the text of each window page's first token.
+    pub fn window_starts(&self) -> impl Iterator<Item = usize> {
+        self.lengths.iter().scan(self.window_start(), |next, length| {
+            let start = *next;
+            *next += length;
+            Some(start)
+        })
     }
 
     /// Sinks, then window, oldest first.
@@ -121,11 +147,11 @@ impl FastPages {
             first_index: slot * page_len,
             bytes,
         });
-        let start = self.window_start();
-        let window = self.window.iter().enumerate().map(move |(slot, bytes)| FastPage {
+        let window = self.window.iter().zip(self.window_starts()).enumerate();
+        let window = window.map(|(slot, (bytes, first_index))| FastPage {
             slot,
             kind: PageKind::Window,
-            first_index: start + slot * page_len,
+            first_index,
             bytes,
         });
         sinks.chain(window)
@@ -133,23 +159,24 @@ impl FastPages {
 
     /// Tokens of the page that begins at `first_index`, of those before `end`.
     pub fn tokens_of(&self, page: &FastPage<'_>, end: usize) -> Range<usize> {
-        let limit = match page.kind {
-            PageKind::Sink => end.min(self.sink_tokens),
-            PageKind::Window => end,
+        let (length, limit) = match page.kind {
+            PageKind::Sink => (self.page_len, end.min(self.sink_tokens)),
+            PageKind::Window => (self.lengths[page.slot], end),
         };
-        page.first_index..(page.first_index + self.page_len).min(limit).max(page.first_index)
+        page.first_index..(page.first_index + length).min(limit).max(page.first_index)
     }
 
-    /// The oldest page of the window.
-    pub fn oldest(&self) -> Option<&[u8]> {
-        self.window.front().map(|page| &**page)
+    /// The oldest page of the window, and how many tokens it holds.
+    pub fn oldest(&mut self) -> Option<(&mut [u8], usize)> {
+        let length = *self.lengths.front()?;
+        self.window.front_mut().map(|page| (&mut **page, length))
     }
 
     /// Takes the oldest page out of the window; its memory is used again.
     pub fn drop_oldest(&mut self) {
-        if let Some(page) = self.window.pop_front() {
+        if let Some((page, length)) = self.window.pop_front().zip(self.lengths.pop_front()) {
             self.spare.push(page);
-            self.n_gone += 1;
+            self.n_gone += length;
         }
     }
 }

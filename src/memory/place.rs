@@ -24,12 +24,12 @@ impl<B: Backend> Memory<B> {
         for page in self.angles.sinks.len()..sinks.div_ceil(unit) {
             self.angles.sinks.push(self.rotary.angles_at(page * unit));
         }
-        let n_slots = self.unit_slots() + self.pages.n_window_pages();
-        for slot in self.angles.slots.len()..n_slots {
+        for slot in self.angles.slots.len()..self.unit_slots() {
             self.angles.slots.push(self.rotary.angles_at(sinks + slot * unit));
         }
         let width = 2 * self.rotary.n_pairs();
         let window_position = sinks + self.unit_slots() * unit;
+        self.angles.place_window(&self.rotary, window_position, &self.pages);
         self.chunk.near_angles.resize(self.chunk.n_tokens * width, 0.0);
         for (i, angles) in self.chunk.near_angles.chunks_exact_mut(width).enumerate() {
             let index = self.n_tokens + i;
@@ -79,7 +79,6 @@ impl<B: Backend> Memory<B> {
         placed: &mut Vec<PlacedPage<'a>>,
     ) -> Result<(), StoreError> {
         let end = self.n_tokens + self.chunk.n_tokens;
-        let unit_slots = self.unit_slots();
         let clipped_before = match self.config.attention {
             AttentionMode::Clipped => (end + 1).saturating_sub(self.config.clip_tokens),
             _ => 0,
@@ -88,8 +87,8 @@ impl<B: Backend> Memory<B> {
             for page in self.pages.iter().filter(|page| page.kind == kind) {
                 let tokens = self.pages.tokens_of(&page, end);
                 let angles = match kind {
-                    PageKind::Sink => &self.angles.sinks[page.slot],
-                    PageKind::Window => &self.angles.slots[unit_slots + page.slot],
+                    PageKind::Sink => &self.angles.sinks[page.slot][..],
+                    PageKind::Window => self.angles.of_window_page(page.slot),
                 };
                 let is_clipped = page.first_index < clipped_before;
                 placed.push(PlacedPage {
@@ -122,11 +121,12 @@ impl<B: Backend> Memory<B> {
                 Positions::Edge => Placement::At(&self.angles.slots[0]),
                 Positions::Fixed => Placement::Far,
             };
+            let tokens = self.unit_tokens(*unit as usize);
             placed.push(PlacedPage {
                 page: self.store.read(RecordId(*unit))?.bytes(),
                 kv_type: self.config.kv_type,
-                n_keys: self.config.unit_tokens,
-                first_index: self.unit_tokens(*unit as usize).start,
+                n_keys: tokens.len(),
+                first_index: tokens.start,
                 placement,
             });
         }

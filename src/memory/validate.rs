@@ -51,6 +51,12 @@ impl MemoryConfig {
             segment,
             &format!("must divide unit-tokens ({unit})"),
         )?;
+        demand(
+            !self.cuts() || !self.tallies_keys(),
+            "unit-tokens",
+            unit,
+            "must be where units end when lookup = \"attention-mass\": unit-cuts = \"fixed\"",
+        )?;
         demand(self.window_tokens > 0, "window-tokens", self.window_tokens, "must be at least 1")?;
         let chunk = self.chunk_tokens;
         demand(

@@ -13,7 +13,7 @@ mod once_only;
 mod steps;
 
 use mneme::backend::KvType;
-use mneme::memory::{AttentionMode, LookupPolicy, MemoryConfig};
+use mneme::memory::{AttentionMode, LookupPolicy, MemoryConfig, UnitCuts};
 use mneme::model::Architecture;
 
 use crate::fixtures::{Random, TinyModel};
@@ -58,13 +58,32 @@ fn random_config(random: &mut Random, retrieved_units: usize) -> MemoryConfig {
     }
 }
 
+/// First tokens of the pages after the sinks when `n_tokens` are known, the last of them still open: a
+/// page ends before the strongest of `borders` (one before each token) in its last quarter, where it
+/// may be cut, as soon as the token after its longest is known.
+fn page_starts(config: &MemoryConfig, borders: &[f32], n_tokens: usize) -> Vec<usize> {
+    let unit = config.unit_tokens;
+    let mut starts = vec![config.sink_tokens];
+    while let Some(start) = starts.last().copied().filter(|start| n_tokens > start + unit) {
+        let mut end = start + unit;
+        if config.unit_cuts != UnitCuts::Fixed {
+            for earlier in (start + unit - unit / 4..end).rev() {
+                if borders[earlier] > borders[end] {
+                    end = earlier;
+                }
+            }
+        }
+        starts.push(end);
+    }
+    starts
+}
+
 /// Where the window begins when a chunk begins after `n_tokens` tokens: a unit leaves it as soon
 /// as the window and a whole unit remain.
-fn window_start(config: &MemoryConfig, n_tokens: usize) -> usize {
-    let kept = config.sink_tokens + config.window_tokens;
-    let n_left = match config.attention {
-        AttentionMode::Full | AttentionMode::Clipped => 0,
-        _ => n_tokens.saturating_sub(kept) / config.unit_tokens,
+fn window_start(config: &MemoryConfig, starts: &[usize], n_tokens: usize) -> usize {
+    let stays = match config.attention {
+        AttentionMode::Full | AttentionMode::Clipped => return config.sink_tokens,
+        _ => config.window_tokens + config.unit_tokens,
     };
-    config.sink_tokens + n_left * config.unit_tokens
+    *starts.iter().find(|start| n_tokens < *start + stays).expect("because the last one is open")
 }

@@ -117,6 +117,20 @@ impl Backend for CpuBackend {
         out.copy_from_slice(&buffer[..out.len()]);
     }
 
+    fn copy_rows(
+        &self,
+        (from, rows): (&Vec<f32>, Range<usize>),
+        (to, first): (&mut Vec<f32>, usize),
+        width: usize,
+    ) {
+        let n = rows.len() * width;
+        to[first * width..][..n].copy_from_slice(&from[rows.start * width..][..n]);
+    }
+
+    fn keep_rows(&self, buffer: &mut Vec<f32>, rows: Range<usize>, width: usize) {
+        buffer.copy_within(rows.start * width..rows.end * width, 0);
+    }
+
     fn embed(&self, table: &Matrix, tokens: &[TokenId], out: &mut Vec<f32>) {
         self.for_rows(out, table.cols, tokens.len(), &|row, out| {
             self.crew.isa.run(WidenRow { matrix: table, row: tokens[row].0 as usize, out });

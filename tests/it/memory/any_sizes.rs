@@ -1,7 +1,7 @@
 //! Whatever sizes are valid work: no panic, no number that is not one.
 
 use mneme::backend::{KvType, Precision, Vote};
-use mneme::memory::{AttentionMode, MemoryConfig, Phase, Positions, Sets};
+use mneme::memory::{AttentionMode, MemoryConfig, Phase, Positions, Sets, UnitCuts};
 use mneme::model::Architecture;
 
 use super::LOOKUPS;
@@ -24,6 +24,7 @@ fn any_config(random: &mut Random) -> MemoryConfig {
         retrieved_units: random.below(12),
         candidates_per_unit: random.below(8),
         coarse_sharpness: random.below(6),
+        unit_cuts: [UnitCuts::Fixed, UnitCuts::Sentence, UnitCuts::Surprise][random.below(3)],
         sets: [Sets::Layer, Sets::KvHead][random.below(2)],
         neighbour_units: random.below(4).saturating_sub(1),
         pinned_percent: random.below(120),

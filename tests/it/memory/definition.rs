@@ -2,9 +2,11 @@
 //! layer retrieved: positions, windows and masks come from the definition.
 
 use mneme::ids::{LayerIdx, TokenId};
-use mneme::memory::{AttentionMode, Memory, MemoryConfig, Phase, Positions, Sets};
+use mneme::memory::{
+    AttentionMode, LookupPolicy, Memory, MemoryConfig, Phase, Positions, Sets, UnitCuts,
+};
 
-use super::{random_config, tiny_model, window_start};
+use super::{page_starts, random_config, tiny_model, window_start};
 use crate::fixtures::{
     LayerHead, NaiveModel, Random, Runner, Seen, TinyModel, chunk_tokens, largest_difference,
     random_tokens, typical_difference,
@@ -22,6 +24,8 @@ pub struct ChunkRecord {
     pub end: usize,
     /// `[layer][kv_head]`: first tokens of the units in document order.
     pub units: Vec<Vec<Vec<usize>>>,
+    /// First tokens of pages when the chunk began.
+    pub starts: Vec<usize>,
     /// Units that the layer with the largest budget could have retrieved.
     pub n_slots: usize,
 }
@@ -30,7 +34,7 @@ pub struct ChunkRecord {
 fn run(
     runner: &mut Runner,
     memory: &mut Memory<mneme::backend::cpu::CpuBackend>,
-    (tokens, phase): (&[TokenId], Phase),
+    (tokens, phase, borders): (&[TokenId], Phase, &[f32]),
     records: &mut Vec<ChunkRecord>,
 ) -> Vec<f32> {
     let config = memory.config().clone();
@@ -46,7 +50,8 @@ fn run(
             true => config.retrieves(phase).min(memory.n_units()),
             false => 0,
         };
-        logits.extend(runner.read(memory, chunk, phase));
+        memory.begin_chunk(chunk.len(), phase).unwrap();
+        logits.extend(runner.chunk(chunk, memory));
         let of_head = |layer: usize, kv_head: usize| match n_slots {
             0 => Vec::new(),
             _ => {
@@ -56,7 +61,13 @@ fn run(
         };
         let of_layer = |layer: usize| (0..n_kv_heads).map(|head| of_head(layer, head)).collect();
         let units = (0..n_layers).map(of_layer).collect();
-        records.push(ChunkRecord { first, end: first + chunk.len(), units, n_slots });
+        let end = first + chunk.len();
+        let starts = page_starts(&config, borders, first);
+        records.push(ChunkRecord { first, end, units, starts, n_slots });
+        match config.unit_cuts {
+            UnitCuts::Fixed => memory.end_chunk().unwrap(),
+            _ => memory.end_chunk_at(&borders[first..end]).unwrap(),
+        }
     }
     logits
 }
@@ -70,7 +81,7 @@ pub fn sees(
     token: usize,
 ) -> Vec<Seen> {
     let MemoryConfig { sink_tokens, window_tokens, unit_tokens, positions, .. } = *config;
-    let window_start = window_start(config, record.first);
+    let window_start = window_start(config, &record.starts, record.first);
     let units = &record.units[layer][kv_head];
     let n_slots = match positions {
         Positions::Contiguous => record.n_slots,
@@ -89,7 +100,8 @@ pub fn sees(
     // Units that are fewer than they might be are next to the window.
     let slots = record.n_slots - units.len()..;
     let distant = slots.zip(units).flat_map(|(slot, first)| {
-        (0..unit_tokens).map(move |offset| {
+        let end = record.starts.iter().find(|start| *start > first).expect("a whole unit");
+        (0..end - first).map(move |offset| {
             let (key_position, query_position) = match positions {
                 Positions::Contiguous => {
                     (sink_tokens + slot * unit_tokens + offset, query_position)
@@ -104,7 +116,9 @@ pub fn sees(
         index,
         key_position: in_window(index),
         query_position,
-        slot: Some((index - window_start) % unit_tokens),
+        slot: Some(
+            (index - record.starts.iter().rfind(|start| **start <= index).unwrap()) % unit_tokens,
+        ),
     });
     let seen = sinks.chain(distant).chain(window);
     if config.attention == AttentionMode::Clipped {
@@ -128,10 +142,11 @@ fn check(tiny: &TinyModel, runner: &mut Runner, config: &MemoryConfig, random: &
     let tokens = random_tokens(n_document + 12, tiny.vocab_size, random.bits());
     let mut memory = runner.memory(config);
     let mut records = Vec::new();
+    let borders: Vec<f32> = tokens.iter().map(|_| random.below(4) as f32).collect();
     let parts = [
-        (&tokens[..n_document], Phase::Reading),
-        (&tokens[n_document..n_document + 7], Phase::Asking),
-        (&tokens[n_document + 7..], Phase::Answering),
+        (&tokens[..n_document], Phase::Reading, &borders[..]),
+        (&tokens[n_document..n_document + 7], Phase::Asking, &borders),
+        (&tokens[n_document + 7..], Phase::Answering, &borders),
     ];
     let mut logits = Vec::new();
     for part in parts {
@@ -164,6 +179,16 @@ fn check_seeds(seeds: std::ops::Range<u64>, change: impl Fn(&mut MemoryConfig)) 
 #[test]
 fn contiguous_units_are_read_as_if_the_text_were_one_short_text() {
     check_seeds(0..10, |_| {});
+}
+
+#[test]
+fn units_that_end_at_borders_are_read_with_what_they_hold() {
+    check_seeds(140..160, |config| {
+        config.unit_cuts = UnitCuts::Sentence;
+        config.positions = [Positions::Contiguous, Positions::Edge][config.segment_tokens % 2];
+        config.lookup = [LookupPolicy::TwoStage, LookupPolicy::Segments, LookupPolicy::Exact]
+            [config.window_tokens % 3];
+    });
 }
 
 #[test]

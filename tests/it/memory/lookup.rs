@@ -10,7 +10,7 @@ use mneme::ids::LayerIdx;
 use mneme::memory::{LookupPolicy, Memory, MemoryConfig, Phase, Positions, Sets};
 
 use super::definition::{ChunkRecord, sees};
-use super::{random_config, tiny_model, window_start};
+use super::{page_starts, random_config, tiny_model, window_start};
 use crate::fixtures::{Random, Runner, TinyModel, chunk_tokens, random_tokens};
 
 /// Votes closer than this, relatively, may be told apart either way.
@@ -101,7 +101,9 @@ impl Witness<'_> {
             let units = self.memory.retrieved(layer, kv_head).iter().take(n_slots);
             units.map(|unit| self.memory.unit_tokens(*unit as usize).start).collect()
         });
-        let mut record = ChunkRecord { first, end: first + n_tokens, units: vec![], n_slots };
+        let starts = page_starts(&config, &[], first);
+        let mut record =
+            ChunkRecord { first, end: first + n_tokens, units: vec![], starts, n_slots };
         record.units = vec![units.collect()];
         for (row, query) in queries.chunks_exact(head_dim).take(n_tokens * n_heads).enumerate() {
             let (token, kv_head) = (row / n_heads, row % n_heads / (n_heads / n_kv_heads));
@@ -118,7 +120,7 @@ impl Witness<'_> {
             let masses = &mut self.masses[layer.0 * n_kv_heads + kv_head];
             masses.resize(record.end, 0.0);
             for (seen, share) in seen.iter().zip(shares) {
-                if seen.index >= window_start(&config, first) {
+                if seen.index >= window_start(&config, &record.starts, first) {
                     masses[seen.index] += share;
                 }
             }

@@ -15,7 +15,7 @@ use mneme::memory::{
     AttentionMode, InMemoryStore, Memory, MemoryConfig, Phase, Positions, UnitMass,
 };
 
-use super::{random_config, window_start};
+use super::{page_starts, random_config, window_start};
 use crate::fixtures::Random;
 
 /// Longest text: one place of a head a token.
@@ -66,7 +66,7 @@ impl Text<'_> {
 
     fn chunk(&mut self, n_tokens: usize, phase: Phase) {
         let first = self.memory.n_tokens();
-        let window_start = window_start(self.config, first);
+        let window_start = window_start(self.config, &page_starts(self.config, &[], first), first);
         self.memory.begin_chunk(n_tokens, phase).unwrap();
         for layer in 0..N_LAYERS {
             let queries = self.small(n_tokens, HEADS.n_heads);
@@ -119,7 +119,7 @@ impl Text<'_> {
     fn check_partition(&self) {
         let n_tokens = self.memory.n_tokens();
         let MemoryConfig { sink_tokens, window_tokens, unit_tokens, .. } = *self.config;
-        let start = window_start(self.config, n_tokens);
+        let start = window_start(self.config, &page_starts(self.config, &[], n_tokens), n_tokens);
         match self.config.attention {
             AttentionMode::Retrieval => {
                 let mut end = sink_tokens;
@@ -162,7 +162,7 @@ impl Text<'_> {
     /// Units that left the window before the last `ANSWER_TOKENS` tokens came.
     fn n_units_before_answers(&self) -> usize {
         let before = self.memory.n_tokens() - ANSWER_TOKENS;
-        let start = window_start(self.config, before);
+        let start = window_start(self.config, &page_starts(self.config, &[], before), before);
         (start - self.config.sink_tokens) / self.config.unit_tokens
     }
 }

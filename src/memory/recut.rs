@@ -1,0 +1,43 @@
+//! How are pages cut where a text has its borders? When a chunk has passed, pages that it completed
+//! get their lengths, and what moves by it is written again (see `cuts`).
+
+use memory_store::StoreError;
+
+use super::layers::Memory;
+use crate::backend::Backend;
+
+impl<B: Backend> Memory<B> {
+    /// Cuts the pages that the chunk at hand has completed at their strongest borders, and writes what
+    /// moves by it again. `borders` says how strong the border before each token of the chunk is.
+    ///
+    /// # Errors
+    /// When there is no memory for one more page.
+    pub(super) fn cut_pages(&mut self, borders: &[f32]) -> Result<(), StoreError> {
+        let Some(mut open) = self.open.take() else { return Ok(()) };
+        let page_len = self.layout.page_len;
+        let (_, width) = self.kv_shape();
+        open.note(self.n_tokens - borders.len(), borders);
+        let lengths = open.cut(page_len);
+        let whole = lengths.iter().take_while(|length| **length == page_len).count();
+        if whole < lengths.len() {
+            let mut start = open.first;
+            for length in &lengths {
+                self.pages.cut(start, *length);
+                start += length;
+            }
+            self.pages.reserve(self.n_tokens)?;
+            self.angles.forget_window();
+            let moved = whole * page_len + lengths[whole]..open.n_tokens();
+            for layer in 0..self.layout.n_layers {
+                let rows = (&open.keys[layer], &open.values[layer]);
+                self.write_rows(layer, rows, (moved.clone(), open.first));
+            }
+        }
+        let n_closed = lengths.iter().sum::<usize>();
+        if n_closed > 0 {
+            open.forget(&*self.backend, n_closed, width);
+        }
+        self.open = Some(open);
+        Ok(())
+    }
+}
