@@ -42,6 +42,9 @@ pub(super) struct MemoryFlags {
     /// Percent of the units that a first pass of a question chooses, for the second and the answer
     #[arg(long, value_name = "N")]
     pinned_percent: Option<usize>,
+    /// Units whose keys each lookup of that first pass compares, at most
+    #[arg(long, value_name = "N")]
+    pin_candidates: Option<usize>,
     /// Thousandths of the votes that are enough: no more units are retrieved than have so many
     #[arg(long, value_name = "N")]
     vote_permille: Option<usize>,
@@ -115,6 +118,7 @@ impl MemoryFlags {
         put(&mut memory.sets, &self.sets);
         put(&mut memory.neighbour_units, &self.neighbour_units);
         put(&mut memory.pinned_percent, &self.pinned_percent);
+        put(&mut memory.pin_candidates, &self.pin_candidates);
         put(&mut memory.vote_permille, &self.vote_permille);
         put(&mut memory.first_layers, &self.first_layers);
         put(&mut memory.first_layer_units, &self.first_layer_units);

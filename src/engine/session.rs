@@ -194,7 +194,7 @@ impl Session {
         if n == 0 || self.memory.config().retrieves(Phase::Asking) >= self.memory.n_units() {
             return Ok(());
         }
-        let mut wanted = self.fork(&self.memory.config().clone())?.first_pass(ids)?;
+        let mut wanted = self.fork(&self.memory.config().for_first_pass())?.first_pass(ids)?;
         wanted.truncate(n);
         self.memory.pin(wanted);
         Ok(())

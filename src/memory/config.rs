@@ -127,6 +127,9 @@ pub struct MemoryConfig {
     /// to most are retrieved by every layer when the question is taken in again and while it is
     /// answered. 0: no first pass.
     pub pinned_percent: usize,
+    /// Candidates of the coarse stage in that first pass, which happens once a question: more of them
+    /// find what later lookups, that pin it, need not find again. No fewer than in other lookups.
+    pub pin_candidates: usize,
     /// Thousandths of the votes that are enough: no more units are retrieved than have so many;
     /// 1000 retrieves the whole budget.
     pub vote_permille: usize,
@@ -183,7 +186,8 @@ impl Default for MemoryConfig {
             coarse_sharpness: 4,
             sets: Sets::default(),
             neighbour_units: 1,
-            pinned_percent: 50,
+            pinned_percent: 75,
+            pin_candidates: 1024,
             vote_permille: 1000,
             first_layers: 0,
             first_layer_units: 0,
@@ -195,11 +199,11 @@ impl Default for MemoryConfig {
             ask_query_tokens: 1,
             lookup: LookupPolicy::default(),
             vote: Vote::default(),
-            cluster_from_tokens: 131_072,
+            cluster_from_tokens: 196_608,
             cluster_span_units: 512,
             list_segments: 128,
             probed_lists: 16,
-            graph_from_lists: 1024,
+            graph_from_lists: 8192,
             clip_tokens: 4096,
             positions: Positions::Contiguous,
             kv_type: KvType::default(),
@@ -215,6 +219,7 @@ impl MemoryConfig {
         let mut reading = Self {
             ask_query_tokens: default.ask_query_tokens,
             pinned_percent: 0,
+            pin_candidates: default.pin_candidates,
             ask_chunk_tokens: 1,
             answer_chunk_tokens: 1,
             ..self.clone()
@@ -327,6 +332,13 @@ impl MemoryConfig {
     /// Units that a first pass of a question pins.
     pub fn pinned_units(&self) -> usize {
         self.retrieved_units * self.pinned_percent / 100
+    }
+
+    /// The same settings for a first pass, which looks at more candidates.
+    pub fn for_first_pass(&self) -> Self {
+        let most = self.most_units().max(1);
+        let candidates_per_unit = (self.pin_candidates / most).max(self.candidates_per_unit);
+        Self { candidates_per_unit, ..self.clone() }
     }
 
     /// The layer whose lookup serves layer `layer`.

@@ -73,10 +73,10 @@ impl MemoryConfig {
             demand((1..=chunk).contains(&tokens), name, tokens, range)?;
         }
         demand(
-            (1..=64).contains(&self.candidates_per_unit),
+            (1..=MAX_CANDIDATES).contains(&self.candidates_per_unit),
             "candidates-per-unit",
             self.candidates_per_unit,
-            "must be between 1 and 64",
+            &format!("must be between 1 and {MAX_CANDIDATES}"),
         )?;
         demand(self.ask_query_tokens > 0, "ask-query-tokens", 0, "must be at least 1")?;
         demand(
@@ -127,6 +127,12 @@ impl MemoryConfig {
             "pinned-percent",
             self.pinned_percent,
             "must be between 0 and 100",
+        )?;
+        demand(
+            self.pin_candidates <= MAX_CANDIDATES,
+            "pin-candidates",
+            self.pin_candidates,
+            &format!("must be at most {MAX_CANDIDATES}"),
         )?;
         demand(
             self.neighbour_units <= MAX_CANDIDATES,

@@ -205,7 +205,7 @@ fn a_first_pass_pins_what_the_question_attends_to() {
         let mut session = engine.session(&pinning).unwrap();
         session.read(&letters(400), &mut no_progress).unwrap();
         let mut without = session.fork(&alone).unwrap();
-        let probe = session.fork(&alone).unwrap();
+        let probe = session.fork(&alone.for_first_pass()).unwrap();
         session.prompt_tokens(&ids(question)).unwrap();
         without.prompt_tokens(&ids(question)).unwrap();
         // The same by hand: what a fork attends to, pinned in another.

@@ -28,6 +28,7 @@ fn any_config(random: &mut Random) -> MemoryConfig {
         sets: [Sets::Layer, Sets::KvHead][random.below(2)],
         neighbour_units: random.below(4).saturating_sub(1),
         pinned_percent: random.below(120),
+        pin_candidates: random.below(40),
         vote_permille: [1000, 1000, 900, 400][random.below(4)],
         first_layers: random.below(5).saturating_sub(2),
         first_layer_units: random.below(12),
