@@ -195,7 +195,7 @@ impl Default for MemoryConfig {
             chunk_tokens: 256,
             ask_chunk_tokens: 4,
             answer_chunk_tokens: 4,
-            read_query_tokens: 16,
+            read_query_tokens: 8,
             ask_query_tokens: 1,
             lookup: LookupPolicy::default(),
             vote: Vote::default(),
