@@ -26,7 +26,7 @@ pub(super) fn best(votes: &[f32], n: usize, order: &mut Vec<u32>) {
 }
 
 /// The units chosen, in document order: those pinned, then by votes, where `votes[i]` are those of
-/// unit `units[i]`; only `all_units` are there to be neighbours.
+/// unit `units[i]`; only `all_units` are there to be pinned or to be neighbours.
 pub(super) fn choose(
     budget: Budget,
     (votes, units): (&[f32], &[u32]),
@@ -41,7 +41,9 @@ pub(super) fn choose(
         return;
     }
     order.sort_unstable_by(by_vote(votes));
-    pinned.iter().for_each(|unit| take(chosen, budget, *unit));
+    // A first pass may have sealed a unit that is yet to be.
+    let there = pinned.iter().filter(|unit| all_units.contains(unit));
+    there.for_each(|unit| take(chosen, budget, *unit));
     let enough = f64::from(budget.vote_share) * votes.iter().copied().map(f64::from).sum::<f64>();
     let mut share = 0.0;
     for i in order.iter() {
@@ -114,6 +116,7 @@ mod tests {
         assert_eq!(chosen_beside(&[7, 0], 3, 0, 1.0), [0, 4, 7]);
         assert_eq!(chosen_beside(&[4], 2, 0, 1.0), [4, 9], "once");
         assert_eq!(chosen_beside(&[7, 0], 1, 0, 1.0), [7]);
+        assert_eq!(chosen_beside(&[10, 7], 2, 0, 1.0), [4, 7], "there is no tenth yet");
     }
 
     #[test]
