@@ -1,7 +1,6 @@
 //! How strong is the border before each token? What units of memory are cut by, where they are: ends
 //! of lines, sentences and clauses, or the model's own surprise (EM-LLM, arXiv 2407.09450).
 
-use super::error::EngineError;
 use super::score::log_sum_exp;
 use super::session::Session;
 use crate::ids::TokenId;
@@ -17,17 +16,20 @@ const SENTENCE: f32 = 2.0;
 const CLAUSE: f32 = 1.0;
 
 impl Session {
-    /// Strengths of the borders before the tokens of the chunk that has just passed; `previous` is the
-    /// token before it, and `foresaw` whether [`Session::logits`] are what was expected after that.
+    /// Strengths of the borders before the tokens of the chunk of a document that has just passed,
+    /// where units may be cut by them; `previous` is the token before it, and `foresaw` whether the
+    /// logits are what was expected after that.
     pub(super) fn borders(
         &mut self,
         ids: &[TokenId],
         (previous, foresaw): (Option<TokenId>, bool),
-    ) -> Result<Vec<f32>, EngineError> {
-        match self.memory.config().unit_cuts {
-            UnitCuts::Fixed => Ok(vec![0.0; ids.len()]),
-            UnitCuts::Sentence => Ok(sentence_borders(self.engine.tokenizer(), ids, previous)),
-            UnitCuts::Surprise => Ok(self.surprises(ids, foresaw)),
+    ) -> Option<Vec<f32>> {
+        let config = self.memory.config();
+        match config.unit_cuts {
+            _ if !config.cuts() => None,
+            UnitCuts::Fixed => None,
+            UnitCuts::Sentence => Some(sentence_borders(self.engine.tokenizer(), ids, previous)),
+            UnitCuts::Surprise => Some(self.surprises(ids, foresaw)),
         }
     }
 

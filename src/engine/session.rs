@@ -273,11 +273,10 @@ impl Session {
         let transformer = self.engine.transformer();
         transformer.forward(ids, &mut self.memory, &mut self.workspace)?;
         self.last = ids.last().copied();
-        if phase == Phase::Reading && self.memory.config().cuts() {
-            let borders = self.borders(ids, before)?;
-            self.memory.end_chunk_at(&borders)?;
-        } else {
-            self.memory.end_chunk()?;
+        let is_document = phase == Phase::Reading;
+        match is_document.then(|| self.borders(ids, before)).flatten() {
+            Some(borders) => self.memory.end_chunk_at(&borders)?,
+            None => self.memory.end_chunk()?,
         }
         Ok(())
     }

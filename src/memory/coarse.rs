@@ -3,8 +3,8 @@
 //! spans of units are clustered into lists, of which those with the nearest centroids are scanned,
 //! exactly (as in RetroInfer, arXiv 2505.02922, which has no graph over the centroids).
 
-use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock};
 
 use super::config::MemoryConfig;
 use super::graph::Graph;
@@ -141,7 +141,7 @@ impl<B: Backend> UnitIndex<B> for ExactIndex {
         votes: &mut CoarseVotes,
     ) -> u64 {
         let n_units = self.n_units();
-        votes.units.truncate(0);
+        votes.units.clear();
         votes.units.extend(0..n_units as u32);
         votes.votes.resize(queries.n_sets * n_units, 0.0);
         self.views(layer, |views| backend.vote_by_segments(queries, views, &mut votes.votes))
@@ -194,11 +194,15 @@ struct Graphs {
 }
 
 /// What the background made.
+#[derive(Clone)]
 struct Made {
-    span: Span,
+    span: Arc<Span>,
     /// Larger ones, where it was time for them.
-    graphs: Option<Graphs>,
+    graphs: Option<Arc<Graphs>>,
 }
+
+/// What the background is to make; `None` when it panicked. Forks wait for the same.
+type Making = Arc<OnceLock<Option<Made>>>;
 
 /// Of most units only the lists with the nearest centroids are scanned; the last units, which are not
 /// clustered yet, are scanned whole.
@@ -210,7 +214,7 @@ struct ClusteredIndex {
     spans: Vec<Arc<Span>>,
     graphs: Option<Arc<Graphs>>,
     rest: ExactIndex,
-    making: Option<JoinHandle<Made>>,
+    making: Option<Making>,
     query: Vec<f32>,
     scaled: Vec<f32>,
     found: Vec<(f32, u32)>,         // product, list
@@ -238,10 +242,10 @@ impl ClusteredIndex {
         }
     }
 
-    fn take_over(&mut self, making: JoinHandle<Made>) {
-        let made = making.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        self.spans.push(Arc::new(made.span));
-        self.graphs = made.graphs.map(Arc::new).or(self.graphs.take());
+    fn take_over(&mut self, made: Option<Made>) {
+        let made = made.expect("the thread that clusters units has said why not");
+        self.spans.push(made.span);
+        self.graphs = made.graphs.or(self.graphs.take());
         self.rest.heads.iter_mut().for_each(|index| index.drop_first(self.sizes.span_units));
     }
 
@@ -255,10 +259,15 @@ impl ClusteredIndex {
         let units: Vec<_> = self.rest.heads.iter().map(|i| i.first(sizes.span_units)).collect();
         let spans = self.spans.clone();
         let in_graphs = self.graphs.as_ref().map_or(0, |graphs| graphs.n_lists);
-        let make = move || make(&units, &spans, in_graphs, sizes);
+        let making = Making::default();
+        let made = making.clone();
+        let make = move || {
+            let make = AssertUnwindSafe(|| make(&units, &spans, in_graphs, sizes));
+            let _ = made.set(catch_unwind(make).ok()); // nobody else sets it
+        };
         let thread = std::thread::Builder::new().name("mneme index".to_owned()).spawn(make);
-        // Without a thread all stays exact, and the next chunk tries again.
-        self.making = thread.ok();
+        // Without a thread all is scanned, which finds no less; the next chunk tries again.
+        self.making = thread.is_ok().then_some(making);
     }
 
     /// The lists of KV head `kv_head` that any query row scores among its best, into `is_chosen`.
@@ -319,7 +328,7 @@ fn make(units: &[SegmentIndex], spans: &[Arc<Span>], in_graphs: usize, sizes: Si
         };
         Graphs { n_lists, heads: lists.iter().enumerate().map(graph).collect() }
     });
-    Made { span: Span { lists }, graphs }
+    Made { span: Arc::new(Span { lists }), graphs: graphs.map(Arc::new) }
 }
 
 impl<B: Backend> UnitIndex<B> for ClusteredIndex {
@@ -328,8 +337,9 @@ impl<B: Backend> UnitIndex<B> for ClusteredIndex {
     }
 
     fn catch_up(&mut self) {
-        if let Some(making) = self.making.take_if(|making| making.is_finished()) {
-            self.take_over(making);
+        if let Some(made) = self.making.as_ref().and_then(|making| making.get()).cloned() {
+            self.making = None;
+            self.take_over(made);
         }
         self.make_more();
     }
@@ -337,7 +347,7 @@ impl<B: Backend> UnitIndex<B> for ClusteredIndex {
     fn settle(&mut self) {
         self.make_more();
         while let Some(making) = self.making.take() {
-            self.take_over(making);
+            self.take_over(making.wait().clone());
             self.make_more();
         }
     }
@@ -394,6 +404,7 @@ impl<B: Backend> UnitIndex<B> for ClusteredIndex {
         Box::new(Self {
             spans: self.spans.clone(),
             graphs: self.graphs.clone(),
+            making: self.making.clone(),
             ..Self::new(self.rest.clone(), self.sizes)
         })
     }

@@ -59,10 +59,13 @@ impl<B: Backend> OpenTokens<B> {
         backend.copy_rows((chunk.values, rows), (&mut self.values[layer], at), width);
     }
 
-    /// Takes note of the borders before the tokens from `index` on.
-    pub fn note(&mut self, index: usize, borders: &[f32]) {
-        let skipped = self.first.saturating_sub(index).min(borders.len());
-        self.borders.extend_from_slice(&borders[skipped..]);
+    /// Takes note of the borders, if there are any, before `n_tokens` tokens from `index` on.
+    pub fn note(&mut self, index: usize, (n_tokens, borders): (usize, Option<&[f32]>)) {
+        let skipped = self.first.saturating_sub(index).min(n_tokens);
+        match borders {
+            Some(borders) => self.borders.extend_from_slice(&borders[skipped..]),
+            None => self.borders.resize(self.borders.len() + n_tokens - skipped, 0.0),
+        }
     }
 
     /// The lengths of the pages that are complete, when they hold at most `page_len` tokens.

@@ -61,7 +61,10 @@ impl<B: Backend> Memory<B> {
             n_tokens: self.n_tokens,
             pages: self.pages.try_clone()?,
             unit_ends: self.unit_ends.clone(),
-            open: None,
+            open: self
+                .open
+                .as_ref()
+                .map(|open| open.fork(&*self.backend, self.kv_shape(), layers::most_open(&config))),
             store: self.store.fork()?,
             index: self.index.fork(),
             angles: Angles::new(&self.rotary, &config),
@@ -78,10 +81,6 @@ impl<B: Backend> Memory<B> {
             keys: vec![0.0; self.keys.len()],
             config,
         };
-        fork.open = fork.config.cuts().then(|| match &self.open {
-            Some(open) => open.fork(&*self.backend, fork.kv_shape(), fork.most_open()),
-            None => fork.no_open_tokens(),
-        });
         if fork.config != *was {
             fork.chunk.answered = 0; // what the other policy chose serves no further token
         }

@@ -101,7 +101,10 @@ impl<B: Backend> Memory<B> {
             rotary,
             config,
         };
-        memory.open = memory.config.cuts().then(|| memory.no_open_tokens());
+        memory.open = memory.config.cuts().then(|| {
+            let most = most_open(&memory.config);
+            OpenTokens::new(&*memory.backend, memory.kv_shape(), (sinks, most))
+        });
         Ok(memory)
     }
 
@@ -225,7 +228,7 @@ impl<B: Backend> Memory<B> {
     /// # Errors
     /// When the store refuses a unit; the memory must then be dropped.
     pub fn end_chunk(&mut self) -> Result<(), StoreError> {
-        self.end_chunk_at(&vec![0.0; if self.open.is_some() { self.chunk.n_tokens } else { 0 }])
+        self.finish(None)
     }
 
     /// The same, with the strength of the border before each of the chunk's tokens: by them units are
@@ -238,11 +241,13 @@ impl<B: Backend> Memory<B> {
     /// When units may be cut and there is not one border for each token.
     pub fn end_chunk_at(&mut self, borders: &[f32]) -> Result<(), StoreError> {
         assert!(self.open.is_none() || borders.len() == self.chunk.n_tokens, "a border a token");
+        self.finish(Some(borders))
+    }
+
+    fn finish(&mut self, borders: Option<&[f32]>) -> Result<(), StoreError> {
+        self.cut_pages(borders)?;
         self.n_tokens += self.chunk.n_tokens;
         self.chunk.n_tokens = 0;
-        if self.open.is_some() {
-            self.cut_pages(borders)?;
-        }
         if self.config.keeps_all() {
             return Ok(());
         }
@@ -346,17 +351,6 @@ impl<B: Backend> Memory<B> {
         (self.layout.n_layers, heads.n_kv_heads * heads.head_dim)
     }
 
-    /// Tokens at most whose page is open when a chunk has passed.
-    pub(super) fn most_open(&self) -> usize {
-        self.config.unit_tokens + self.config.chunk_tokens
-    }
-
-    /// Room for tokens whose page is open, of which there are none.
-    pub(super) fn no_open_tokens(&self) -> OpenTokens<B> {
-        let first = self.config.sink_tokens;
-        OpenTokens::new(&*self.backend, self.kv_shape(), (first, self.most_open()))
-    }
-
     pub(super) fn look_up(&mut self, layer: usize, queries: &B::Buffer) -> Result<(), StoreError> {
         let step = LookupStep {
             heads: self.layout.heads,
@@ -392,6 +386,11 @@ impl<B: Backend> Memory<B> {
         }
         Ok(())
     }
+}
+
+/// Tokens at most whose page is open when a chunk has passed.
+pub(super) fn most_open(config: &MemoryConfig) -> usize {
+    config.unit_tokens + config.chunk_tokens
 }
 
 /// Sets of units that a layer retrieves.

@@ -123,10 +123,8 @@ impl FastPages {
 
     /// Has the page that begins with token `first` hold `length` tokens; later ones move.
     pub fn cut(&mut self, first: usize, length: usize) {
-        let mut starts = self.window_starts();
-        let page = starts.position(|start| start == first).expect("because a page begins there");
-        drop(starts);
-        self.lengths[page] = length;
+        let page = self.window_starts().position(|start| start == first);
+        self.lengths[page.expect("because a page begins there")] = length;
     }
 
     /// Index in the text of each window page's first token.

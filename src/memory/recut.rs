@@ -8,15 +8,17 @@ use crate::backend::Backend;
 
 impl<B: Backend> Memory<B> {
     /// Cuts the pages that the chunk at hand has completed at their strongest borders, and writes what
-    /// moves by it again. `borders` says how strong the border before each token of the chunk is.
+    /// moves by it again. `borders` says how strong the border before each token of the chunk is; where
+    /// nobody says, there is none.
     ///
     /// # Errors
     /// When there is no memory for one more page.
-    pub(super) fn cut_pages(&mut self, borders: &[f32]) -> Result<(), StoreError> {
+    pub(super) fn cut_pages(&mut self, borders: Option<&[f32]>) -> Result<(), StoreError> {
         let Some(mut open) = self.open.take() else { return Ok(()) };
         let page_len = self.layout.page_len;
         let (_, width) = self.kv_shape();
-        open.note(self.n_tokens - borders.len(), borders);
+        let end = self.n_tokens + self.chunk.n_tokens;
+        open.note(self.n_tokens, (self.chunk.n_tokens, borders));
         let lengths = open.cut(page_len);
         let whole = lengths.iter().take_while(|length| **length == page_len).count();
         if whole < lengths.len() {
@@ -25,7 +27,7 @@ impl<B: Backend> Memory<B> {
                 self.pages.cut(start, *length);
                 start += length;
             }
-            self.pages.reserve(self.n_tokens)?;
+            self.pages.reserve(end)?;
             self.angles.forget_window();
             let moved = whole * page_len + lengths[whole]..open.n_tokens();
             for layer in 0..self.layout.n_layers {

@@ -16,6 +16,12 @@ pub enum ConfigError {
         /// What it has to be.
         demand: String,
     },
+    /// Units cannot end at borders of the text, since the attention that keys receive is tallied by
+    /// units of one size.
+    #[error(
+        "unit-cuts must be \"fixed\" where lookup = \"attention-mass\": set one of them to something else"
+    )]
+    Cuts,
     /// The sizes add up to more than the model can tell apart.
     #[error(
         "the memory does not fit the model's trained length: {sum} = {needed} positions, and the \
@@ -51,12 +57,9 @@ impl MemoryConfig {
             segment,
             &format!("must divide unit-tokens ({unit})"),
         )?;
-        demand(
-            !self.cuts() || !self.tallies_keys(),
-            "unit-tokens",
-            unit,
-            "must be where units end when lookup = \"attention-mass\": unit-cuts = \"fixed\"",
-        )?;
+        if self.cuts() && self.tallies_keys() {
+            return Err(ConfigError::Cuts);
+        }
         demand(self.window_tokens > 0, "window-tokens", self.window_tokens, "must be at least 1")?;
         let chunk = self.chunk_tokens;
         demand(
@@ -204,6 +207,7 @@ fn demand(holds: bool, name: &'static str, value: usize, demand: &str) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::{LookupPolicy, UnitCuts};
 
     fn refusal(change: impl FnOnce(&mut MemoryConfig)) -> String {
         let mut config = MemoryConfig::default();
@@ -271,5 +275,14 @@ mod tests {
         for (message, expected) in refused {
             assert!(message.contains(expected), "{message} lacks {expected}");
         }
+    }
+
+    #[test]
+    fn borders_are_refused_where_attention_is_tallied_by_units() {
+        let message = refusal(|config| {
+            config.lookup = LookupPolicy::AttentionMass;
+            config.unit_cuts = UnitCuts::Sentence;
+        });
+        assert!(message.contains("unit-cuts") && message.contains("attention-mass"), "{message}");
     }
 }
