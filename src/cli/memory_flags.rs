@@ -42,6 +42,15 @@ pub(super) struct MemoryFlags {
     /// Percent of the units that a first pass of a question chooses, for the second and the answer
     #[arg(long, value_name = "N")]
     pinned_percent: Option<usize>,
+    /// Percent of what the best unit has: the first pass pins no unit with less
+    #[arg(long, value_name = "N")]
+    pin_share_percent: Option<usize>,
+    /// Whether what a neutral question attends to as well does not count [true, false]
+    #[arg(long, value_name = "BOOL")]
+    pin_contrast: Option<bool>,
+    /// Units that are looked up besides those pinned
+    #[arg(long, value_name = "N")]
+    unpinned_units: Option<usize>,
     /// Units whose keys each lookup of that first pass compares, at most
     #[arg(long, value_name = "N")]
     pin_candidates: Option<usize>,
@@ -118,6 +127,9 @@ impl MemoryFlags {
         put(&mut memory.sets, &self.sets);
         put(&mut memory.neighbour_units, &self.neighbour_units);
         put(&mut memory.pinned_percent, &self.pinned_percent);
+        put(&mut memory.pin_share_percent, &self.pin_share_percent);
+        put(&mut memory.pin_contrast, &self.pin_contrast);
+        put(&mut memory.unpinned_units, &self.unpinned_units);
         put(&mut memory.pin_candidates, &self.pin_candidates);
         put(&mut memory.vote_permille, &self.vote_permille);
         put(&mut memory.first_layers, &self.first_layers);

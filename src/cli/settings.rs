@@ -240,11 +240,13 @@ impl ValueEnum for Sets {
 
 impl ValueEnum for Positions {
     fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Contiguous, Self::Edge, Self::Fixed]
+        &[Self::Question, Self::Contiguous, Self::Edge, Self::Fixed]
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(match self {
+            Self::Question => PossibleValue::new("question")
+                .help("In document order just before the question; contiguous where there is none"),
             Self::Contiguous => PossibleValue::new("contiguous")
                 .help("In document order between first and recent tokens, as one short text"),
             Self::Edge => PossibleValue::new("edge").help("Each just beyond the window's far edge"),

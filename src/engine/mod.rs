@@ -25,6 +25,7 @@ mod audit;
 mod borders;
 mod conversation;
 mod error;
+mod first_pass;
 mod generate;
 mod loaded;
 mod sampler;

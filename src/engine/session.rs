@@ -187,31 +187,6 @@ impl Session {
         self.feed(ids, None, Phase::Asking, progress)
     }
 
-    /// Pins the units that the question attends to most when a fork takes it in.
-    fn pin_units(&mut self, ids: &[TokenId]) -> Result<(), EngineError> {
-        let n = self.memory.config().pinned_units();
-        self.memory.pin(Vec::new());
-        if n == 0 || self.memory.config().retrieves(Phase::Asking) >= self.memory.n_units() {
-            return Ok(());
-        }
-        let mut wanted = self.fork(&self.memory.config().for_first_pass())?.first_pass(ids)?;
-        wanted.truncate(n);
-        self.memory.pin(wanted);
-        Ok(())
-    }
-
-    /// Takes in a question, and tells what it attended to: units, the most wanted first.
-    ///
-    /// # Errors
-    /// As for [`prompt`](Self::prompt).
-    pub fn first_pass(mut self, ids: &[TokenId]) -> Result<Vec<u32>, EngineError> {
-        self.check_question(ids)?;
-        self.memory.take_evidence();
-        self.memory.tally_questions();
-        self.feed(ids, None, Phase::Asking, &mut no_progress)?;
-        Ok(self.memory.take_evidence().into_iter().map(|unit| unit.unit).collect())
-    }
-
     /// A question that does not fit the window would push itself out of it.
     pub(super) fn check_question(&self, ids: &[TokenId]) -> Result<(), EngineError> {
         let window_tokens = self.memory.config().window_tokens;

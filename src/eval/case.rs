@@ -82,7 +82,8 @@ pub struct Case {
 pub enum Measure {
     /// By force: whether each token of it is the likeliest.
     Forced,
-    /// The same, and by the words that a greedy answer shares with the right ones (SQuAD's F1).
+    /// The same, and by the words that a greedy answer, up to a closing quotation mark, shares with
+    /// the right ones (SQuAD's F1).
     Words,
     /// By how well the second half of the document was foreseen.
     Perplexity,

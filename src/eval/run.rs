@@ -256,17 +256,18 @@ impl Evaluation<'_> {
     }
 }
 
-/// What a greedy answer says, up to the end of its line.
+/// What a greedy answer says, up to a closing quotation mark or the end of its line.
 fn generate(session: &mut Session) -> Result<String, EngineError> {
     let options = GenerateOptions { max_tokens: ANSWER_TOKENS, ..Default::default() };
     let mut text = String::new();
     for piece in session.generate(options) {
         text += &piece?.text;
-        if text.trim_start().contains('\n') {
+        if text.trim_start().contains(['\n', '"']) {
             break;
         }
     }
-    Ok(first_line(&text).to_owned())
+    let quoted = text.split('"').next().unwrap_or_default();
+    Ok(first_line(quoted).to_owned())
 }
 
 fn stop_if_asked(progress: &mut ProgressFn<'_>, step: Progress) -> Result<(), EngineError> {

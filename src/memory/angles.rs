@@ -7,14 +7,24 @@ use crate::attention::Rotary;
 /// Cosines and sines of positions.
 #[derive(Debug)]
 pub(super) struct Angles {
-    pub sinks: Vec<Vec<f32>>,                 // [sink page]: of its first key
-    pub slots: Vec<Vec<f32>>, // [slot]: of position S + slot * U, where units are placed
+    pub sinks: Vec<Vec<f32>>, // [sink page]: of its first key
+    pub slots: Vec<Vec<f32>>, // [slot]: of the positions where units are placed
+    slots_at: usize,          // position of the first of them
     window: Vec<f32>,         // [window page]: of its first key
-    window_at: Option<(usize, usize, usize)>, // what `window` is of: position, first token, pages
-    pub far: Vec<f32>,        // of the fixed far distance
-    pub far_keys: Vec<f32>,   // of half a page more
-    pub offsets: Vec<f32>,    // cosines [pair][page_len], then sines
+    window_at: Option<WindowAt>,
+    pub far: Vec<f32>,         // of the fixed far distance
+    pub far_keys: Vec<f32>,    // of half a page more
+    pub offsets: Vec<f32>,     // cosines [pair][page_len], then sines
     pub offset_rows: Vec<f32>, // [offset]: cosines, then sines
+}
+
+/// What the window's angles are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct WindowAt {
+    before: usize,
+    position: usize,
+    window_start: usize,
+    n_pages: usize,
 }
 
 impl Angles {
@@ -23,6 +33,7 @@ impl Angles {
         Self {
             sinks: Vec::new(),
             slots: Vec::new(),
+            slots_at: 0,
             window: Vec::new(),
             window_at: None,
             far: rotary.angles_at(config.far_tokens()),
@@ -32,9 +43,35 @@ impl Angles {
         }
     }
 
-    /// Places the window's pages one after the other from `position` on.
-    pub fn place_window(&mut self, rotary: &Rotary, position: usize, pages: &FastPages) {
-        let at = (position, pages.window_start(), pages.n_window_pages());
+    /// Makes `n` slots for units, of `unit` tokens each, from position `first` on.
+    pub fn place_slots(&mut self, rotary: &Rotary, (first, unit): (usize, usize), n: usize) {
+        if self.slots_at != first {
+            self.slots_at = first;
+            let width = self.far.len();
+            for (slot, angles) in self.slots.iter_mut().enumerate() {
+                angles.resize(width, 0.0);
+                rotary.write_angles(first + slot * unit, angles);
+            }
+        }
+        for slot in self.slots.len()..n {
+            self.slots.push(rotary.angles_at(first + slot * unit));
+        }
+    }
+
+    /// Places the window's pages: those of its first `before` tokens from position `first` on, the
+    /// others as if the whole window began at `position`.
+    pub fn place_window(
+        &mut self,
+        rotary: &Rotary,
+        (first, before, position): (usize, usize, usize),
+        pages: &FastPages,
+    ) {
+        let at = WindowAt {
+            before,
+            position,
+            window_start: pages.window_start(),
+            n_pages: pages.n_window_pages(),
+        };
         if self.window_at.replace(at) == Some(at) {
             return;
         }
@@ -43,8 +80,10 @@ impl Angles {
         if width == 0 {
             return;
         }
-        for (first, angles) in pages.window_starts().zip(self.window.chunks_exact_mut(width)) {
-            rotary.write_angles(position + first - pages.window_start(), angles);
+        for (start, angles) in pages.window_starts().zip(self.window.chunks_exact_mut(width)) {
+            let past = start - pages.window_start();
+            let window = if past < before { first } else { position };
+            rotary.write_angles(window + past, angles);
         }
     }
 

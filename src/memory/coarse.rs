@@ -74,7 +74,7 @@ pub fn index<B: Backend>(layout: PageLayout, config: &MemoryConfig) -> Box<dyn U
 #[derive(Clone)]
 struct ExactIndex {
     n_kv_heads: usize,
-    heads: Vec<SegmentIndex>, // [layer][kv_head]
+    heads: Arc<Vec<SegmentIndex>>, // [layer][kv_head]; shared by forks until one of them adds to it
 }
 
 impl ExactIndex {
@@ -83,7 +83,7 @@ impl ExactIndex {
         let (kind, head_dim) = (config.representatives(), layout.heads.head_dim);
         let index = SegmentIndex::new(kind, head_dim, n_segments);
         let n_kv_heads = layout.heads.n_kv_heads;
-        Self { n_kv_heads, heads: vec![index; layout.n_layers * n_kv_heads] }
+        Self { n_kv_heads, heads: Arc::new(vec![index; layout.n_layers * n_kv_heads]) }
     }
 
     fn n_units(&self) -> usize {
@@ -91,7 +91,7 @@ impl ExactIndex {
     }
 
     fn add(&mut self, unit: Unit<'_>, (angles, keys): (&[f32], &mut [f32])) {
-        for (i, index) in self.heads.iter_mut().enumerate() {
+        for (i, index) in Arc::make_mut(&mut self.heads).iter_mut().enumerate() {
             let view = unit.layout.view(unit.page, i / self.n_kv_heads, i % self.n_kv_heads);
             let page_len = unit.layout.page_len;
             view.read_keys(page_len, keys);
@@ -246,7 +246,8 @@ impl ClusteredIndex {
         let made = made.expect("the thread that clusters units has said why not");
         self.spans.push(made.span);
         self.graphs = made.graphs.or(self.graphs.take());
-        self.rest.heads.iter_mut().for_each(|index| index.drop_first(self.sizes.span_units));
+        let heads = Arc::make_mut(&mut self.rest.heads);
+        heads.iter_mut().for_each(|index| index.drop_first(self.sizes.span_units));
     }
 
     /// Has the oldest units clustered, when it is time.

@@ -71,8 +71,12 @@ pub enum Sets {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Positions {
-    /// Sinks, units in document order and window follow one another, as if one short text.
+    /// Sinks, window up to the question, units in document order, question and answer: what is asked
+    /// for stands beside the question, where a model reads it best. As `Contiguous` while there is no
+    /// question in the window.
     #[default]
+    Question,
+    /// Sinks, units in document order and window follow one another, as if one short text.
     Contiguous,
     /// Every unit just beyond the far edge of the window.
     Edge,
@@ -127,6 +131,14 @@ pub struct MemoryConfig {
     /// to most are retrieved by every layer when the question is taken in again and while it is
     /// answered. 0: no first pass.
     pub pinned_percent: usize,
+    /// Percent of what the unit has that the first pass attended to most: units with less are not
+    /// pinned. 0 pins as many as the budget has.
+    pub pin_share_percent: usize,
+    /// Whether what a neutral question attends to as well does not count, see
+    /// [`beyond_neutral`](super::beyond_neutral).
+    pub pin_contrast: bool,
+    /// Units that a layer looks up besides those pinned, within its budget.
+    pub unpinned_units: usize,
     /// Candidates of the coarse stage in that first pass, which happens once a question: more of them
     /// find what later lookups, that pin it, need not find again. No fewer than in other lookups.
     pub pin_candidates: usize,
@@ -186,7 +198,10 @@ impl Default for MemoryConfig {
             coarse_sharpness: 4,
             sets: Sets::default(),
             neighbour_units: 1,
-            pinned_percent: 75,
+            pinned_percent: 100,
+            pin_share_percent: 50,
+            pin_contrast: true,
+            unpinned_units: 0,
             pin_candidates: 1024,
             vote_permille: 1000,
             first_layers: 0,
@@ -205,7 +220,7 @@ impl Default for MemoryConfig {
             probed_lists: 16,
             graph_from_lists: 8192,
             clip_tokens: 4096,
-            positions: Positions::Contiguous,
+            positions: Positions::default(),
             kv_type: KvType::default(),
         }
     }
@@ -219,7 +234,14 @@ impl MemoryConfig {
         let mut reading = Self {
             ask_query_tokens: default.ask_query_tokens,
             pinned_percent: 0,
+            pin_share_percent: default.pin_share_percent,
+            pin_contrast: default.pin_contrast,
+            unpinned_units: default.unpinned_units,
             pin_candidates: default.pin_candidates,
+            positions: match self.positions {
+                Positions::Question => Positions::Contiguous,
+                positions => positions,
+            },
             ask_chunk_tokens: 1,
             answer_chunk_tokens: 1,
             ..self.clone()
@@ -248,7 +270,7 @@ impl MemoryConfig {
             reading.list_segments = default.list_segments;
             reading.probed_lists = default.probed_lists;
             reading.graph_from_lists = default.graph_from_lists;
-            reading.positions = default.positions;
+            reading.positions = Positions::Contiguous;
         }
         reading
     }
@@ -349,7 +371,9 @@ impl MemoryConfig {
     /// Units' worth of positions between sinks and window when all units are retrieved.
     pub fn placed_units(&self) -> usize {
         match (self.attention, self.positions) {
-            (AttentionMode::Retrieval, Positions::Contiguous) => self.most_units(),
+            (AttentionMode::Retrieval, Positions::Question | Positions::Contiguous) => {
+                self.most_units()
+            }
             (AttentionMode::Retrieval, Positions::Edge) => self.most_units().min(1),
             _ => 0,
         }

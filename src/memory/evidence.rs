@@ -10,6 +10,11 @@ pub struct UnitMass {
     pub mass: f32,
 }
 
+/// Heaviest first, of equals the earlier.
+pub(super) fn by_mass(a: &UnitMass, b: &UnitMass) -> std::cmp::Ordering {
+    b.mass.total_cmp(&a.mass).then(a.unit.cmp(&b.unit))
+}
+
 /// Masses of units since the last [`take`](Self::take).
 #[derive(Clone, Debug, Default)]
 pub(super) struct EvidenceTally {
@@ -43,7 +48,7 @@ impl EvidenceTally {
             .filter(|(_, mass)| *mass > 0.0)
             .map(|(unit, mass)| UnitMass { unit, mass })
             .collect();
-        masses.sort_by(|a, b| b.mass.total_cmp(&a.mass).then(a.unit.cmp(&b.unit)));
+        masses.sort_by(by_mass);
         masses
     }
 }

@@ -60,6 +60,8 @@ pub(super) struct Chunk {
     pub(super) looks_up: bool,
     /// Answer tokens since units were looked up.
     pub(super) answered: usize,
+    /// The first token of the question at hand.
+    pub(super) question_start: Option<usize>,
     pub(super) near_angles: Vec<f32>, // [token]: cosines, sines of its position
     max_attended: usize,
 }
@@ -191,10 +193,15 @@ impl<B: Backend> Memory<B> {
     pub fn begin_chunk(&mut self, n_tokens: usize, phase: Phase) -> Result<(), StoreError> {
         assert!(n_tokens <= self.config.chunk_tokens, "a chunk longer than configured");
         self.chunk.n_tokens = n_tokens;
-        self.chunk.phase = phase;
-        if phase == Phase::Reading {
-            self.lookup.pin(Vec::new());
+        match (self.chunk.phase, phase) {
+            (_, Phase::Reading) => {
+                self.lookup.pin(Vec::new());
+                self.chunk.question_start = None;
+            }
+            (Phase::Asking, Phase::Asking) | (_, Phase::Answering) => {}
+            (_, Phase::Asking) => self.chunk.question_start = Some(self.n_tokens),
         }
+        self.chunk.phase = phase;
         self.index.catch_up();
         self.plan_lookup(self.config.retrieves(phase).min(self.n_units()));
         self.pages.reserve(self.n_tokens + n_tokens)?;
@@ -372,7 +379,7 @@ impl<B: Backend> Memory<B> {
             layer,
             policy: self.config.lookup,
             budget: Budget {
-                n_units: self.config.units_of(layer),
+                n_units: self.lookup.budget(self.config.units_of(layer), &self.config),
                 neighbour_units: self.config.neighbour_units,
                 vote_share: self.config.vote_permille as f32 / 1000.0,
             },
@@ -409,6 +416,7 @@ impl Chunk {
             n_retrieved: 0,
             looks_up: false,
             answered: 0,
+            question_start: None,
             near_angles: Vec::new(),
             max_attended: 0,
         }

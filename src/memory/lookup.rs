@@ -5,7 +5,7 @@ use memory_store::{RecordId, StoreError, UnitStore};
 
 use super::choice::{self, Budget};
 use super::coarse::{CoarseVotes, UnitIndex};
-use super::config::LookupPolicy;
+use super::config::{LookupPolicy, MemoryConfig};
 use super::reuse::emptied;
 use crate::backend::{Backend, Candidates, LookupQueries, LookupStep, PageLayout};
 
@@ -93,6 +93,15 @@ impl Lookup {
         self.pinned = units;
     }
 
+    /// Units that a layer with a budget of `most` retrieves: no more than are pinned and may be looked
+    /// up besides.
+    pub fn budget(&self, most: usize, config: &MemoryConfig) -> usize {
+        match self.pinned.len() {
+            0 => most,
+            n => most.min(n + config.unpinned_units),
+        }
+    }
+
     /// Notes what `layer` has retrieved as sought.
     pub fn note_sought(&mut self, layer: usize, n_units: usize) {
         self.sought.resize(n_units, false);
@@ -119,6 +128,12 @@ impl Lookup {
                 retrieved.clear();
                 retrieved.extend_from_slice(&self.units[..n]);
             }
+            return Ok(());
+        }
+        if self.pinned.len() >= task.budget.n_units
+            && self.pinned.iter().all(|unit| (*unit as usize) < n_units)
+        {
+            self.retrieve_pinned(&task);
             return Ok(());
         }
         backend.prepare_lookup(step, queries, &mut self.queries);
@@ -154,6 +169,16 @@ impl Lookup {
         }
         self.choose(&task);
         Ok(())
+    }
+
+    /// Has nobody vote where what is pinned takes the whole budget.
+    fn retrieve_pinned<B: Backend>(&mut self, task: &Task<'_, B>) {
+        for set in 0..self.n_sets {
+            let retrieved = &mut self.retrieved[task.layer * self.n_sets + set];
+            retrieved.clear();
+            retrieved.extend_from_slice(&self.pinned[..task.budget.n_units]);
+            retrieved.sort_unstable();
+        }
     }
 
     /// Takes from each set's candidates those that the votes name.

@@ -29,6 +29,7 @@ mod lists;
 mod lookup;
 mod mass;
 mod pages;
+mod pins;
 mod place;
 mod recut;
 mod reuse;
@@ -41,4 +42,5 @@ pub use config::{AttentionMode, LookupPolicy, MemoryConfig, Phase, Positions, Se
 pub use evidence::UnitMass;
 pub use fork::ForkError;
 pub use layers::Memory;
+pub use pins::{beyond_neutral, pins};
 pub use validate::ConfigError;

@@ -13,10 +13,21 @@ impl<B: Backend> Memory<B> {
     /// Slots of one unit's length between the sinks and the window.
     fn unit_slots(&self) -> usize {
         match self.config.positions {
-            Positions::Contiguous => self.chunk.n_retrieved,
+            Positions::Question | Positions::Contiguous => self.chunk.n_retrieved,
             Positions::Edge => self.chunk.n_retrieved.min(1),
             Positions::Fixed => 0,
         }
+    }
+
+    /// Tokens of the window that stand before the units: its pages before the one that the question
+    /// begins in.
+    fn tokens_before_units(&self) -> usize {
+        let question = match (self.config.positions, self.chunk.question_start) {
+            (Positions::Question, Some(start)) if self.chunk.n_retrieved > 0 => start,
+            _ => return 0,
+        };
+        let starts = self.pages.window_starts().take_while(|start| *start <= question);
+        starts.last().map_or(0, |page| page - self.pages.window_start())
     }
 
     pub(super) fn prepare_angles(&mut self) {
@@ -24,12 +35,11 @@ impl<B: Backend> Memory<B> {
         for page in self.angles.sinks.len()..sinks.div_ceil(unit) {
             self.angles.sinks.push(self.rotary.angles_at(page * unit));
         }
-        for slot in self.angles.slots.len()..self.unit_slots() {
-            self.angles.slots.push(self.rotary.angles_at(sinks + slot * unit));
-        }
+        let before = self.tokens_before_units();
+        self.angles.place_slots(&self.rotary, (sinks + before, unit), self.unit_slots());
         let width = 2 * self.rotary.n_pairs();
         let window_position = sinks + self.unit_slots() * unit;
-        self.angles.place_window(&self.rotary, window_position, &self.pages);
+        self.angles.place_window(&self.rotary, (sinks, before, window_position), &self.pages);
         self.chunk.near_angles.resize(self.chunk.n_tokens * width, 0.0);
         for (i, angles) in self.chunk.near_angles.chunks_exact_mut(width).enumerate() {
             let index = self.n_tokens + i;
@@ -117,7 +127,9 @@ impl<B: Backend> Memory<B> {
         let first_slot = self.chunk.n_retrieved - units.len();
         for (slot, unit) in (first_slot..).zip(units) {
             let placement = match self.config.positions {
-                Positions::Contiguous => Placement::At(&self.angles.slots[slot]),
+                Positions::Question | Positions::Contiguous => {
+                    Placement::At(&self.angles.slots[slot])
+                }
                 Positions::Edge => Placement::At(&self.angles.slots[0]),
                 Positions::Fixed => Placement::Far,
             };

@@ -132,6 +132,12 @@ impl MemoryConfig {
             "must be between 0 and 100",
         )?;
         demand(
+            self.pin_share_percent <= 100,
+            "pin-share-percent",
+            self.pin_share_percent,
+            "must be between 0 and 100",
+        )?;
+        demand(
             self.pin_candidates <= MAX_CANDIDATES,
             "pin-candidates",
             self.pin_candidates,
@@ -253,6 +259,7 @@ mod tests {
             (refusal(|config| config.candidates_per_unit = 0), "candidates-per-unit = 0"),
             (refusal(|config| config.ask_query_tokens = 0), "ask-query-tokens = 0"),
             (refusal(|config| config.pinned_percent = 101), "pinned-percent = 101"),
+            (refusal(|config| config.pin_share_percent = 101), "pin-share-percent = 101"),
             (refusal(|config| config.coarse_sharpness = 0), "coarse-sharpness = 0"),
             (refusal(|config| config.vote_permille = 0), "vote-permille = 0"),
             (refusal(|config| config.vote_permille = 1001), "vote-permille = 1001"),

@@ -194,8 +194,15 @@ fn evidence_names_the_bytes_that_were_read_also_after_a_score() {
 fn a_first_pass_pins_what_the_question_attends_to() {
     let engine = engine();
     let ids = |text: &str| engine.tokenizer().encode(text, SpecialTokens::AsText);
-    let alone = MemoryConfig { retrieved_units: 3, pinned_percent: 0, ..config() };
-    let pinning = MemoryConfig { pinned_percent: 67, ..alone.clone() };
+    let alone =
+        MemoryConfig { retrieved_units: 3, pinned_percent: 0, neighbour_units: 0, ..config() };
+    let pinning = MemoryConfig {
+        pinned_percent: 67,
+        pin_share_percent: 0,
+        pin_contrast: false,
+        unpinned_units: 1,
+        ..alone.clone()
+    };
     let retrieved = |session: &Session| -> Vec<Vec<u32>> {
         let layers = 0..engine.config().n_layers;
         layers.map(|layer| session.memory().retrieved(LayerIdx(layer), 0).to_vec()).collect()
@@ -210,7 +217,7 @@ fn a_first_pass_pins_what_the_question_attends_to() {
         without.prompt_tokens(&ids(question)).unwrap();
         // The same by hand: what a fork attends to, pinned in another.
         let wanted = probe.first_pass(&ids(question)).unwrap();
-        let pinned = &wanted[..2];
+        let pinned = [wanted[0].unit, wanted[1].unit];
         for units in retrieved(&session) {
             assert!(
                 units.len() == 3 && pinned.iter().all(|unit| units.contains(unit)),

@@ -112,7 +112,8 @@ pub fn scene(
     let ask = |(question, answers): (String, Vec<String>)| Case {
         depth: (n_tokens > 0).then_some(depth),
         question: format!("{question} Answer in a few words of the text above."),
-        answer_start: String::new(),
+        // A quotation mark asks for a phrase where a small model would else make a sentence of it.
+        answer_start: "The answer is \"".to_owned(),
         answers,
         evidence: evidence.clone(),
         measure: Measure::Words,

@@ -28,6 +28,9 @@ fn any_config(random: &mut Random) -> MemoryConfig {
         sets: [Sets::Layer, Sets::KvHead][random.below(2)],
         neighbour_units: random.below(4).saturating_sub(1),
         pinned_percent: random.below(120),
+        pin_share_percent: random.below(110),
+        pin_contrast: random.below(2) == 0,
+        unpinned_units: random.below(3),
         pin_candidates: random.below(40),
         vote_permille: [1000, 1000, 900, 400][random.below(4)],
         first_layers: random.below(5).saturating_sub(2),
@@ -46,7 +49,8 @@ fn any_config(random: &mut Random) -> MemoryConfig {
         probed_lists: 1 + random.below(5),
         graph_from_lists: 1 + random.below(20),
         clip_tokens: random.below(600),
-        positions: [Positions::Contiguous, Positions::Edge, Positions::Fixed][random.below(3)],
+        positions: [Positions::Question, Positions::Contiguous, Positions::Edge, Positions::Fixed]
+            [random.below(4)],
         kv_type: KvType::ALL[random.below(3)],
     }
 }

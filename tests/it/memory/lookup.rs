@@ -102,8 +102,14 @@ impl Witness<'_> {
             units.map(|unit| self.memory.unit_tokens(*unit as usize).start).collect()
         });
         let starts = page_starts(&config, &[], first);
-        let mut record =
-            ChunkRecord { first, end: first + n_tokens, units: vec![], starts, n_slots };
+        let mut record = ChunkRecord {
+            first,
+            end: first + n_tokens,
+            units: vec![],
+            starts,
+            n_slots,
+            question: None,
+        };
         record.units = vec![units.collect()];
         for (row, query) in queries.chunks_exact(head_dim).take(n_tokens * n_heads).enumerate() {
             let (token, kv_head) = (row / n_heads, row % n_heads / (n_heads / n_kv_heads));
@@ -385,6 +391,7 @@ fn check_seeds(seeds: std::ops::Range<u64>, change: impl Fn(&mut MemoryConfig)) 
         let mut random = Random(seed);
         let retrieved_units = 1 + random.below(4);
         let mut config = random_config(&mut random, retrieved_units);
+        config.positions = Positions::Contiguous;
         change(&mut config);
         println!("seed {seed}: {config:?}");
         let Outcomes { n_equal, n_ties } = check(&config, &mut runner, seed);

@@ -1,0 +1,80 @@
+//! Which units does a question pin? Those that it attends to more than a neutral question does: much
+//! of attention goes to the same few units whatever is asked (the first, beginnings of chapters), and
+//! what they draw hides what was asked for (calibration as in ICR, arXiv 2410.02642).
+
+use std::ops::Range;
+
+use super::config::MemoryConfig;
+use super::evidence::{UnitMass, by_mass};
+
+/// What units drew of a question beyond what they draw of a neutral one, heaviest first; `share` is
+/// the length of the question in lengths of the neutral one. Units that draw no more are left out.
+pub fn beyond_neutral(masses: &[UnitMass], neutral: &[UnitMass], share: f32) -> Vec<UnitMass> {
+    let draws = |unit: u32| {
+        neutral.iter().find(|other| other.unit == unit).map_or(0.0, |other| share * other.mass)
+    };
+    let rest = masses.iter().map(|unit| UnitMass { mass: unit.mass - draws(unit.unit), ..*unit });
+    let mut rest: Vec<UnitMass> = rest.filter(|unit| unit.mass > 0.0).collect();
+    rest.sort_by(by_mass);
+    rest
+}
+
+/// The units to pin, most wanted first, of masses with the heaviest first: those that have at least
+/// the configured share of what the heaviest has, then those beside them, within the budget;
+/// `all_units` are there to be neighbours.
+pub fn pins(config: &MemoryConfig, masses: &[UnitMass], all_units: Range<u32>) -> Vec<u32> {
+    let heaviest = masses.first().map_or(0.0, |unit| unit.mass);
+    let enough = heaviest * config.pin_share_percent as f32 / 100.0;
+    let mut pins: Vec<u32> =
+        masses.iter().take_while(|unit| unit.mass >= enough).map(|unit| unit.unit).collect();
+    pins.truncate(config.pinned_units());
+    for i in 0..pins.len() {
+        for distance in 1..=config.neighbour_units as u32 {
+            for beside in [pins[i].checked_add(distance), pins[i].checked_sub(distance)] {
+                pins.extend(beside.filter(|u| all_units.contains(u) && !pins.contains(u)));
+            }
+        }
+    }
+    pins.truncate(config.pinned_units());
+    pins
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn masses(of: &[(u32, f32)]) -> Vec<UnitMass> {
+        of.iter().map(|(unit, mass)| UnitMass { unit: *unit, mass: *mass }).collect()
+    }
+
+    #[test]
+    fn what_every_question_attends_to_does_not_stand_out() {
+        let question = masses(&[(0, 8.0), (5, 3.0), (9, 2.0), (7, 1.0)]);
+        let neutral = masses(&[(0, 4.0), (5, 1.0), (7, 1.0), (3, 1.0)]);
+        assert_eq!(beyond_neutral(&question, &neutral, 2.0), masses(&[(9, 2.0), (5, 1.0)]));
+        assert_eq!(beyond_neutral(&question, &[], 2.0), question);
+        assert!(beyond_neutral(&[], &neutral, 2.0).is_empty());
+    }
+
+    fn pinned(retrieved_units: usize, pin_share_percent: usize, of: &[(u32, f32)]) -> Vec<u32> {
+        let config = MemoryConfig {
+            retrieved_units,
+            pin_share_percent,
+            pinned_percent: 100,
+            neighbour_units: 1,
+            ..MemoryConfig::default()
+        };
+        pins(&config, &masses(of), 0..10)
+    }
+
+    #[test]
+    fn what_stands_out_is_pinned_and_what_is_beside_it_where_there_is_room() {
+        let of = [(9, 8.0), (4, 4.0), (5, 3.9), (0, 1.0)];
+        assert_eq!(pinned(8, 50, &of), [9, 4, 8, 5, 3], "there is no tenth");
+        assert_eq!(pinned(3, 50, &of), [9, 4, 8]);
+        assert_eq!(pinned(1, 50, &of), [9]);
+        assert_eq!(pinned(8, 100, &of), [9, 8]);
+        assert_eq!(pinned(8, 0, &of), [9, 4, 5, 0, 8, 3, 6, 1]);
+        assert!(pinned(8, 50, &[]).is_empty());
+    }
+}
