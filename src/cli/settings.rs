@@ -240,7 +240,7 @@ impl ValueEnum for Sets {
 
 impl ValueEnum for Positions {
     fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Question, Self::Contiguous, Self::Edge, Self::Fixed]
+        &Self::ALL
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {

@@ -27,11 +27,11 @@ impl Session {
             return Ok(());
         }
         let memory = config.for_first_pass();
-        let mut masses = self.fork(&memory)?.first_pass(ids)?;
+        let mut masses = self.fork(&memory)?.attended(ids)?;
         if config.pin_contrast {
             let neutral = self.engine.neutral_question()?;
             let share = ids.len() as f32 / neutral.len() as f32;
-            let of_neutral = self.fork(&memory)?.first_pass(&neutral)?;
+            let of_neutral = self.fork(&memory)?.attended(&neutral)?;
             masses = beyond_neutral(&masses, &of_neutral, share);
         }
         let pins = pins(config, &masses, 0..self.memory.n_units() as u32);
@@ -43,8 +43,14 @@ impl Session {
     ///
     /// # Errors
     /// As for [`prompt`](Self::prompt).
-    pub fn first_pass(mut self, ids: &[TokenId]) -> Result<Vec<UnitMass>, EngineError> {
+    pub fn first_pass(self, ids: &[TokenId]) -> Result<Vec<UnitMass>, EngineError> {
         self.check_question(ids)?;
+        self.attended(ids)
+    }
+
+    /// The same, also where tokens do not fit the window: a neutral question may be longer than what
+    /// is asked.
+    fn attended(mut self, ids: &[TokenId]) -> Result<Vec<UnitMass>, EngineError> {
         self.memory.take_evidence();
         self.memory.tally_questions();
         self.feed(ids, None, Phase::Asking, &mut no_progress)?;

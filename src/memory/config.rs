@@ -84,6 +84,11 @@ pub enum Positions {
     Fixed,
 }
 
+impl Positions {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Question, Self::Contiguous, Self::Edge, Self::Fixed];
+}
+
 /// What a chunk of tokens is for, which decides how it looks up units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {

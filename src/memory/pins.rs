@@ -2,6 +2,7 @@
 //! of attention goes to the same few units whatever is asked (the first, beginnings of chapters), and
 //! what they draw hides what was asked for (calibration as in ICR, arXiv 2410.02642).
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use super::config::MemoryConfig;
@@ -10,10 +11,11 @@ use super::evidence::{UnitMass, by_mass};
 /// What units drew of a question beyond what they draw of a neutral one, heaviest first; `share` is
 /// the length of the question in lengths of the neutral one. Units that draw no more are left out.
 pub fn beyond_neutral(masses: &[UnitMass], neutral: &[UnitMass], share: f32) -> Vec<UnitMass> {
-    let draws = |unit: u32| {
-        neutral.iter().find(|other| other.unit == unit).map_or(0.0, |other| share * other.mass)
-    };
-    let rest = masses.iter().map(|unit| UnitMass { mass: unit.mass - draws(unit.unit), ..*unit });
+    let drawn: HashMap<u32, f32> = neutral.iter().map(|unit| (unit.unit, unit.mass)).collect();
+    let rest = masses.iter().map(|unit| {
+        let always = share * drawn.get(&unit.unit).copied().unwrap_or(0.0);
+        UnitMass { mass: unit.mass - always, ..*unit }
+    });
     let mut rest: Vec<UnitMass> = rest.filter(|unit| unit.mass > 0.0).collect();
     rest.sort_by(by_mass);
     rest

@@ -6,7 +6,7 @@ use mneme::engine::{
     Engine, EngineError, EngineOptions, GenerateOptions, Progress, Session, no_progress,
 };
 use mneme::ids::{LayerIdx, TokenId};
-use mneme::memory::MemoryConfig;
+use mneme::memory::{MemoryConfig, beyond_neutral, pins};
 use mneme::tokenizer::SpecialTokens;
 
 use crate::fixtures::{Random, ScratchFolder, TinyModel};
@@ -234,4 +234,36 @@ fn a_first_pass_pins_what_the_question_attends_to() {
         assert_eq!(session.n_tokens(), 400 + 100 + 3 + ids(question).len() + ids("lazy").len());
     }
     assert!(n_changed > 0, "pinning made a difference");
+}
+
+/// What a question about nothing attends to as well is not pinned; that question may be longer than
+/// the window.
+#[test]
+fn a_first_pass_pins_what_stands_out_against_a_question_about_nothing() {
+    let engine = engine();
+    let neutral = engine.ask_prompt("", "N/A", &[]).unwrap().question_ids().to_vec();
+    let memory = MemoryConfig { window_tokens: neutral.len(), retrieved_units: 4, ..config() };
+    let mut n_changed = 0;
+    for question in ["brown fox", "jumps", "the quick dog over"] {
+        let ids = engine.tokenizer().encode(question, SpecialTokens::AsText);
+        let mut session = engine.session(&memory).unwrap();
+        session.read(&letters(400), &mut no_progress).unwrap();
+        let pass = |ids| session.fork(&memory.for_first_pass()).unwrap().first_pass(ids).unwrap();
+        let (masses, of_neutral) = (pass(&ids), pass(&neutral));
+        let share = ids.len() as f32 / neutral.len() as f32;
+        let units = 0..session.memory().n_units() as u32;
+        let mut expected =
+            pins(&memory, &beyond_neutral(&masses, &of_neutral, share), units.clone());
+        n_changed += usize::from(expected != pins(&memory, &masses, units));
+        session.prompt_tokens(&ids).unwrap();
+        expected.sort_unstable();
+        for layer in 0..engine.config().n_layers {
+            assert_eq!(session.memory().retrieved(LayerIdx(layer), 0), expected);
+        }
+    }
+    assert!(n_changed > 0, "the contrast made a difference");
+    let narrow = MemoryConfig { window_tokens: neutral.len() - 1, ..memory };
+    let mut session = engine.session(&narrow).unwrap();
+    session.read(&letters(400), &mut no_progress).unwrap();
+    session.prompt("jumps").unwrap();
 }

@@ -49,8 +49,7 @@ fn any_config(random: &mut Random) -> MemoryConfig {
         probed_lists: 1 + random.below(5),
         graph_from_lists: 1 + random.below(20),
         clip_tokens: random.below(600),
-        positions: [Positions::Question, Positions::Contiguous, Positions::Edge, Positions::Fixed]
-            [random.below(4)],
+        positions: Positions::ALL[random.below(4)],
         kv_type: KvType::ALL[random.below(3)],
     }
 }

@@ -220,19 +220,16 @@ fn check_seeds(seeds: std::ops::Range<u64>, change: impl Fn(&mut MemoryConfig)) 
     }
 }
 
-const ALL_POSITIONS: [Positions; 4] =
-    [Positions::Question, Positions::Contiguous, Positions::Edge, Positions::Fixed];
-
 #[test]
 fn every_past_token_is_attended_exactly_once_or_lies_in_a_unit_not_retrieved() {
-    for positions in ALL_POSITIONS {
+    for positions in Positions::ALL {
         check_seeds(0..12, |config| config.positions = positions);
     }
 }
 
 #[test]
 fn every_past_token_is_attended_exactly_once_when_all_units_are_retrieved() {
-    for positions in ALL_POSITIONS {
+    for positions in Positions::ALL {
         check_seeds(100..106, |config| {
             (config.positions, config.retrieved_units) = (positions, 16);
         });

@@ -12,8 +12,7 @@ use crate::fixtures::{Runner, TinyModel, gguf_model, random_tokens};
 /// room for one more unit's votes.
 #[test]
 fn a_warm_decode_step_allocates_nothing_unless_a_unit_was_sealed() {
-    for positions in [Positions::Question, Positions::Contiguous, Positions::Edge, Positions::Fixed]
-    {
+    for positions in Positions::ALL {
         for precision in [Precision::F32, Precision::Int16, Precision::Int8] {
             let tiny = TinyModel { dtype: DType::Q4_1, ..tiny_model() };
             let mut runner = Runner::new(&gguf_model(&tiny), 1, precision);
