@@ -26,18 +26,29 @@ pub trait UnitStore: Send + Sync {
     /// the store is then as it was.
     fn append(&mut self, record: &[u8]) -> Result<RecordId, StoreError>;
 
-    /// The record that [`append`](Self::append) named `id`: constant time, nothing copied.
+    /// The record that [`append`](Self::append) named `id`, for its section `section`: constant time,
+    /// nothing copied. Only the bytes of that section are known to be what was appended; others may
+    /// not be relied on.
     ///
     /// # Errors
-    /// When no such record was appended here.
-    fn read(&self, id: RecordId) -> Result<Record<'_>, StoreError>;
+    /// When no such record was appended here, or the section is not what was appended.
+    fn read(&self, id: RecordId, section: usize) -> Result<Record<'_>, StoreError>;
 
     /// A store with the same records, which from now on goes its own way. Records are shared, not
-    /// copied, but for the few that are not in a full run of them yet.
+    /// copied.
     ///
     /// # Errors
-    /// When there is no memory for what is copied.
+    /// When the store cannot be shared.
     fn fork(&self) -> Result<Box<dyn UnitStore>, StoreError>;
+
+    /// Forgets all records but the first `n_records`; the next one appended gets that number.
+    fn truncate(&mut self, n_records: usize);
+
+    /// Lets go of the memory of the first `n_records`, which will not be read here again.
+    fn release(&mut self, _n_records: usize) {}
+
+    /// Lets go of the memory of records that are somewhere else meanwhile. Never waits.
+    fn catch_up(&mut self) {}
 
     /// Records appended so far; the next one gets this number.
     fn len(&self) -> usize;
@@ -55,7 +66,7 @@ pub trait UnitStore: Send + Sync {
 }
 
 /// Why a store refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// A store of empty records was asked for.
     #[error("a store's records must have at least one byte")]
@@ -75,6 +86,12 @@ pub enum StoreError {
         id: RecordId,
         /// Records of the store.
         n_records: usize,
+    },
+    /// What [`UnitStore::release`] let go of.
+    #[error("record {} was released: it is read no more", .id.0)]
+    Released {
+        /// The number asked for.
+        id: RecordId,
     },
     /// All 2^32 numbers are given out.
     #[error("the store is full: it has {n_records} records")]

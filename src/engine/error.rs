@@ -1,7 +1,7 @@
 //! What can go wrong above the model?
 
 use crate::attention::AttentionError;
-use crate::memory::{ConfigError, ForkError, StoreError};
+use crate::memory::{ConfigError, MemoryError, StoreError};
 use crate::model::ModelError;
 use crate::tokenizer::{ChatError, TokenizerError};
 
@@ -20,9 +20,9 @@ pub enum EngineError {
     /// The memory's sizes.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// What a session could not become when it was forked.
+    /// What a memory could not become.
     #[error(transparent)]
-    Fork(#[from] ForkError),
+    Memory(#[from] MemoryError),
     /// Units that cannot be read back.
     #[error(transparent)]
     Attention(#[from] AttentionError),

@@ -8,7 +8,7 @@ use super::loaded::Engine;
 use crate::backend::PageLayout;
 use crate::backend::cpu::CpuBackend;
 use crate::ids::{ByteSpan, TokenId};
-use crate::memory::{InMemoryStore, Memory, MemoryConfig, Phase};
+use crate::memory::{Memory, MemoryConfig, Phase, Stores};
 use crate::model::Workspace;
 
 /// The place of a token that stands for no bytes of the text read.
@@ -71,13 +71,12 @@ impl Session {
             kv_type: config.kv_type,
         };
         config.validate(engine.trained_tokens())?;
-        let store = InMemoryStore::new(Memory::<CpuBackend>::record_bytes(layout))?;
         let memory = Memory::new(
             transformer.backend().clone(),
             config.clone(),
             layout,
             (transformer.rotary(), engine.trained_tokens()),
-            Box::new(store),
+            Stores::in_memory(layout, config)?,
         )?;
         Ok(Self {
             workspace: transformer.workspace(config.chunk_tokens),

@@ -2,35 +2,17 @@
 //! copied. A fork may look up by another policy than what it came from: the index is then made
 //! again from the units.
 
+use std::ops::Range;
+
 use memory_store::{RecordId, StoreError};
 
 use super::angles::Angles;
 use super::coarse::{self, Unit};
 use super::config::MemoryConfig;
+use super::error::MemoryError;
 use super::layers::{self, Memory};
 use super::lookup::Lookup;
-use super::validate::ConfigError;
 use crate::backend::Backend;
-
-/// A memory could not be forked.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ForkError {
-    /// The fork's sizes cannot work.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// There is no memory for what is copied, or a unit cannot be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A setting that has shaped what is remembered.
-    #[error(
-        "a fork cannot have another {name} than what it is forked from: the text was read with it; \
-         read the text again with the new setting"
-    )]
-    Differs {
-        /// The setting, as it is written in flags and files.
-        name: &'static str,
-    },
-}
 
 impl<B: Backend> Memory<B> {
     /// A memory of the same tokens, which goes its own way by `config`. What `config` says of units'
@@ -39,7 +21,7 @@ impl<B: Backend> Memory<B> {
     ///
     /// # Errors
     /// When it is not, the sizes do not fit the model, or there is no memory for the fork.
-    pub fn fork(&self, config: MemoryConfig, trained_tokens: usize) -> Result<Self, ForkError> {
+    pub fn fork(&self, config: MemoryConfig, trained_tokens: usize) -> Result<Self, MemoryError> {
         config.validate(trained_tokens)?;
         let was = &self.config;
         let shaped = [
@@ -52,7 +34,7 @@ impl<B: Backend> Memory<B> {
             ("lookup", was.tallies_keys() || !config.tallies_keys()),
         ];
         if let Some((name, _)) = shaped.into_iter().find(|(_, is_same)| !is_same) {
-            return Err(ForkError::Differs { name });
+            return Err(MemoryError::Differs { name });
         }
         let mut fork = Self {
             backend: self.backend.clone(),
@@ -66,7 +48,7 @@ impl<B: Backend> Memory<B> {
                 .as_ref()
                 .map(|open| open.fork(&*self.backend, self.kv_shape(), layers::most_open(&config))),
             store: self.store.fork()?,
-            index: self.index.fork(),
+            index: self.index.fork()?,
             angles: Angles::new(&self.rotary, &config),
             chunk: self.chunk.clone(),
             lookup: match config.sets == was.sets {
@@ -97,12 +79,22 @@ impl<B: Backend> Memory<B> {
     /// Makes the index from the units.
     fn index_again(&mut self) -> Result<(), StoreError> {
         let layout = self.unit_layout();
-        self.index = coarse::index(layout, &self.config);
-        for unit in 0..self.store.len() as u32 {
-            let page = self.store.read(RecordId(unit))?.bytes();
-            let n_keys = self.unit_tokens(unit as usize).len();
+        let blocks = coarse::no_blocks(layout, &self.config)?;
+        self.index = coarse::index(layout, &self.config, blocks)?;
+        self.index_units(0..self.n_units())
+    }
+
+    /// Adds units to the index.
+    pub(super) fn index_units(&mut self, units: Range<usize>) -> Result<(), StoreError> {
+        let layout = self.unit_layout();
+        for unit in units {
+            let mut page = &[][..];
+            for layer in 0..layout.n_layers {
+                page = self.store.read(RecordId(unit as u32), layer)?.bytes();
+            }
+            let n_keys = self.unit_tokens(unit).len();
             let scratch = (&self.angles.offsets[..], &mut self.keys[..]);
-            self.index.push(Unit { layout, page, n_keys, masses: None }, scratch);
+            self.index.push(Unit { layout, page, n_keys, masses: None }, scratch)?;
             self.index.catch_up();
         }
         Ok(())
