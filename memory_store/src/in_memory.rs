@@ -3,8 +3,11 @@
 //!
 //! ```text
 //! slab 0  | record 0 | pad | record 1 | pad | ...      record = whole lines of 64 bytes
-//! slab 1  | record n | pad | ...                       n = a power of two, so id -> slab is a shift
+//! slab 1  | record n | pad | ...
 //! ```
+//!
+//! Forks share slabs. One that is not full yet is filled by whoever is alone with it; who shares it
+//! opens another.
 
 use std::sync::Arc;
 
@@ -18,12 +21,18 @@ pub struct InMemoryStore {
     record_bytes: usize,
     /// Bytes from record to record of a slab.
     stride: usize,
-    /// A slab holds `1 << slab_shift` records.
-    slab_shift: u32,
-    /// `[slab][record][stride]`; every slab but the last is full, and so the only one that is not
-    /// shared with forks.
-    slabs: Vec<Arc<AlignedBytes>>,
-    n_records: usize,
+    /// Records that a slab has room for.
+    slab_records: u32,
+    slabs: Vec<Arc<AlignedBytes>>, // [slab], each [record][stride]; empty where released
+    places: Vec<Place>,            // [record]
+}
+
+/// Where a record is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    slab: u32,
+    /// Which record of the slab.
+    idx: u32,
 }
 
 impl InMemoryStore {
@@ -38,15 +47,25 @@ impl InMemoryStore {
         }
         // A length that no machine has is refused when the first record comes.
         let stride = record_bytes.checked_next_multiple_of(RECORD_ALIGN).unwrap_or(usize::MAX);
-        let slab_shift = (SLAB_BYTES / stride).max(1).ilog2();
-        Ok(Self { record_bytes, stride, slab_shift, slabs: Vec::new(), n_records: 0 })
+        let slab_records = (SLAB_BYTES / stride).max(1) as u32;
+        Ok(Self { record_bytes, stride, slab_records, slabs: Vec::new(), places: Vec::new() })
     }
 
-    /// Opens a new last slab.
-    fn add_slab(&mut self) -> Result<(), StoreError> {
-        let wanted_bytes = self.stride.saturating_mul(1 << self.slab_shift);
+    /// Where the next record goes: after the last, if its slab has room and is not shared.
+    fn next_place(&mut self) -> Result<Place, StoreError> {
+        let n_records = self.places.len();
+        u32::try_from(n_records).map_err(|_| StoreError::Full { n_records })?;
+        let next = match self.places.last() {
+            Some(last) => Place { slab: last.slab, idx: last.idx + 1 },
+            None => Place { slab: 0, idx: 0 },
+        };
+        let slab = self.slabs.get_mut(next.slab as usize);
+        if slab.is_some_and(|slab| Arc::get_mut(slab).is_some()) && next.idx < self.slab_records {
+            return Ok(next);
+        }
+        let wanted_bytes = self.stride.saturating_mul(self.slab_records as usize);
         self.slabs.push(Arc::new(AlignedBytes::zeroed(wanted_bytes)?));
-        Ok(())
+        Ok(Place { slab: self.slabs.len() as u32 - 1, idx: 0 })
     }
 }
 
@@ -56,46 +75,43 @@ impl UnitStore for InMemoryStore {
             let (expected, actual) = (self.record_bytes, record.len());
             return Err(StoreError::WrongLength { expected, actual });
         }
-        let full = StoreError::Full { n_records: self.n_records };
-        let id = RecordId(u32::try_from(self.n_records).map_err(|_| full)?);
-        if self.n_records >> self.slab_shift == self.slabs.len() {
-            self.add_slab()?;
-        }
-        let at = (self.n_records & ((1 << self.slab_shift) - 1)) * self.stride;
-        let slab = self.slabs.last_mut().expect("because a slab was just made sure of");
-        let slab = Arc::get_mut(slab).expect("because only full slabs are shared");
+        let place = self.next_place()?;
+        let slab = &mut self.slabs[place.slab as usize];
+        let slab = Arc::get_mut(slab).expect("because the place is in a slab that nobody shares");
+        let at = place.idx as usize * self.stride;
         slab[at..at + record.len()].copy_from_slice(record);
-        self.n_records += 1;
-        Ok(id)
+        self.places.push(place);
+        Ok(RecordId(self.places.len() as u32 - 1))
     }
 
     #[inline]
-    fn read(&self, id: RecordId) -> Result<Record<'_>, StoreError> {
-        let idx = id.0 as usize;
-        if idx >= self.n_records {
-            return Err(StoreError::UnknownRecord { id, n_records: self.n_records });
-        }
-        let slab = &self.slabs[idx >> self.slab_shift];
-        let at = (idx & ((1 << self.slab_shift) - 1)) * self.stride;
-        Ok(Record::new(&slab[at..at + self.record_bytes]))
+    fn read(&self, id: RecordId, _section: usize) -> Result<Record<'_>, StoreError> {
+        let unknown = StoreError::UnknownRecord { id, n_records: self.places.len() };
+        let place = self.places.get(id.0 as usize).ok_or(unknown)?;
+        let slab = &self.slabs[place.slab as usize];
+        let at = place.idx as usize * self.stride;
+        slab.get(at..at + self.record_bytes).map(Record::new).ok_or(StoreError::Released { id })
     }
 
     fn fork(&self) -> Result<Box<dyn UnitStore>, StoreError> {
-        let n_full = self.n_records >> self.slab_shift;
-        let mut slabs = self.slabs[..n_full].to_vec();
-        let n_rest = self.n_records - (n_full << self.slab_shift);
-        if n_rest > 0 {
-            let mut slab = AlignedBytes::zeroed(self.stride << self.slab_shift)?;
-            let used = n_rest * self.stride;
-            slab[..used].copy_from_slice(&self.slabs[n_full][..used]);
-            slabs.push(Arc::new(slab));
+        Ok(Box::new(Self { slabs: self.slabs.clone(), places: self.places.clone(), ..*self }))
+    }
+
+    fn truncate(&mut self, n_records: usize) {
+        self.places.truncate(n_records);
+        self.slabs.truncate(self.places.last().map_or(0, |last| last.slab as usize + 1));
+    }
+
+    fn release(&mut self, n_records: usize) {
+        let whole = self.places.get(n_records).map_or(0, |first| first.slab as usize);
+        for slab in &mut self.slabs[..whole] {
+            *slab = Arc::new(AlignedBytes::zeroed(0).unwrap_or_else(|_| unreachable!()));
         }
-        Ok(Box::new(Self { slabs, ..*self }))
     }
 
     #[inline]
     fn len(&self) -> usize {
-        self.n_records
+        self.places.len()
     }
 
     #[inline]
@@ -105,7 +121,8 @@ impl UnitStore for InMemoryStore {
 
     fn resident_bytes(&self) -> usize {
         // Room in the last slab that was never written is not backed by memory.
-        self.n_records * self.stride
+        let is_there = |place: &&Place| !self.slabs[place.slab as usize].is_empty();
+        self.places.iter().filter(is_there).count() * self.stride
     }
 }
 
@@ -129,7 +146,7 @@ mod tests {
             }
             assert_eq!(store.len(), n_records);
             for number in (0..n_records).rev() {
-                let read = store.read(RecordId(number as u32)).unwrap();
+                let read = store.read(RecordId(number as u32), 0).unwrap();
                 assert_eq!(&*read, record(number, record_bytes), "record {number}");
                 assert_eq!(read.as_ptr() as usize % RECORD_ALIGN, 0, "record {number}");
             }
@@ -140,17 +157,17 @@ mod tests {
     fn records_never_move_when_more_are_appended() {
         let mut store = InMemoryStore::new(100_000).unwrap();
         store.append(&record(0, 100_000)).unwrap();
-        let place = store.read(RecordId(0)).unwrap().as_ptr() as usize;
+        let place = store.read(RecordId(0), 0).unwrap().as_ptr() as usize;
         for number in 1..200 {
             store.append(&record(number, 100_000)).unwrap();
         }
-        assert_eq!(store.read(RecordId(0)).unwrap().as_ptr() as usize, place);
+        assert_eq!(store.read(RecordId(0), 0).unwrap().as_ptr() as usize, place);
     }
 
     #[test]
     fn a_fork_has_the_records_and_goes_its_own_way() {
         for n_records in [0, 1, 100, 128, 200, 256] {
-            let mut store = InMemoryStore::new(100_000).unwrap(); // 128 of them a slab
+            let mut store = InMemoryStore::new(100_000).unwrap(); // 167 of them a slab
             for number in 0..n_records {
                 store.append(&record(number, 100_000)).unwrap();
             }
@@ -161,13 +178,47 @@ mod tests {
             assert_eq!((store.len(), fork.len()), (n_records + 1, n_records + 2));
             for number in 0..n_records {
                 let id = RecordId(number as u32);
-                assert_eq!(&*store.read(id).unwrap(), record(number, 100_000));
-                assert_eq!(&*fork.read(id).unwrap(), record(number, 100_000));
+                assert_eq!(&*store.read(id, 0).unwrap(), record(number, 100_000));
+                assert_eq!(&*fork.read(id, 0).unwrap(), record(number, 100_000));
             }
             let last = RecordId(n_records as u32);
-            assert_eq!(&*store.read(last).unwrap(), record(7, 100_000));
-            assert_eq!(&*fork.read(last).unwrap(), record(11, 100_000));
+            assert_eq!(&*store.read(last, 0).unwrap(), record(7, 100_000));
+            assert_eq!(&*fork.read(last, 0).unwrap(), record(11, 100_000));
         }
+    }
+
+    #[test]
+    fn what_is_truncated_is_gone_and_its_numbers_are_given_out_again() {
+        let mut store = InMemoryStore::new(100_000).unwrap();
+        for number in 0..300 {
+            store.append(&record(number, 100_000)).unwrap();
+        }
+        let fork = store.fork().unwrap();
+        store.truncate(200);
+        assert_eq!(store.len(), 200);
+        assert!(store.read(RecordId(200), 0).is_err());
+        assert_eq!(store.append(&record(7, 100_000)), Ok(RecordId(200)));
+        assert_eq!(&*store.read(RecordId(200), 0).unwrap(), record(7, 100_000));
+        assert_eq!(&*store.read(RecordId(199), 0).unwrap(), record(199, 100_000));
+        assert_eq!(&*fork.read(RecordId(200), 0).unwrap(), record(200, 100_000), "not the fork's");
+        store.truncate(0);
+        assert_eq!(store.resident_bytes(), 0);
+        assert_eq!(store.append(&record(9, 100_000)), Ok(RecordId(0)));
+    }
+
+    #[test]
+    fn what_is_released_takes_no_memory_and_is_not_read_as_something_else() {
+        let mut store = InMemoryStore::new(100_000).unwrap(); // 167 of them a slab
+        for number in 0..400 {
+            store.append(&record(number, 100_000)).unwrap();
+        }
+        let before = store.resident_bytes();
+        store.release(340);
+        assert_eq!(store.resident_bytes(), before - 334 * 100_032);
+        let id = RecordId(5);
+        assert_eq!(store.read(id, 0).unwrap_err(), StoreError::Released { id });
+        assert_eq!(&*store.read(RecordId(350), 0).unwrap(), record(350, 100_000));
+        assert_eq!(store.append(&record(1, 100_000)), Ok(RecordId(400)));
     }
 
     #[test]
@@ -198,7 +249,7 @@ mod tests {
         let mut store = InMemoryStore::new(8).unwrap();
         store.append(&[1; 8]).unwrap();
         for id in [RecordId(1), RecordId(u32::MAX)] {
-            let error = store.read(id).unwrap_err();
+            let error = store.read(id, 0).unwrap_err();
             assert_eq!(error, StoreError::UnknownRecord { id, n_records: 1 });
         }
     }
