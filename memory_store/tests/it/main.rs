@@ -1,0 +1,4 @@
+//! Does the store keep what it promises, whatever happens to its disk? One binary, by subject.
+
+mod contexts;
+mod scratch;
