@@ -140,6 +140,15 @@ impl<'a> ByteReader<'a> {
         self.take(n, what)
     }
 
+    /// A text.
+    ///
+    /// # Errors
+    /// When there is less than was written, or it is no text.
+    pub fn string(&mut self, what: &'static str) -> Result<String, Malformed> {
+        let malformed = self.malformed(what);
+        String::from_utf8(self.bytes(what)?.to_vec()).map_err(|_| malformed)
+    }
+
     /// Numbers.
     ///
     /// # Errors

@@ -28,7 +28,7 @@
 //! }
 //!
 //! // What the answer was read from, as bytes of the text read.
-//! for passage in session.take_evidence(3) {
+//! for passage in session.take_evidence(3)? {
 //!     println!("{:?} {:.0} %", passage.span, passage.weight * 100.0);
 //! }
 //!

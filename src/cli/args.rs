@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use super::context_args::{ContextsArgs, IngestArgs, StoreFlags, context_name};
 use super::failure::Failure;
 use super::input::Source;
 use super::memory_flags::{MemoryFlags, put};
@@ -26,8 +27,18 @@ pub(super) enum Command {
     /// Answer a question about a document of any length
     ///
     /// The document is read, the answer is written to standard output as it comes, and below it the
-    /// passages that it was read from.
+    /// passages that it was read from. With --context nothing is read that was read before, and the
+    /// context stays as it is.
     Ask(AskArgs),
+    /// Read a document once, and remember it for ever
+    ///
+    /// What was read is kept in the store under a name, every few seconds and on Ctrl-C; the same
+    /// command goes on from there. Ask about it with mneme ask --context NAME.
+    Ingest(IngestArgs),
+    /// List, show and change what is remembered
+    ///
+    /// Contexts are documents that mneme ingest has read, and conversations of mneme chat --context.
+    Contexts(ContextsArgs),
     /// Converse without end
     ///
     /// Talk with the model for as long as you like: what was said long ago is looked up when it
@@ -71,8 +82,11 @@ pub(super) enum Command {
 #[derive(Debug, clap::Args)]
 pub(super) struct AskArgs {
     /// The document: a text file, or - for standard input
-    #[arg(long, value_name = "FILE", value_parser = Source::parse)]
-    pub document: Source,
+    #[arg(long, value_name = "FILE", value_parser = Source::parse, required_unless_present = "context")]
+    pub document: Option<Source>,
+    /// A context that has read the document; with --document it reads what it has not read yet
+    #[arg(long, value_name = "NAME", value_parser = context_name)]
+    pub context: Option<String>,
     /// The question
     #[arg(required = true, value_name = "QUESTION")]
     pub question: Vec<String>,
@@ -85,6 +99,8 @@ pub(super) struct AskArgs {
     #[command(flatten)]
     pub answer: AnswerFlags,
     #[command(flatten)]
+    pub store: StoreFlags,
+    #[command(flatten)]
     pub run: RunFlags,
 }
 
@@ -94,8 +110,14 @@ pub(super) struct ChatArgs {
     /// What the model is told before all else [default: what its template says]
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
+    /// A context that remembers the conversation; of a document that it has read, the talk is about
+    /// that
+    #[arg(long, value_name = "NAME", value_parser = context_name)]
+    pub context: Option<String>,
     #[command(flatten)]
     pub answer: AnswerFlags,
+    #[command(flatten)]
+    pub store: StoreFlags,
     #[command(flatten)]
     pub run: RunFlags,
 }
@@ -320,7 +342,7 @@ fn command() -> clap::Command {
     Words::command().mut_subcommands(|subcommand| {
         subcommand.mut_args(|arg| {
             let key = arg.get_id().as_str().replace('_', "-");
-            let tables = [&defaults["memory"], &defaults["answer"], &defaults];
+            let tables = [&defaults["memory"], &defaults["answer"], &defaults["store"], &defaults];
             let Some(default) = tables.iter().find_map(|table| table.get(&key)) else { return arg };
             let default = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
             let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
@@ -356,6 +378,17 @@ impl RunFlags {
         self.memory.change(memory);
     }
 
+    /// Changes the settings that a context was read with by what the configuration file says of the
+    /// memory, then by the flags.
+    pub fn change_stored(&self, memory: MemoryConfig) -> Result<MemoryConfig, Failure> {
+        let mut memory = match &self.model.config {
+            Some(path) => Settings::memory_over(path, memory)?,
+            None => memory,
+        };
+        self.memory.change(&mut memory);
+        Ok(memory)
+    }
+
     /// The same, for commands that answer.
     pub fn settings_with(&self, answer: &AnswerFlags) -> Result<Settings, Failure> {
         let mut settings = self.settings()?;
@@ -382,7 +415,7 @@ mod tests {
         let defaults = serde_json::to_value(Settings::default()).unwrap();
         let command = command();
         let ask = command.find_subcommand("ask").unwrap();
-        let tables = [&defaults, &defaults["memory"], &defaults["answer"]];
+        let tables = [&defaults, &defaults["memory"], &defaults["answer"], &defaults["store"]];
         let keys = tables.iter().flat_map(|table| table.as_object().unwrap());
         for (key, default) in keys.filter(|(_, default)| !default.is_object()) {
             let flag = ask.get_arguments().find(|arg| arg.get_long() == Some(key));

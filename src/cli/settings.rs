@@ -1,7 +1,7 @@
 //! Which settings hold? Flags over the configuration file over the defaults. The file is TOML; a
 //! key that nobody knows is an error that names file, line and key.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -26,6 +26,17 @@ pub(super) struct Settings {
     pub activations: Activations,
     pub memory: MemoryConfig,
     pub answer: AnswerSettings,
+    pub store: StoreSettings,
+}
+
+/// Where contexts lie.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct StoreSettings {
+    /// The folder; empty for mneme in the platform's data folder.
+    pub dir: PathBuf,
+    /// Bytes on the disk at most; 0 for no limit.
+    pub max_bytes: u64,
 }
 
 /// How products with quantised weights are computed.
@@ -59,6 +70,7 @@ impl Default for Settings {
             activations: Activations::default(),
             memory: MemoryConfig::default(),
             answer: AnswerSettings::default(),
+            store: StoreSettings::default(),
         }
     }
 }
@@ -78,6 +90,25 @@ impl Settings {
             .with_context(|| format!("{}: cannot read the configuration", path.display()))
             .map_err(Failure::Failed)?;
         Self::parse(&text).with_context(|| path.display().to_string()).map_err(Failure::Usage)
+    }
+
+    /// `memory`, changed by what a file says of it.
+    pub fn memory_over(path: &Path, memory: MemoryConfig) -> Result<MemoryConfig, Failure> {
+        Self::from_file(path)?; // so that all of it is understood
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("{}: cannot read the configuration", path.display()))
+            .map_err(Failure::Failed)?;
+        let overlaid = || -> anyhow::Result<MemoryConfig> {
+            let file: toml::Table = toml::from_str(&text)?;
+            let mut table = serde_json::to_value(memory)?;
+            for (key, value) in
+                file.get("memory").and_then(|it| it.as_table()).into_iter().flatten()
+            {
+                table[key] = serde_json::to_value(value)?;
+            }
+            Ok(serde_json::from_value(table)?)
+        };
+        overlaid().with_context(|| path.display().to_string()).map_err(Failure::Usage)
     }
 
     fn parse(text: &str) -> anyhow::Result<Self> {

@@ -24,16 +24,7 @@ impl<B: Backend> Memory<B> {
     pub fn fork(&self, config: MemoryConfig, trained_tokens: usize) -> Result<Self, MemoryError> {
         config.validate(trained_tokens)?;
         let was = &self.config;
-        let shaped = [
-            ("attention", config.attention == was.attention),
-            ("sink-tokens", config.sink_tokens == was.sink_tokens),
-            ("window-tokens", config.window_tokens == was.window_tokens),
-            ("unit-tokens", config.unit_tokens == was.unit_tokens),
-            ("kv-type", config.kv_type == was.kv_type),
-            ("unit-cuts", config.unit_cuts == was.unit_cuts),
-            ("lookup", was.tallies_keys() || !config.tallies_keys()),
-        ];
-        if let Some((name, _)) = shaped.into_iter().find(|(_, is_same)| !is_same) {
+        if let Some(name) = config.shaped_otherwise(was) {
             return Err(MemoryError::Differs { name });
         }
         let mut fork = Self {
@@ -98,5 +89,39 @@ impl<B: Backend> Memory<B> {
             self.index.catch_up();
         }
         Ok(())
+    }
+}
+
+impl MemoryConfig {
+    /// A setting that shapes what is remembered, and is not as it was in `was`.
+    fn shaped_otherwise(&self, was: &Self) -> Option<&'static str> {
+        let shaped = [
+            ("attention", self.attention == was.attention),
+            ("sink-tokens", self.sink_tokens == was.sink_tokens),
+            ("window-tokens", self.window_tokens == was.window_tokens),
+            ("unit-tokens", self.unit_tokens == was.unit_tokens),
+            ("kv-type", self.kv_type == was.kv_type),
+            ("unit-cuts", self.unit_cuts == was.unit_cuts),
+            ("lookup", was.tallies_keys() || !self.tallies_keys()),
+        ];
+        shaped.into_iter().find(|(_, is_same)| !is_same).map(|(name, _)| name)
+    }
+
+    /// Checks that a memory that was suspended with `was` can go on with these settings: they may
+    /// choose units otherwise, by the same representatives.
+    ///
+    /// # Errors
+    /// When they cannot, with the setting that differs.
+    pub fn check_goes_on_from(&self, was: &Self) -> Result<(), MemoryError> {
+        let is_same_index = self.representatives() == was.representatives()
+            && self.tallies_keys() == was.tallies_keys();
+        let is_same_length = self.representatives_per_unit() == was.representatives_per_unit();
+        let differs = match self.shaped_otherwise(was) {
+            None if !is_same_index => Some("lookup"),
+            None if !is_same_length => Some("segment-tokens"),
+            None if self.sets != was.sets => Some("sets"),
+            differs => differs,
+        };
+        differs.map_or(Ok(()), |name| Err(MemoryError::Differs { name }))
     }
 }

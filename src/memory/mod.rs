@@ -39,7 +39,10 @@ mod stores;
 mod suspend;
 mod validate;
 
-pub use memory_store::{StoreError, UnitStore};
+pub use memory_store::{InMemoryStore, RecordId, StoreError, UnitStore};
+
+/// The durable store, in which contexts outlive the process.
+pub use memory_store as store;
 
 pub use audit::{Audit, Recall, Trial};
 pub use config::{AttentionMode, LookupPolicy, MemoryConfig, Phase, Positions, Sets, UnitCuts};

@@ -72,6 +72,11 @@ impl<B: Backend> Memory<B> {
         Ok(Suspended { state: out.finish(), n_units, n_blocks })
     }
 
+    /// The units whose representatives record `block` of the store of blocks holds.
+    pub fn units_of_block(&self, block: usize) -> Range<usize> {
+        block * BLOCK_UNITS..(block + 1) * BLOCK_UNITS
+    }
+
     /// Stores with the same records, which go their own way.
     ///
     /// # Errors

@@ -1,0 +1,268 @@
+//! `mneme contexts`: what is remembered, and what becomes of it?
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use super::context_args::{ContextsArgs, ContextsCommand, OfStore, RewindArgs, TimeToLive};
+use super::failure::Failure;
+use super::ingest::TENANT;
+use super::interrupt::Interrupt;
+use super::meter::{Meter, Unit};
+use super::output::{note, print, print_json};
+use super::repair;
+use super::settings::Settings;
+use super::{numbers, opening};
+use crate::engine::{ContextNotes, Contexts};
+use crate::memory::store::{ContextSummary, Pinned, Store};
+
+/// A context as `--json` prints it.
+#[derive(Debug, Serialize)]
+struct Shown {
+    name: String,
+    /// What it is; null where its notes cannot be read.
+    kind: Option<&'static str>,
+    tokens: u64,
+    turns: usize,
+    /// Whether its document was read to the end.
+    whole: bool,
+    source: String,
+    model: String,
+    /// The settings that it was read with.
+    settings: serde_json::Value,
+    units: u64,
+    disk_bytes: u64,
+    /// Of these, bytes that no other context has.
+    own_bytes: u64,
+    /// Seconds since 1970.
+    created: u64,
+    used: u64,
+    expires: Option<u64>,
+    pinned: bool,
+    forked_from: Option<String>,
+}
+
+/// What a change did, as `--json` prints it.
+#[derive(Debug, Serialize)]
+struct Done<'a> {
+    context: &'a str,
+    done: &'static str,
+}
+
+pub(super) fn run(args: ContextsArgs, interrupt: &Interrupt) -> Result<(), Failure> {
+    match args.command {
+        ContextsCommand::List(of) => list(&of),
+        ContextsCommand::Show(one) => show(&one.of, &one.name),
+        ContextsCommand::Fork { name, to, of } => {
+            open(&of)?.fork(TENANT, &name, &to)?;
+            done(&of, &to, "forked")
+        }
+        ContextsCommand::Rewind(args) => rewind(&args, interrupt),
+        ContextsCommand::Pin { of: one, off } => {
+            let (pinned, what) =
+                if off { (Pinned::No, "unpinned") } else { (Pinned::Yes, "pinned") };
+            open(&one.of)?.set_pinned(TENANT, &one.name, pinned)?;
+            done(&one.of, &one.name, what)
+        }
+        ContextsCommand::Expire { of: one, after: TimeToLive(after) } => {
+            let at = after.map(|after| now().saturating_add(after));
+            open(&one.of)?.set_expiry(TENANT, &one.name, at)?;
+            let what = if after.is_some() { "will expire" } else { "will not expire" };
+            done(&one.of, &one.name, what)
+        }
+        ContextsCommand::Delete(one) => {
+            open(&one.of)?.delete(TENANT, &one.name)?;
+            done(&one.of, &one.name, "deleted")
+        }
+        ContextsCommand::Verify(of) => verify(&of),
+        ContextsCommand::Repair { of, run } => {
+            let mut settings = run.settings()?;
+            settings.store = store_settings(&of)?;
+            repair::run(&settings, of.json, interrupt)
+        }
+    }
+}
+
+/// The settings of the store that is meant.
+fn store_settings(of: &OfStore) -> Result<super::settings::StoreSettings, Failure> {
+    let file = of.config.as_deref().map(Settings::from_file).transpose()?;
+    let mut settings = file.unwrap_or_default().store;
+    of.store.change(&mut settings);
+    Ok(settings)
+}
+
+fn open(of: &OfStore) -> Result<Store, Failure> {
+    opening::open_store(&store_settings(of)?)
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn done(of: &OfStore, context: &str, done: &'static str) -> Result<(), Failure> {
+    if of.json {
+        return print_json(&Done { context, done });
+    }
+    note(&format!("{context}: {done}"));
+    Ok(())
+}
+
+fn list(of: &OfStore) -> Result<(), Failure> {
+    let contexts: Vec<Shown> = open(of)?.list(TENANT)?.into_iter().map(shown).collect();
+    if of.json {
+        return print_json(&contexts);
+    }
+    if contexts.is_empty() {
+        note("There are none yet: mneme ingest --context NAME FILE reads one.");
+        return Ok(());
+    }
+    let head = ["name", "what", "tokens", "turns", "disk", "its own", "used"].map(str::to_owned);
+    let rows = contexts.iter().map(|context| {
+        [
+            context.name.clone(),
+            what(context),
+            numbers::count(context.tokens as usize),
+            numbers::count(context.turns),
+            numbers::bytes(context.disk_bytes),
+            numbers::bytes(context.own_bytes),
+            ago(context.used),
+        ]
+    });
+    let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
+    print(&numbers::columns(&rows, &[0, 1]))
+}
+
+fn what(context: &Shown) -> String {
+    let kind = context.kind.unwrap_or("not readable");
+    let part = if context.kind == Some(DOCUMENT) && !context.whole { ", in part" } else { "" };
+    let pinned = if context.pinned { ", pinned" } else { "" };
+    format!("{kind}{part}{pinned}")
+}
+
+fn ago(then: u64) -> String {
+    match now().saturating_sub(then) {
+        0..60 => "just now".to_owned(),
+        seconds @ 60..3600 => format!("{} min ago", seconds / 60),
+        seconds @ 3600..86_400 => format!("{} h ago", seconds / 3600),
+        seconds => format!("{} ago", numbers::count_of((seconds / 86_400) as usize, "day")),
+    }
+}
+
+const DOCUMENT: &str = "document";
+
+fn shown(context: ContextSummary) -> Shown {
+    let notes = ContextNotes::of(&context).ok();
+    let kind = notes.as_ref().map(|notes| match notes.conversation {
+        Some(_) => "conversation",
+        None => DOCUMENT,
+    });
+    let turns = notes.as_ref().map_or(0, |notes| notes.turns.len().saturating_sub(1));
+    let config = notes.as_ref().and_then(|notes| notes.config().ok());
+    Shown {
+        kind,
+        tokens: context.length,
+        turns,
+        whole: notes.as_ref().is_some_and(|notes| notes.is_whole),
+        source: notes.as_ref().map_or(String::new(), |notes| notes.source.clone()),
+        model: notes.map_or(String::new(), |notes| notes.model),
+        settings: serde_json::to_value(config).unwrap_or_default(),
+        units: context.records.first().copied().unwrap_or(0),
+        disk_bytes: context.disk_bytes,
+        own_bytes: context.own_bytes,
+        created: context.created,
+        used: context.used,
+        expires: context.expires,
+        pinned: context.pinned == Pinned::Yes,
+        forked_from: context.parent,
+        name: context.name,
+    }
+}
+
+fn show(of: &OfStore, name: &str) -> Result<(), Failure> {
+    let summary = open(of)?.show(TENANT, name)?;
+    let summary = summary.ok_or_else(|| Failure::failed(no_such(name)))?;
+    let shown = shown(summary);
+    if of.json {
+        return print_json(&shown);
+    }
+    let mut lines = vec![
+        format!("{}: {}", shown.name, what(&shown)),
+        format!("read from      {}", shown.source),
+        format!("read by        {}", shown.model),
+        format!("tokens         {}", numbers::count(shown.tokens as usize)),
+        format!("turns          {}", numbers::count(shown.turns)),
+        format!("units kept     {}", numbers::count(shown.units as usize)),
+        format!(
+            "on the disk    {}, of which {} are its own",
+            numbers::bytes(shown.disk_bytes),
+            numbers::bytes(shown.own_bytes)
+        ),
+        format!("made           {}", ago(shown.created)),
+        format!("used           {}", ago(shown.used)),
+    ];
+    if let Some(parent) = &shown.forked_from {
+        lines.push(format!("forked from    {parent}"));
+    }
+    if let Some(expires) = shown.expires {
+        let left = std::time::Duration::from_secs(expires.saturating_sub(now()));
+        lines.push(format!("expires in     {}", numbers::duration(left)));
+    }
+    print(&(lines.join("\n") + "\n"))
+}
+
+fn no_such(name: &str) -> String {
+    format!("there is no context {name:?} in this store; mneme contexts list shows those there are")
+}
+
+fn rewind(args: &RewindArgs, interrupt: &Interrupt) -> Result<(), Failure> {
+    let mut settings = args.run.settings()?;
+    args.store.change(&mut settings.store);
+    let store = opening::open_store(&settings.store)?;
+    let engine = opening::open_engine(&settings, interrupt)?;
+    let mut context = Contexts::new(engine, store, TENANT).open(&args.name)?;
+    match (args.turn, args.tokens) {
+        (Some(turn), _) => context.rewind_to_turn(turn)?,
+        (None, tokens) => context.rewind(tokens.unwrap_or(0))?,
+    }
+    context.save()?;
+    context.sync()?;
+    let n_tokens = context.session().n_tokens();
+    if args.json {
+        return print_json(&serde_json::json!({ "context": args.name, "tokens": n_tokens }));
+    }
+    note(&format!("{} is as after its first {}", args.name, numbers::count_of(n_tokens, "token")));
+    Ok(())
+}
+
+fn verify(of: &OfStore) -> Result<(), Failure> {
+    let store = open(of)?;
+    let mut meter = Meter::new("checking", Unit::Bytes);
+    let report = store.verify(&mut |checked| {
+        meter.show(checked.bytes as usize, checked.total_bytes as usize);
+    })?;
+    drop(meter);
+    let damaged = report.damaged_contexts.iter().filter(|(tenant, _)| tenant == TENANT);
+    let damaged: Vec<&String> = damaged.map(|(_, name)| name).collect();
+    if of.json {
+        let object = serde_json::json!({
+            "clean": report.is_clean(),
+            "bytes": report.bytes,
+            "damaged_files": report.damaged_files,
+            "damaged_contexts": damaged,
+        });
+        print_json(&object)?;
+    } else {
+        note(&format!("{} checked", numbers::bytes(report.bytes)));
+        report.damaged_files.iter().for_each(|line| note(line));
+        damaged.iter().for_each(|name| note(&format!("context {name:?} has damaged parts")));
+    }
+    if report.is_clean() {
+        if !of.json {
+            note("Nothing is damaged.");
+        }
+        return Ok(());
+    }
+    Err(Failure::failed(
+        "the store has damaged parts, which are not served; mneme contexts repair removes them",
+    ))
+}
