@@ -54,7 +54,7 @@ pub(crate) enum Found {
 /// The open catalogue.
 pub(crate) struct Catalogue {
     disk: Arc<Disk>,
-    /// None after a failure: the next change opens it again.
+    /// None after a failure: what the file holds, and what of it is on the disk, is unknown then.
     engine: Option<Engine>,
 }
 
@@ -65,18 +65,21 @@ impl Catalogue {
         let is_there = disk.list("")?.iter().any(|entry| entry.name == FILE);
         let found = if is_there { catalogue.read_or_set_aside()? } else { Found::Nothing };
         if catalogue.engine.is_none() {
-            catalogue.create()?;
+            catalogue.renew(&Update::default())?;
         }
         Ok((catalogue, found))
     }
 
-    /// Makes `update` durable, all of it or nothing.
+    /// Whether an earlier change failed, so that it has to be made anew before the next.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.engine.is_none()
+    }
+
+    /// Makes `update` durable, all of it or nothing. When that fails, nobody uses the file again:
+    /// after a failed sync it may read well and yet not be on the disk.
     pub(crate) fn apply(&mut self, update: &Update) -> Result<(), StoreError> {
-        let engine = match self.engine.take() {
-            Some(engine) => engine,
-            None => Engine::open(&self.disk, FILE)?,
-        };
-        // An engine that failed is not used again: what it holds of the file may be wrong.
+        let broken = || StoreError::damaged(FILE, "an earlier change of it failed");
+        let engine = self.engine.take().ok_or_else(broken)?;
         engine.run(&self.disk, |database| write(database, update))?;
         self.engine = Some(engine);
         Ok(())
@@ -105,12 +108,13 @@ impl Catalogue {
         }
     }
 
-    /// Makes an empty catalogue under another name, so that there is never half a one.
-    fn create(&mut self) -> Result<(), StoreError> {
+    /// Puts a new catalogue in its place that holds `contents`. It is made under another name, so
+    /// that there is never half a one.
+    pub(crate) fn renew(&mut self, contents: &Update) -> Result<(), StoreError> {
         let file = self.disk.storage.create(TEMPORARY);
         drop(self.disk.check("create", TEMPORARY, file)?);
         let engine = Engine::open(&self.disk, TEMPORARY)?;
-        engine.run(&self.disk, |database| write(database, &Update::default()))?;
+        engine.run(&self.disk, |database| write(database, contents))?;
         self.disk.rename(TEMPORARY, FILE)?;
         self.disk.sync_dir("")?;
         self.engine = Some(engine);

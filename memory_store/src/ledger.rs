@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::ContextSummary;
+use crate::catalogue::Update;
 use crate::row::{Key, Row};
 use crate::segment::SegmentCell;
 
@@ -151,6 +152,13 @@ impl Ledger {
         freed + refs.iter().filter_map(is_freed).sum::<u64>()
     }
 
+    /// Segments that rows refer to and nobody in this process has open, and their bytes.
+    pub(crate) fn idle_segments(&self) -> BTreeMap<u64, u64> {
+        let held = self.segments.iter().filter(|(_, held)| held.refs > 0);
+        let idle = held.filter(|(_, held)| Arc::strong_count(&held.cell) == 1);
+        idle.map(|(id, held)| (*id, held.bytes)).collect()
+    }
+
     /// When the context was last used.
     pub(crate) fn used(&self, row: &Row) -> u64 {
         self.used.get(&row.key).copied().unwrap_or(row.created)
@@ -170,6 +178,14 @@ impl Ledger {
                 self.used.insert(key.clone(), *at);
             }
         }
+    }
+
+    /// All that a catalogue is to hold.
+    pub(crate) fn contents(&self) -> Update {
+        let put = self.rows().map(|row| (row.key.bytes(), row.encode())).collect();
+        let used = self.used.iter().filter(|(key, _)| self.rows.contains_key(key));
+        let used = used.map(|(key, at)| (key.bytes(), *at)).collect();
+        Update { put, used, ..Update::default() }
     }
 
     /// What the catalogue does not know of uses yet.

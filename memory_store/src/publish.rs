@@ -46,6 +46,10 @@ impl Shared {
             }
         }
         self.remove_stale_rows(!removed.is_empty())?;
+        if catalogue.is_broken() {
+            let contents = self.ledger().contents();
+            catalogue.renew(&contents)?;
+        }
         let encoded: Vec<Vec<u8>> = rows.iter().map(Row::encode).collect();
         let named = self.name_rows(&rows, &encoded, &removed).and_then(|()| {
             let update = Update {

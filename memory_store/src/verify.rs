@@ -92,7 +92,7 @@ impl Store {
 
     /// Segments with their bytes, and rows, as of now. What is removed meanwhile stays readable
     /// as far as it is mapped.
-    fn everything(&self) -> (Vec<(Arc<SegmentCell>, u64)>, Vec<Arc<Row>>) {
+    fn everything(&self) -> (Segments, Vec<Arc<Row>>) {
         let ledger = self.handle.shared.ledger();
         (ledger.referenced_segments(), ledger.rows().cloned().collect())
     }
@@ -140,6 +140,9 @@ impl Store {
         if is_right { Ok(()) } else { Err(StoreError::damaged(&file, "it is not the row")) }
     }
 }
+
+/// Segments, each with its bytes.
+type Segments = Vec<(Arc<SegmentCell>, u64)>;
 
 /// When to stop looking for damage.
 #[derive(Clone, Copy, PartialEq, Eq)]
