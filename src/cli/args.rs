@@ -342,9 +342,12 @@ fn command() -> clap::Command {
     Words::command().mut_subcommands(|subcommand| {
         subcommand.mut_args(|arg| {
             let key = arg.get_id().as_str().replace('_', "-");
-            let tables = [&defaults["memory"], &defaults["answer"], &defaults["store"], &defaults];
+            let tables = [&defaults["memory"], &defaults["answer"], &defaults];
             let Some(default) = tables.iter().find_map(|table| table.get(&key)) else { return arg };
             let default = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
+            if default.is_empty() {
+                return arg; // its help says what that means
+            }
             let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
             arg.help(format!("{help} [default: {default}]"))
         })
@@ -415,13 +418,14 @@ mod tests {
         let defaults = serde_json::to_value(Settings::default()).unwrap();
         let command = command();
         let ask = command.find_subcommand("ask").unwrap();
-        let tables = [&defaults, &defaults["memory"], &defaults["answer"], &defaults["store"]];
+        let tables = [&defaults, &defaults["memory"], &defaults["answer"]];
         let keys = tables.iter().flat_map(|table| table.as_object().unwrap());
         for (key, default) in keys.filter(|(_, default)| !default.is_object()) {
             let flag = ask.get_arguments().find(|arg| arg.get_long() == Some(key));
             let flag = flag.unwrap_or_else(|| panic!("no flag --{key}"));
-            let told = format!("[default: {}]", default.to_string().trim_matches('"'));
-            assert!(flag.get_help().unwrap().to_string().ends_with(&told), "{key}");
+            let told = format!("{}]", default.to_string().trim_matches('"'));
+            let help = flag.get_help().unwrap().to_string();
+            assert!(help.contains("[default: ") && help.ends_with(&told), "{key}: {help}");
         }
     }
 

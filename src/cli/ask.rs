@@ -71,7 +71,7 @@ pub(super) fn run(args: AskArgs, interrupt: &Interrupt) -> Result<(), Failure> {
         return Err(Failure::usage("the question is empty; say what you want to know"));
     }
     let mut settings = args.run.settings_with(&args.answer)?;
-    args.store.change(&mut settings.store);
+    args.store.change(&mut settings);
     let not_text = NotText::from(args.lossy);
     let document = args.document.as_ref().map(|document| document.read(not_text)).transpose()?;
     let mut show: Box<PieceFn> =
@@ -113,7 +113,7 @@ fn read_context(
     settings: &Settings,
     interrupt: &Interrupt,
 ) -> Result<Context, Failure> {
-    let store = opening::open_store(&settings.store)?;
+    let store = opening::open_store(settings)?;
     let engine = opening::open_engine(settings, interrupt)?;
     let contexts = Contexts::new(engine, store, TENANT);
     let (Some(text), Some(source)) = (document, &args.document) else {
@@ -135,10 +135,10 @@ fn known_prefix(
     ids: &[TokenId],
     settings: &Settings,
 ) -> Result<Option<Session>, Failure> {
-    if !opening::store_dir(&settings.store)?.exists() {
+    if !opening::store_dir(settings)?.exists() {
         return Ok(None);
     }
-    let store = match opening::open_store(&settings.store) {
+    let store = match opening::open_store(settings) {
         Ok(store) => store,
         Err(failure) => {
             // It would only have saved time.

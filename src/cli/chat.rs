@@ -24,7 +24,7 @@ const HELP: &str = "\
 
 pub(super) fn run(args: ChatArgs, interrupt: &Interrupt) -> Result<(), Failure> {
     let mut settings = args.run.settings_with(&args.answer)?;
-    args.store.change(&mut settings.store);
+    args.store.change(&mut settings);
     let (mut talk, conversation) = begin(&args, &settings, interrupt)?;
     let n_turns = conversation.n_turns();
     let mut input = LineInput::new();
@@ -81,7 +81,7 @@ fn begin(
         let session = opening::open(settings, interrupt)?;
         return Ok((Talk::Session(Box::new(session)), Conversation::new(args.system.clone())));
     };
-    let store = opening::open_store(&settings.store)?;
+    let store = opening::open_store(settings)?;
     let engine = opening::open_engine(settings, interrupt)?;
     let contexts = Contexts::new(engine, store, TENANT);
     let mut context = match contexts.notes(name) {

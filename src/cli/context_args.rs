@@ -7,7 +7,7 @@ use clap::Subcommand;
 use super::args::RunFlags;
 use super::input::Source;
 use super::memory_flags::put;
-use super::settings::StoreSettings;
+use super::settings::Settings;
 
 /// What `mneme ingest` is told.
 #[derive(Debug, clap::Args)]
@@ -78,12 +78,39 @@ pub(super) enum ContextsCommand {
     },
     /// Remove a context
     Delete(OfContext),
+    /// Write a context to one file, for another machine
+    Export {
+        /// The context
+        #[arg(value_name = "NAME", value_parser = context_name)]
+        name: String,
+        /// The file to write; there must be none of this name
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[command(flatten)]
+        of: OfStore,
+    },
+    /// Take in a context that was exported
+    Import {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// The name that it gets [default: the one it had]
+        #[arg(long, value_name = "NAME", value_parser = context_name)]
+        name: Option<String>,
+        #[command(flatten)]
+        of: OfStore,
+    },
+    /// Join small files, and give back the room of what was removed
+    Compact(OfStore),
     /// Check every byte of the store
     Verify(OfStore),
     /// Take contexts with damaged parts back to before them; remove those that cannot be
     Repair {
+        /// Print one JSON object instead of text
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
-        of: OfStore,
+        store: StoreFlags,
         #[command(flatten)]
         run: RunFlags,
     },
@@ -96,7 +123,7 @@ pub(super) struct OfStore {
     #[arg(long)]
     pub json: bool,
     /// Settings in TOML, of which those of the store hold
-    #[arg(long, value_name = "FILE", id = "store_config")]
+    #[arg(long, value_name = "FILE", id = "config_of_store")]
     pub config: Option<PathBuf>,
     #[command(flatten)]
     pub store: StoreFlags,
@@ -137,19 +164,19 @@ pub(super) struct RewindArgs {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Store")]
 pub(super) struct StoreFlags {
-    /// The folder of the store; where none is named, mneme in the platform's data folder
-    #[arg(long = "store", value_name = "DIR", id = "dir")]
-    dir: Option<PathBuf>,
+    /// The folder of the store [default: mneme in the platform's data folder]
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
     /// Bytes on the disk at most: what was used longest ago goes first; 0 has no limit
-    #[arg(long = "store-max-bytes", value_name = "N", id = "max_bytes")]
-    max_bytes: Option<u64>,
+    #[arg(long, value_name = "N")]
+    store_max_bytes: Option<u64>,
 }
 
 impl StoreFlags {
     /// Changes settings that a file gave.
-    pub fn change(&self, settings: &mut StoreSettings) {
-        put(&mut settings.dir, &self.dir);
-        put(&mut settings.max_bytes, &self.max_bytes);
+    pub fn change(&self, settings: &mut Settings) {
+        put(&mut settings.store, &self.store);
+        put(&mut settings.store_max_bytes, &self.store_max_bytes);
     }
 }
 

@@ -1,5 +1,8 @@
 //! `mneme contexts`: what is remembered, and what becomes of it?
 
+use std::fs::File;
+use std::io::{BufReader, BufWriter, ErrorKind, Write};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -74,25 +77,23 @@ pub(super) fn run(args: ContextsArgs, interrupt: &Interrupt) -> Result<(), Failu
             open(&one.of)?.delete(TENANT, &one.name)?;
             done(&one.of, &one.name, "deleted")
         }
+        ContextsCommand::Export { name, file, of } => export(&of, &name, &file),
+        ContextsCommand::Import { file, name, of } => import(&of, name.as_deref(), &file),
+        ContextsCommand::Compact(of) => compact(&of),
         ContextsCommand::Verify(of) => verify(&of),
-        ContextsCommand::Repair { of, run } => {
+        ContextsCommand::Repair { json, store, run } => {
             let mut settings = run.settings()?;
-            settings.store = store_settings(&of)?;
-            repair::run(&settings, of.json, interrupt)
+            store.change(&mut settings);
+            repair::run(&settings, json, interrupt)
         }
     }
 }
 
-/// The settings of the store that is meant.
-fn store_settings(of: &OfStore) -> Result<super::settings::StoreSettings, Failure> {
-    let file = of.config.as_deref().map(Settings::from_file).transpose()?;
-    let mut settings = file.unwrap_or_default().store;
-    of.store.change(&mut settings);
-    Ok(settings)
-}
-
 fn open(of: &OfStore) -> Result<Store, Failure> {
-    opening::open_store(&store_settings(of)?)
+    let file = of.config.as_deref().map(Settings::from_file).transpose()?;
+    let mut settings = file.unwrap_or_default();
+    of.store.change(&mut settings);
+    opening::open_store(&settings)
 }
 
 fn now() -> u64 {
@@ -216,8 +217,8 @@ fn no_such(name: &str) -> String {
 
 fn rewind(args: &RewindArgs, interrupt: &Interrupt) -> Result<(), Failure> {
     let mut settings = args.run.settings()?;
-    args.store.change(&mut settings.store);
-    let store = opening::open_store(&settings.store)?;
+    args.store.change(&mut settings);
+    let store = opening::open_store(&settings)?;
     let engine = opening::open_engine(&settings, interrupt)?;
     let mut context = Contexts::new(engine, store, TENANT).open(&args.name)?;
     match (args.turn, args.tokens) {
@@ -231,6 +232,61 @@ fn rewind(args: &RewindArgs, interrupt: &Interrupt) -> Result<(), Failure> {
         return print_json(&serde_json::json!({ "context": args.name, "tokens": n_tokens }));
     }
     note(&format!("{} is as after its first {}", args.name, numbers::count_of(n_tokens, "token")));
+    Ok(())
+}
+
+fn export(of: &OfStore, name: &str, path: &Path) -> Result<(), Failure> {
+    let store = open(of)?;
+    let fault = |error: std::io::Error| {
+        let what = match error.kind() {
+            ErrorKind::AlreadyExists => "is there already; name another, or remove it".to_owned(),
+            _ => error.to_string(),
+        };
+        Failure::failed(format!("{}: {what}", path.display()))
+    };
+    let file = File::options().write(true).create_new(true).open(path).map_err(fault)?;
+    let mut out = BufWriter::new(file);
+    let written = store.export(TENANT, name, &mut out).map_err(Failure::from).and_then(|summary| {
+        out.flush().and_then(|()| out.get_ref().sync_all()).map_err(fault)?;
+        Ok(summary)
+    });
+    let summary = written.inspect_err(|_| {
+        let _ = std::fs::remove_file(path); // half a context is none
+    })?;
+    if of.json {
+        return print_json(&shown(summary));
+    }
+    let size = std::fs::metadata(path).map_or(0, |file| file.len());
+    note(&format!("{name} is in {} ({})", path.display(), numbers::bytes(size)));
+    Ok(())
+}
+
+fn import(of: &OfStore, name: Option<&str>, path: &Path) -> Result<(), Failure> {
+    let fault = |error: std::io::Error| Failure::failed(format!("{}: {error}", path.display()));
+    let mut file = BufReader::new(File::open(path).map_err(fault)?);
+    let summary = open(of)?.import(TENANT, name, &mut file)?;
+    if of.json {
+        return print_json(&shown(summary));
+    }
+    let tokens = numbers::count_of(summary.length as usize, "token");
+    note(&format!("{} holds {tokens} now", summary.name));
+    Ok(())
+}
+
+fn compact(of: &OfStore) -> Result<(), Failure> {
+    let compacted = open(of)?.compact()?;
+    if of.json {
+        return print_json(&serde_json::json!({
+            "files_removed": compacted.segments_removed,
+            "files_written": compacted.segments_written,
+            "bytes_before": compacted.bytes_before,
+            "bytes_after": compacted.bytes_after,
+        }));
+    }
+    let (before, after) = (compacted.bytes_before, compacted.bytes_after);
+    let files = numbers::count_of(compacted.segments_removed as usize, "file");
+    let sizes = format!("{} before, {} now", numbers::bytes(before), numbers::bytes(after));
+    note(&format!("{files} became {}; {sizes}", compacted.segments_written));
     Ok(())
 }
 

@@ -40,9 +40,9 @@ pub(super) struct Reading<'a> {
 
 pub(super) fn run(args: IngestArgs, interrupt: &Interrupt) -> Result<(), Failure> {
     let mut settings = args.run.settings()?;
-    args.store.change(&mut settings.store);
+    args.store.change(&mut settings);
     let text = args.document.read(NotText::from(args.lossy))?;
-    let store = opening::open_store(&settings.store)?;
+    let store = opening::open_store(&settings)?;
     let engine = opening::open_engine(&settings, interrupt)?;
     let contexts = Contexts::new(engine, store, TENANT);
     let begun = Instant::now();

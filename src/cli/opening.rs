@@ -9,7 +9,7 @@ use super::interrupt::{self, Interrupt};
 use super::meter::{Meter, Unit};
 use super::numbers;
 use super::output::note;
-use super::settings::{Settings, StoreSettings};
+use super::settings::Settings;
 use crate::engine::{Engine, Session};
 use crate::hub::{self, PullStage, PullStep};
 use crate::memory::store::{OpenReport, Store, StoreOptions};
@@ -26,9 +26,9 @@ pub(super) fn open_engine(settings: &Settings, interrupt: &Interrupt) -> Result<
 }
 
 /// The settings' store.
-pub(super) fn open_store(settings: &StoreSettings) -> Result<Store, Failure> {
+pub(super) fn open_store(settings: &Settings) -> Result<Store, Failure> {
     let dir = store_dir(settings)?;
-    let max_disk_bytes = (settings.max_bytes > 0).then_some(settings.max_bytes);
+    let max_disk_bytes = Some(settings.store_max_bytes).filter(|bytes| *bytes > 0);
     let store = Store::open(&dir, StoreOptions { max_disk_bytes, ..Default::default() })?;
     for line in findings(&store.report()) {
         note(&format!("{}: {line}", dir.display()));
@@ -54,10 +54,10 @@ fn findings(report: &OpenReport) -> Vec<String> {
 }
 
 /// The folder of the settings' store.
-pub(super) fn store_dir(settings: &StoreSettings) -> Result<PathBuf, Failure> {
+pub(super) fn store_dir(settings: &Settings) -> Result<PathBuf, Failure> {
     use etcetera::BaseStrategy;
-    if !settings.dir.as_os_str().is_empty() {
-        return Ok(settings.dir.clone());
+    if !settings.store.as_os_str().is_empty() {
+        return Ok(settings.store.clone());
     }
     if let Some(dir) = std::env::var_os("MNEME_STORE").filter(|dir| !dir.is_empty()) {
         return Ok(dir.into());

@@ -22,7 +22,7 @@ struct Repaired {
 }
 
 pub(super) fn run(settings: &Settings, json: bool, interrupt: &Interrupt) -> Result<(), Failure> {
-    let store = opening::open_store(&settings.store)?;
+    let store = opening::open_store(settings)?;
     let engine = opening::open_engine(settings, interrupt)?;
     let contexts = Contexts::new(engine, store, TENANT);
     let mut repaired = Vec::new();

@@ -24,19 +24,12 @@ pub(super) struct Settings {
     /// Threads that compute; 0 is one for each core.
     pub threads: usize,
     pub activations: Activations,
+    /// The folder of the store; empty for mneme in the platform's data folder.
+    pub store: PathBuf,
+    /// Bytes of the store on the disk at most; 0 for no limit.
+    pub store_max_bytes: u64,
     pub memory: MemoryConfig,
     pub answer: AnswerSettings,
-    pub store: StoreSettings,
-}
-
-/// Where contexts lie.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct StoreSettings {
-    /// The folder; empty for mneme in the platform's data folder.
-    pub dir: PathBuf,
-    /// Bytes on the disk at most; 0 for no limit.
-    pub max_bytes: u64,
 }
 
 /// How products with quantised weights are computed.
@@ -68,9 +61,10 @@ impl Default for Settings {
             model: DEFAULT_MODEL.to_owned(),
             threads: 0,
             activations: Activations::default(),
+            store: PathBuf::new(),
+            store_max_bytes: 0,
             memory: MemoryConfig::default(),
             answer: AnswerSettings::default(),
-            store: StoreSettings::default(),
         }
     }
 }
