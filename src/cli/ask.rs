@@ -7,16 +7,18 @@ use serde::Serialize;
 
 use super::args::AskArgs;
 use super::failure::Failure;
-use super::ingest::{self, Reading, TENANT};
+use super::ingest::{self, Reading};
 use super::input::NotText;
 use super::interrupt::{Interrupt, Watch};
 use super::meter::{Meter, Unit};
+use super::numbers;
+use super::opening::{self, TENANT};
 use super::output::{note, print, print_json, print_words};
 use super::passages::{self, Excerpt};
 use super::settings::Settings;
-use super::{numbers, opening};
 use crate::engine::{
-    AskPrompt, Asked, Context, Contexts, Engine, FinishReason, GenerateOptions, Progress, Session,
+    AskPrompt, Asked, Context, Contexts, Engine, FinishReason, GenerateOptions, Progress,
+    SAVE_EVERY_TOKENS, Session,
 };
 use crate::ids::TokenId;
 
@@ -124,9 +126,14 @@ fn read_context(
         }
         return Ok(context);
     };
-    let reading =
-        Reading { name, text, source: ingest::source_name(source), config: &settings.memory };
-    Ok(ingest::read_into(&contexts, reading, &interrupt.watch())?.0)
+    let reading = Reading {
+        name,
+        text,
+        source: ingest::source_name(source),
+        config: &settings.memory,
+        save_every: SAVE_EVERY_TOKENS,
+    };
+    Ok(ingest::read_into(&contexts, reading, &interrupt.watch())?.context)
 }
 
 /// A session that has read the beginning of `ids` already, from a context of the store that has.

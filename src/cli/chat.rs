@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use super::args::ChatArgs;
 use super::failure::Failure;
-use super::ingest::TENANT;
 use super::interrupt::Interrupt;
 use super::line_input::{Line, LineInput};
+use super::numbers;
+use super::opening::{self, TENANT};
 use super::output::{note, print, print_words};
 use super::settings::Settings;
-use super::{numbers, opening};
 use crate::engine::{
     Context, ContextError, Contexts, Conversation, EngineError, FinishReason, GenerateOptions,
     Session,

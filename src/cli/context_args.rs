@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use super::args::RunFlags;
 use super::input::Source;
 use super::memory_flags::put;
+use super::run_flags::RunFlags;
 use super::settings::Settings;
+use crate::engine::SAVE_EVERY_TOKENS;
 
 /// What `mneme ingest` is told.
 #[derive(Debug, clap::Args)]
@@ -21,6 +22,9 @@ pub(super) struct IngestArgs {
     /// Read FILE after what the context has read already
     #[arg(long)]
     pub append: bool,
+    /// Tokens read between two saves
+    #[arg(long, value_name = "N", default_value_t = SAVE_EVERY_TOKENS)]
+    pub save_every: usize,
     /// Print one JSON object instead of text
     #[arg(long)]
     pub json: bool,

@@ -9,13 +9,13 @@ use serde::Serialize;
 
 use super::context_args::{ContextsArgs, ContextsCommand, OfStore, RewindArgs, TimeToLive};
 use super::failure::Failure;
-use super::ingest::TENANT;
 use super::interrupt::Interrupt;
 use super::meter::{Meter, Unit};
+use super::numbers;
+use super::opening::{self, TENANT};
 use super::output::{note, print, print_json};
 use super::repair;
 use super::settings::Settings;
-use super::{numbers, opening};
 use crate::engine::{ContextNotes, Contexts};
 use crate::memory::store::{ContextSummary, Pinned, Store};
 

@@ -3,7 +3,7 @@
 
 use crate::engine::{ContextError, EngineError};
 use crate::hub::HubError;
-use crate::memory::StoreError;
+use crate::memory::{MemoryError, StoreError};
 
 /// Exit code after Ctrl-C, as shells have it.
 pub(super) const EXIT_INTERRUPTED: u8 = 130;
@@ -47,7 +47,9 @@ impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::Stopped { .. } => Self::Interrupted(error.to_string()),
-            EngineError::Config(_) | EngineError::QuestionTooLong { .. } => {
+            EngineError::Config(_)
+            | EngineError::QuestionTooLong { .. }
+            | EngineError::Memory(MemoryError::Config(_) | MemoryError::Differs { .. }) => {
                 Self::Usage(error.into())
             }
             _ => Self::Failed(error.into()),

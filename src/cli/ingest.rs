@@ -1,6 +1,6 @@
 //! `mneme ingest`: a document is read once, and remembered for ever.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -9,13 +9,11 @@ use super::failure::Failure;
 use super::input::{NotText, Source};
 use super::interrupt::{Interrupt, Watch};
 use super::meter::{Meter, Unit};
+use super::numbers;
+use super::opening::{self, TENANT};
 use super::output::{note, print_json};
-use super::{numbers, opening};
 use crate::engine::{Context, ContextError, Contexts, EngineError, Progress};
 use crate::memory::MemoryConfig;
-
-/// Whose contexts the command line's are.
-pub(super) const TENANT: &str = "local";
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -27,7 +25,17 @@ struct Report<'a> {
     text_bytes: usize,
     memory_units: usize,
     disk_bytes: u64,
+    /// Of reading and saving, until all is on the disk.
     seconds: f64,
+}
+
+/// What reading a text came to.
+pub(super) struct Ingested {
+    pub context: Context,
+    /// Tokens that had been read before.
+    pub cached_tokens: usize,
+    /// Until all was on the disk.
+    pub time: Duration,
 }
 
 /// A text to be read into a context.
@@ -36,6 +44,8 @@ pub(super) struct Reading<'a> {
     pub text: &'a str,
     pub source: String,
     pub config: &'a MemoryConfig,
+    /// Tokens.
+    pub save_every: usize,
 }
 
 pub(super) fn run(args: IngestArgs, interrupt: &Interrupt) -> Result<(), Failure> {
@@ -45,14 +55,18 @@ pub(super) fn run(args: IngestArgs, interrupt: &Interrupt) -> Result<(), Failure
     let store = opening::open_store(&settings)?;
     let engine = opening::open_engine(&settings, interrupt)?;
     let contexts = Contexts::new(engine, store, TENANT);
-    let begun = Instant::now();
     let watch = interrupt.watch();
-    let (context, cached_tokens) = if args.append {
+    let Ingested { context, cached_tokens, time } = if args.append {
         append(&contexts, (&args.context, &text), &watch)?
     } else {
         let source = source_name(&args.document);
-        let reading =
-            Reading { name: &args.context, text: &text, source, config: &settings.memory };
+        let reading = Reading {
+            name: &args.context,
+            text: &text,
+            source,
+            config: &settings.memory,
+            save_every: args.save_every,
+        };
         read_into(&contexts, reading, &watch)?
     };
     let session = context.session();
@@ -64,13 +78,12 @@ pub(super) fn run(args: IngestArgs, interrupt: &Interrupt) -> Result<(), Failure
         text_bytes: session.text_bytes(),
         memory_units: session.memory().n_units(),
         disk_bytes: summary.map_or(0, |summary| summary.disk_bytes),
-        seconds: begun.elapsed().as_secs_f64(),
+        seconds: time.as_secs_f64(),
     };
     if args.json {
         return print_json(&report);
     }
     let n_read = report.tokens - report.cached_tokens;
-    let time = begun.elapsed();
     if report.cached_tokens > 0 {
         let cached = numbers::count_of(report.cached_tokens, "token");
         note(&format!("{cached} had been read before."));
@@ -97,14 +110,13 @@ pub(super) fn source_name(source: &Source) -> String {
     }
 }
 
-/// The context of this name after it has read the text, or the rest of it; and how many tokens of it
-/// had been read before.
+/// The context of this name after it has read the text, or the rest of it.
 pub(super) fn read_into(
     contexts: &Contexts,
     reading: Reading<'_>,
     watch: &Watch<'_>,
-) -> Result<(Context, usize), Failure> {
-    let Reading { name, text, source, config } = reading;
+) -> Result<Ingested, Failure> {
+    let Reading { name, text, source, config, save_every } = reading;
     let document = contexts.engine().document_prompt(text)?;
     let mut context = match contexts.open(name) {
         Err(EngineError::Context(ContextError::NoSuch { .. })) => {
@@ -118,30 +130,34 @@ pub(super) fn read_into(
         }
         opened => opened?,
     };
+    context.save_every(save_every);
     let before = context.session().n_tokens();
+    let begun = Instant::now();
     let mut meter = Meter::new("reading", Unit::Tokens).after(before);
     let cached = context.read_document(&document, &mut |step: Progress| {
         meter.show(step.done_tokens, step.total_tokens);
         watch.flow()
     });
     drop(meter);
-    let cached = cached.map_err(|error| stopped(error, name))?;
-    Ok((context, cached))
+    let cached_tokens = cached.map_err(|error| stopped(error, name))?;
+    Ok(Ingested { context, cached_tokens, time: begun.elapsed() })
 }
 
 fn append(
     contexts: &Contexts,
     (name, text): (&str, &str),
     watch: &Watch<'_>,
-) -> Result<(Context, usize), Failure> {
+) -> Result<Ingested, Failure> {
     let mut context = contexts.open(name)?;
-    let before = context.session().n_tokens();
+    let cached_tokens = context.session().n_tokens();
+    let begun = Instant::now();
     let mut meter = Meter::new("reading", Unit::Tokens);
     context.append(text, &mut |step: Progress| {
         meter.show(step.done_tokens, step.total_tokens);
         watch.flow()
     })?;
-    Ok((context, before))
+    drop(meter);
+    Ok(Ingested { context, cached_tokens, time: begun.elapsed() })
 }
 
 /// What was kept when reading was stopped.

@@ -34,6 +34,7 @@ mod passages;
 mod pull;
 mod recall;
 mod repair;
+mod run_flags;
 mod score;
 mod settings;
 

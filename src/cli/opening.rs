@@ -4,7 +4,6 @@
 use std::path::PathBuf;
 
 use super::failure::Failure;
-use super::ingest::TENANT;
 use super::interrupt::{self, Interrupt};
 use super::meter::{Meter, Unit};
 use super::numbers;
@@ -13,6 +12,9 @@ use super::settings::Settings;
 use crate::engine::{Engine, Session};
 use crate::hub::{self, PullStage, PullStep};
 use crate::memory::store::{OpenReport, Store, StoreOptions};
+
+/// Whose contexts the command line's are.
+pub(super) const TENANT: &str = "local";
 
 /// The settings' model, loaded, and a memory for it.
 pub(super) fn open(settings: &Settings, interrupt: &Interrupt) -> Result<Session, Failure> {

@@ -4,11 +4,11 @@
 use serde::Serialize;
 
 use super::failure::Failure;
-use super::ingest::TENANT;
 use super::interrupt::Interrupt;
+use super::numbers;
+use super::opening::{self, TENANT};
 use super::output::{note, print_json};
 use super::settings::Settings;
-use super::{numbers, opening};
 use crate::engine::Contexts;
 
 /// What became of a context.

@@ -15,8 +15,9 @@ use crate::memory::store::{
 };
 use crate::memory::{MemoryConfig, Stores};
 
-/// Tokens read between two saves, about: some seconds' work on the machines we know.
-const SAVE_EVERY_TOKENS: usize = 8192;
+/// Tokens read between two saves, unless one says otherwise: some seconds' work on the machines we
+/// know.
+pub const SAVE_EVERY_TOKENS: usize = 8192;
 
 /// The contexts of one tenant, for one model.
 #[derive(Clone)]
@@ -34,6 +35,7 @@ pub struct Context {
     name: String,
     notes: ContextNotes,
     fingerprint: Fingerprint,
+    save_every: usize, // tokens
 }
 
 impl Contexts {
@@ -77,6 +79,7 @@ impl Contexts {
             tenant: self.tenant.clone(),
             name: name.to_owned(),
             notes,
+            save_every: SAVE_EVERY_TOKENS,
         })
     }
 
@@ -127,6 +130,7 @@ impl Contexts {
             name: name.to_owned(),
             fingerprint: fingerprint(&self.engine, &notes)?,
             notes,
+            save_every: SAVE_EVERY_TOKENS,
         })
     }
 
@@ -221,6 +225,11 @@ impl Context {
         &self.notes
     }
 
+    /// Has a document saved each time that so many tokens of it were read, whole chunks of them.
+    pub fn save_every(&mut self, tokens: usize) {
+        self.save_every = tokens;
+    }
+
     /// Saves it as it is now. The disk is not waited for, see [`sync`](Self::sync).
     ///
     /// # Errors
@@ -266,7 +275,7 @@ impl Context {
         let n_before = self.check_begins(document.ids())?;
         let n_tokens = document.ids().len();
         let chunk_tokens = self.session.memory().config().chunk_tokens;
-        let step_tokens = SAVE_EVERY_TOKENS.next_multiple_of(chunk_tokens);
+        let step_tokens = self.save_every.max(1).next_multiple_of(chunk_tokens);
         let mut from = n_before;
         while from < n_tokens {
             let to = n_tokens.min((from / step_tokens + 1) * step_tokens);

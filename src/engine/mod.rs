@@ -42,7 +42,7 @@ mod suspend;
 pub use ask::{AskPrompt, Asked, DocumentPrompt, Passage};
 pub use audit::Audited;
 pub use context_error::ContextError;
-pub use contexts::{Context, Contexts};
+pub use contexts::{Context, Contexts, SAVE_EVERY_TOKENS};
 pub use conversation::Conversation;
 pub use error::EngineError;
 pub use generate::{AtEnd, FinishReason, GenerateOptions, Generation, Piece};

@@ -15,73 +15,8 @@ use super::exact::ExactIndex;
 use super::graph::Graph;
 use super::lists::{Lists, dot};
 use super::reuse::emptied;
+use super::unit_index::{CoarseVotes, Unit, UnitIndex};
 use crate::backend::{Backend, ListedSegments, LookupQueries, NO_UNIT, PageLayout, SegmentRun};
-
-/// A unit to be indexed.
-#[derive(Clone, Copy, Debug)]
-pub struct Unit<'a> {
-    /// How its page is laid out.
-    pub layout: PageLayout,
-    /// Keys and values of all layers.
-    pub page: &'a [u8],
-    /// Keys that it has, from the first on.
-    pub n_keys: usize,
-    /// What its keys received of attention, `[layer][kv_head][page_len]`, where that decides what
-    /// stands for it.
-    pub masses: Option<&'a [f32]>,
-}
-
-/// What a coarse stage voted for; nobody voted for other units.
-#[derive(Debug, Default)]
-pub struct CoarseVotes {
-    /// In document order.
-    pub units: Vec<u32>,
-    /// `[set][unit of those]`
-    pub votes: Vec<f32>,
-}
-
-/// What stands for all units of a memory. It can always be made again from the units.
-pub trait UnitIndex<B: Backend>: Send {
-    /// Adds the next unit. `angles` are those of the offsets in a page: cosines `[pair][page_len]`,
-    /// then sines; `keys` is scratch, `[head_dim][page_len]`.
-    ///
-    /// # Errors
-    /// When the store refuses a block.
-    fn push(&mut self, unit: Unit<'_>, scratch: (&[f32], &mut [f32])) -> Result<(), StoreError>;
-    /// Takes over what was made in the background meanwhile, and has more made. Never waits.
-    fn catch_up(&mut self) {}
-    /// Waits for all that is to be made in the background.
-    fn settle(&mut self) {}
-    /// The coarse votes of a layer; returns how many bytes were read for them.
-    ///
-    /// # Errors
-    /// When a block cannot be read.
-    fn vote(
-        &mut self,
-        backend: &B,
-        queries: &LookupQueries,
-        layer: usize,
-        votes: &mut CoarseVotes,
-    ) -> Result<u64, StoreError>;
-    /// Bytes of host memory that it takes.
-    fn bytes(&self) -> usize;
-    /// The block that is being filled, and the units that it has.
-    fn open_block(&self) -> (&[u8], usize);
-    /// Full blocks in its store.
-    fn n_blocks(&self) -> usize;
-    /// A store of the same full blocks.
-    ///
-    /// # Errors
-    /// When the store cannot be shared.
-    fn share_blocks(&self) -> Result<Box<dyn UnitStore>, StoreError>;
-    /// The store of full blocks; the index is then to be made anew.
-    fn into_blocks(self: Box<Self>) -> Box<dyn UnitStore>;
-    /// An index of the same units that goes its own way.
-    ///
-    /// # Errors
-    /// When the store cannot be shared.
-    fn fork(&self) -> Result<Box<dyn UnitIndex<B>>, StoreError>;
-}
 
 /// What an index is made of: the full blocks of representatives, and the one being filled with the
 /// units that it has.
@@ -222,7 +157,7 @@ impl ClusteredIndex {
     }
 
     /// Has the oldest units clustered, when it is time.
-    fn make_more(&mut self) {
+    fn cluster_more(&mut self) {
         let from = if self.spans.is_empty() { self.sizes.from_units } else { 0 };
         let sizes = self.sizes;
         let is_time = self.rest.n_units() >= from.max(sizes.span_units);
@@ -354,14 +289,17 @@ impl<B: Backend> UnitIndex<B> for ClusteredIndex {
             self.making = None;
             self.take_over(made);
         }
-        self.make_more();
+    }
+
+    fn make_more(&mut self) {
+        self.cluster_more();
     }
 
     fn settle(&mut self) {
-        self.make_more();
+        self.cluster_more();
         while let Some(making) = self.making.take() {
             self.take_over(making.wait().clone());
-            self.make_more();
+            self.cluster_more();
         }
     }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use memory_store::{AlignedBytes, RecordId, StoreError, UnitStore};
 
 use super::blocks::{BlockLayout, Represented, UNITS, turn_back};
-use super::coarse::{CoarseVotes, Unit, UnitIndex};
 use super::reuse::emptied;
+use super::unit_index::{CoarseVotes, Unit, UnitIndex};
 use crate::backend::{Backend, BlocksView, LookupQueries};
 
 /// All representatives are scanned.

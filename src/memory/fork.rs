@@ -7,11 +7,12 @@ use std::ops::Range;
 use memory_store::{RecordId, StoreError};
 
 use super::angles::Angles;
-use super::coarse::{self, Unit};
+use super::coarse;
 use super::config::MemoryConfig;
 use super::error::MemoryError;
 use super::layers::{self, Memory};
 use super::lookup::Lookup;
+use super::unit_index::Unit;
 use crate::backend::Backend;
 
 impl<B: Backend> Memory<B> {
@@ -87,6 +88,7 @@ impl<B: Backend> Memory<B> {
             let scratch = (&self.angles.offsets[..], &mut self.keys[..]);
             self.index.push(Unit { layout, page, n_keys, masses: None }, scratch)?;
             self.index.catch_up();
+            self.index.make_more();
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use memory_store::{StoreError, UnitStore};
 
 use super::angles::Angles;
 use super::choice::Budget;
-use super::coarse::{self, Blocks, Unit, UnitIndex};
+use super::coarse::{self, Blocks};
 use super::config::{AttentionMode, MemoryConfig, Phase, Sets};
 use super::cuts::OpenTokens;
 use super::error::MemoryError;
@@ -18,6 +18,7 @@ use super::mass::KeyMassTally;
 use super::pages::FastPages;
 use super::reuse::emptied;
 use super::stores::Stores;
+use super::unit_index::{Unit, UnitIndex};
 use crate::attention::{Attention, AttentionError, Qkv, Rotary};
 use crate::backend::{
     AttendStep, Backend, KeyMasses, LookupStep, PageLayout, PageTarget, PlacedPage, set_of,
@@ -193,6 +194,8 @@ impl<B: Backend> Memory<B> {
             (_, Phase::Reading) => {
                 self.lookup.pin(Vec::new());
                 self.chunk.question_start = None;
+                // A question looks up too little for clusters to be worth their making.
+                self.index.make_more();
             }
             (Phase::Asking, Phase::Asking) | (_, Phase::Answering) => {}
             (_, Phase::Asking) => self.chunk.question_start = Some(self.n_tokens),
@@ -276,6 +279,7 @@ impl<B: Backend> Memory<B> {
         let layout = self.layout.of_type(self.config.kv_type);
         self.index.push(Unit { layout, page, n_keys, masses: masses.flatten() }, scratch)?;
         self.index.catch_up();
+        self.index.make_more();
         self.key_masses.drop_oldest();
         Ok(())
     }

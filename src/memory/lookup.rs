@@ -4,9 +4,9 @@
 use memory_store::{RecordId, StoreError, UnitStore};
 
 use super::choice::{self, Budget};
-use super::coarse::{CoarseVotes, UnitIndex};
 use super::config::{LookupPolicy, MemoryConfig};
 use super::reuse::emptied;
+use super::unit_index::{CoarseVotes, UnitIndex};
 use crate::backend::{Backend, Candidates, LookupQueries, LookupStep, PageLayout};
 use crate::bytes::{ByteReader, ByteWriter, Malformed};
 

@@ -37,6 +37,7 @@ mod recut;
 mod reuse;
 mod stores;
 mod suspend;
+mod unit_index;
 mod validate;
 
 pub use memory_store::{InMemoryStore, RecordId, StoreError, UnitStore};
