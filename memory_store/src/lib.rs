@@ -25,6 +25,8 @@ mod context;
 mod directory;
 mod disk;
 mod export;
+#[doc(hidden)]
+pub mod fuzz;
 mod handle;
 mod import;
 mod ledger;

@@ -2,7 +2,10 @@
 
 mod contexts;
 mod damage;
+mod formats;
 mod io_errors;
+mod limits;
+mod moving;
 mod power;
 mod scratch;
 mod script;
