@@ -28,7 +28,7 @@
 //! }
 //!
 //! // What the answer was read from, as bytes of the text read.
-//! for passage in session.take_evidence(3) {
+//! for passage in session.take_evidence(3)? {
 //!     println!("{:?} {:.0} %", passage.span, passage.weight * 100.0);
 //! }
 //!
@@ -42,11 +42,12 @@
 //! an [`engine::Conversation`].
 //!
 //! The floors, lowest first (see ARCHITECTURE.md; imports go down only):
-//! [`ids`], [`tensor`], [`backend`], [`attention`], then [`model`], [`memory`], [`tokenizer`] and
+//! [`ids`] and [`bytes`], [`tensor`], [`backend`], [`attention`], then [`model`], [`memory`], [`tokenizer`] and
 //! [`hub`] side by side, then [`engine`], then [`eval`], then [`cli`].
 
 pub mod attention;
 pub mod backend;
+pub mod bytes;
 pub mod cli;
 pub mod engine;
 pub mod eval;

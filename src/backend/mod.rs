@@ -171,15 +171,14 @@ pub struct LookupQueries {
     pub sums: Vec<i32>,
 }
 
-/// The representatives of one layer and KV head, sixteen units side by side.
+/// The representatives of one layer's units, sixteen of them side by side in a block.
 #[derive(Clone, Copy, Debug)]
-pub struct SegmentsView<'a> {
+pub struct BlocksView<'a> {
     /// Representatives of a unit, one a segment.
     pub n_segments: usize,
-    /// `[block][segment][width / 4][16][4]`, each byte a value in units of its scale + 128.
-    pub means: &'a [u8],
-    /// `[block][segment][16]`
-    pub scales: &'a [f32],
+    /// `[block][kv_head]`: means `[segment][width / 4][16][4]`, each byte a value in units of its
+    /// scale + 128, then scales `[segment][16]` f32.
+    pub blocks: &'a [&'a [u8]],
 }
 
 /// Marks a place of a run that no segment has.
@@ -190,7 +189,7 @@ pub const NO_UNIT: u32 = u32::MAX;
 pub struct SegmentRun<'a> {
     /// Whose they are.
     pub kv_head: usize,
-    /// `[block][head_dim / 4][16][4]`, as in [`SegmentsView`] of a single segment.
+    /// `[block][head_dim / 4][16][4]`, as in [`BlocksView`] of a single segment.
     pub means: &'a [u8],
     /// `[block][16]`
     pub scales: &'a [f32],
@@ -204,8 +203,8 @@ pub struct ListedSegments<'a> {
     /// `[block of all runs][16]`: which of the units that are voted for the segment is of, or
     /// [`NO_UNIT`].
     pub places: &'a [u32],
-    /// A view a KV head of units that come last among those voted for.
-    pub rest: &'a [SegmentsView<'a>],
+    /// Units that come last among those voted for.
+    pub rest: BlocksView<'a>,
     /// Units of `rest`.
     pub n_rest: usize,
 }
@@ -289,14 +288,9 @@ pub trait Backend: Send + Sync {
     fn attend(&self, step: AttendStep<'_>, queries: &Self::Buffer, out: &mut Self::Buffer);
     /// Rotates the queries to the far distance and averages groups of `group_len` tokens.
     fn prepare_lookup(&self, step: LookupStep<'_>, queries: &Self::Buffer, out: &mut LookupQueries);
-    /// The coarse vote: `votes[set][unit]`, from the best segment of each unit. `index` has one view
-    /// a KV head; `votes` is as long as there are units in all sets.
-    fn vote_by_segments(
-        &self,
-        queries: &LookupQueries,
-        index: &[SegmentsView<'_>],
-        votes: &mut [f32],
-    );
+    /// The coarse vote: `votes[set][unit]`, from the best segment of each unit. `votes` is as
+    /// long as there are units in all sets.
+    fn vote_by_segments(&self, queries: &LookupQueries, index: BlocksView<'_>, votes: &mut [f32]);
     /// The coarse vote for units of which some segments are listed: `votes[set][unit]`, from the best
     /// of those. Segments are means of keys, not bounds.
     fn vote_by_lists(&self, queries: &LookupQueries, lists: ListedSegments<'_>, votes: &mut [f32]);

@@ -6,12 +6,11 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::failure::Failure;
+use super::context_args::{ContextsArgs, IngestArgs, StoreFlags, context_name};
 use super::input::Source;
-use super::memory_flags::{MemoryFlags, put};
-use super::settings::{Activations, Settings, share, temperature};
+use super::run_flags::{AnswerFlags, RunFlags};
+use super::settings::Settings;
 use crate::eval::Task;
-use crate::memory::MemoryConfig;
 
 /// A memory for language models, far longer than their context window
 #[derive(Debug, Parser)]
@@ -26,8 +25,18 @@ pub(super) enum Command {
     /// Answer a question about a document of any length
     ///
     /// The document is read, the answer is written to standard output as it comes, and below it the
-    /// passages that it was read from.
+    /// passages that it was read from. With --context nothing is read that was read before, and the
+    /// context stays as it is.
     Ask(AskArgs),
+    /// Read a document once, and remember it for ever
+    ///
+    /// What was read is kept in the store under a name, every few seconds and on Ctrl-C; the same
+    /// command goes on from there. Ask about it with mneme ask --context NAME.
+    Ingest(IngestArgs),
+    /// List, show and change what is remembered
+    ///
+    /// Contexts are documents that mneme ingest has read, and conversations of mneme chat --context.
+    Contexts(ContextsArgs),
     /// Converse without end
     ///
     /// Talk with the model for as long as you like: what was said long ago is looked up when it
@@ -71,8 +80,11 @@ pub(super) enum Command {
 #[derive(Debug, clap::Args)]
 pub(super) struct AskArgs {
     /// The document: a text file, or - for standard input
-    #[arg(long, value_name = "FILE", value_parser = Source::parse)]
-    pub document: Source,
+    #[arg(long, value_name = "FILE", value_parser = Source::parse, required_unless_present = "context")]
+    pub document: Option<Source>,
+    /// A context that has read the document; with --document it reads what it has not read yet
+    #[arg(long, value_name = "NAME", value_parser = context_name)]
+    pub context: Option<String>,
     /// The question
     #[arg(required = true, value_name = "QUESTION")]
     pub question: Vec<String>,
@@ -85,6 +97,8 @@ pub(super) struct AskArgs {
     #[command(flatten)]
     pub answer: AnswerFlags,
     #[command(flatten)]
+    pub store: StoreFlags,
+    #[command(flatten)]
     pub run: RunFlags,
 }
 
@@ -94,8 +108,14 @@ pub(super) struct ChatArgs {
     /// What the model is told before all else [default: what its template says]
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
+    /// A context that remembers the conversation; of a document that it has read, the talk is about
+    /// that
+    #[arg(long, value_name = "NAME", value_parser = context_name)]
+    pub context: Option<String>,
     #[command(flatten)]
     pub answer: AnswerFlags,
+    #[command(flatten)]
+    pub store: StoreFlags,
     #[command(flatten)]
     pub run: RunFlags,
 }
@@ -264,50 +284,6 @@ pub(super) struct PullArgs {
     pub model: String,
 }
 
-/// How answers are drawn.
-#[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Answer")]
-pub(super) struct AnswerFlags {
-    /// Tokens of an answer at most
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
-    max_tokens: Option<usize>,
-    /// 0 takes the likeliest token each time; higher is more varied
-    #[arg(long, value_name = "T", value_parser = temperature, allow_negative_numbers = true)]
-    temperature: Option<f32>,
-    /// Draw from the likeliest tokens that together have this share
-    #[arg(long, value_name = "P", value_parser = share)]
-    top_p: Option<f32>,
-    /// Same seed, same answer
-    #[arg(long, value_name = "S")]
-    seed: Option<u64>,
-}
-
-/// What runs.
-#[derive(Clone, Debug, clap::Args)]
-pub(super) struct RunFlags {
-    #[command(flatten)]
-    model: ModelFlags,
-    #[command(flatten)]
-    memory: MemoryFlags,
-}
-
-#[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Model and machine")]
-struct ModelFlags {
-    /// A GGUF file, a Hugging Face folder, a known name, or hf:OWNER/NAME; fetched when missing
-    #[arg(long, value_name = "M")]
-    model: Option<String>,
-    /// Threads that compute; 0 is one for each core
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
-    /// How inputs of quantised weights are rounded
-    #[arg(long, value_name = "TYPE")]
-    activations: Option<Activations>,
-    /// Settings in TOML, as in configs/reference.toml; flags win over it
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
 /// Understands the command line.
 pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
     let mut matches = command().try_get_matches_from(words)?;
@@ -323,6 +299,9 @@ fn command() -> clap::Command {
             let tables = [&defaults["memory"], &defaults["answer"], &defaults];
             let Some(default) = tables.iter().find_map(|table| table.get(&key)) else { return arg };
             let default = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
+            if default.is_empty() {
+                return arg; // its help says what that means
+            }
             let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
             arg.help(format!("{help} [default: {default}]"))
         })
@@ -332,40 +311,6 @@ fn command() -> clap::Command {
 fn depth(text: &str) -> Result<f32, String> {
     let depth = text.parse().ok().filter(|depth| (0.0..=1.0).contains(depth));
     depth.ok_or_else(|| "must be a number from 0 to 1".to_owned())
-}
-
-fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "must be a number from 1 on".to_owned())
-}
-
-impl RunFlags {
-    /// The settings that hold.
-    pub fn settings(&self) -> Result<Settings, Failure> {
-        let ModelFlags { model, threads, activations, config } = &self.model;
-        let file = config.as_deref().map(Settings::from_file).transpose()?;
-        let mut settings = file.unwrap_or_default();
-        put(&mut settings.model, model);
-        put(&mut settings.threads, threads);
-        put(&mut settings.activations, activations);
-        self.memory.change(&mut settings.memory);
-        Ok(settings)
-    }
-
-    /// Changes settings that a file gave by the flags of the memory.
-    pub fn change_memory(&self, memory: &mut MemoryConfig) {
-        self.memory.change(memory);
-    }
-
-    /// The same, for commands that answer.
-    pub fn settings_with(&self, answer: &AnswerFlags) -> Result<Settings, Failure> {
-        let mut settings = self.settings()?;
-        let AnswerFlags { max_tokens, temperature, top_p, seed } = answer;
-        put(&mut settings.answer.max_tokens, max_tokens);
-        put(&mut settings.answer.temperature, temperature);
-        put(&mut settings.answer.top_p, top_p);
-        put(&mut settings.answer.seed, seed);
-        Ok(settings)
-    }
 }
 
 #[cfg(test)]
@@ -387,8 +332,9 @@ mod tests {
         for (key, default) in keys.filter(|(_, default)| !default.is_object()) {
             let flag = ask.get_arguments().find(|arg| arg.get_long() == Some(key));
             let flag = flag.unwrap_or_else(|| panic!("no flag --{key}"));
-            let told = format!("[default: {}]", default.to_string().trim_matches('"'));
-            assert!(flag.get_help().unwrap().to_string().ends_with(&told), "{key}");
+            let told = format!("{}]", default.to_string().trim_matches('"'));
+            let help = flag.get_help().unwrap().to_string();
+            assert!(help.contains("[default: ") && help.ends_with(&told), "{key}: {help}");
         }
     }
 

@@ -6,9 +6,14 @@ use super::args::ChatArgs;
 use super::failure::Failure;
 use super::interrupt::Interrupt;
 use super::line_input::{Line, LineInput};
+use super::numbers;
+use super::opening::{self, TENANT};
 use super::output::{note, print, print_words};
-use super::{numbers, opening};
-use crate::engine::{Conversation, EngineError, FinishReason, GenerateOptions, Session};
+use super::settings::Settings;
+use crate::engine::{
+    Context, ContextError, Contexts, Conversation, EngineError, FinishReason, GenerateOptions,
+    Session,
+};
 
 const PROMPT: &str = "> ";
 
@@ -18,15 +23,19 @@ const HELP: &str = "\
 /quit   leave (Ctrl-D too; Ctrl-C stops an answer)";
 
 pub(super) fn run(args: ChatArgs, interrupt: &Interrupt) -> Result<(), Failure> {
-    let settings = args.run.settings_with(&args.answer)?;
-    let session = opening::open(&settings, interrupt)?;
+    let mut settings = args.run.settings_with(&args.answer)?;
+    args.store.change(&mut settings);
+    let (mut talk, conversation) = begin(&args, &settings, interrupt)?;
+    let n_turns = conversation.n_turns();
     let mut input = LineInput::new();
     if matches!(input, LineInput::Editor { .. }) {
         note(&format!("Talking with {}. /help lists commands.", settings.model));
+        if n_turns > 0 {
+            note(&format!("{} were said before.", numbers::count_of(n_turns, "turn")));
+        }
     }
-    let conversation = Conversation::new(args.system);
     let options = settings.answer.options();
-    let mut chat = Chat { session, conversation, options, interrupt, last: None };
+    let mut chat = Chat { talk: &mut talk, conversation, options, interrupt, last: None };
     loop {
         match input.next(PROMPT)? {
             Line::End => return Ok(()),
@@ -48,13 +57,56 @@ pub(super) fn run(args: ChatArgs, interrupt: &Interrupt) -> Result<(), Failure> 
     }
 }
 
+/// The session, or the context, that a conversation goes on in.
+enum Talk {
+    Session(Box<Session>),
+    Context(Box<Context>),
+}
+
+impl Talk {
+    fn session(&mut self) -> &mut Session {
+        match self {
+            Self::Session(session) => session,
+            Self::Context(context) => context.session_mut(),
+        }
+    }
+}
+
+fn begin(
+    args: &ChatArgs,
+    settings: &Settings,
+    interrupt: &Interrupt,
+) -> Result<(Talk, Conversation), Failure> {
+    let Some(name) = &args.context else {
+        let session = opening::open(settings, interrupt)?;
+        return Ok((Talk::Session(Box::new(session)), Conversation::new(args.system.clone())));
+    };
+    let store = opening::open_store(settings)?;
+    let engine = opening::open_engine(settings, interrupt)?;
+    let contexts = Contexts::new(engine, store, TENANT);
+    let mut context = match contexts.notes(name) {
+        Err(EngineError::Context(ContextError::NoSuch { .. })) => {
+            contexts.create(name, &settings.memory, "a conversation")?
+        }
+        notes => contexts.open_as(name, &args.run.change_stored(notes?.config()?)?)?,
+    };
+    let was_read = context.session().n_tokens() > 0;
+    let conversation = context.conversation(args.system.clone());
+    if was_read && args.system.is_some() && conversation.system() != args.system.as_deref() {
+        return Err(Failure::usage(format!(
+            "context {name:?} has begun without this --system, which only a new one can have"
+        )));
+    }
+    Ok((Talk::Context(Box::new(context)), conversation))
+}
+
 /// A slash and a word: a path, which has more slashes, is something to say.
 fn is_command(line: &str) -> bool {
     line.strip_prefix('/').is_some_and(|word| word.chars().all(char::is_alphabetic))
 }
 
 struct Chat<'a> {
-    session: Session,
+    talk: &'a mut Talk,
     conversation: Conversation,
     options: GenerateOptions,
     interrupt: &'a Interrupt,
@@ -75,7 +127,7 @@ impl Chat<'_> {
     fn turn(&mut self, said: &str) -> Result<(), Failure> {
         let watch = self.interrupt.watch();
         let begun = Instant::now();
-        match self.conversation.say(&mut self.session, said) {
+        match self.conversation.say(self.talk.session(), said) {
             // Nothing of it was taken in: the conversation goes on.
             Err(error @ EngineError::QuestionTooLong { .. }) => {
                 note(&format!("mneme: {error}"));
@@ -85,7 +137,7 @@ impl Chat<'_> {
         }
         let waited = begun.elapsed();
         let begun = Instant::now();
-        let mut pieces = self.session.generate(self.options);
+        let mut pieces = self.talk.session().generate(self.options);
         while !watch.is_requested() {
             let Some(piece) = pieces.next() else { break };
             print_words(&piece?.text)?;
@@ -102,11 +154,14 @@ impl Chat<'_> {
             }
         }
         self.last = Some(Reply { waited, n_tokens, decode: begun.elapsed() });
+        if let Talk::Context(context) = &mut *self.talk {
+            context.end_turn(&self.conversation)?;
+        }
         Ok(())
     }
 
-    fn stats(&self) -> String {
-        let memory = self.session.memory();
+    fn stats(&mut self) -> String {
+        let memory = self.talk.session().memory();
         let mut lines = vec![format!(
             "{}, {} in memory ({}); no token attended to more than {}",
             numbers::count_of(self.conversation.n_turns(), "turn"),

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::args::RunFlags;
 use super::failure::Failure;
 use super::input::{NotText, Source};
+use super::run_flags::RunFlags;
 use super::settings::Settings;
 use crate::eval::Policy;
 

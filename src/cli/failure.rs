@@ -1,8 +1,9 @@
 //! How does a command end when it does not end well? With a message on stderr, which says what
 //! happened and what to do, and an exit code.
 
-use crate::engine::EngineError;
+use crate::engine::{ContextError, EngineError};
 use crate::hub::HubError;
+use crate::memory::{MemoryError, StoreError};
 
 /// Exit code after Ctrl-C, as shells have it.
 pub(super) const EXIT_INTERRUPTED: u8 = 130;
@@ -46,11 +47,25 @@ impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::Stopped { .. } => Self::Interrupted(error.to_string()),
-            EngineError::Config(_) | EngineError::QuestionTooLong { .. } => {
+            EngineError::Config(_)
+            | EngineError::QuestionTooLong { .. }
+            | EngineError::Memory(MemoryError::Config(_) | MemoryError::Differs { .. }) => {
                 Self::Usage(error.into())
             }
             _ => Self::Failed(error.into()),
         }
+    }
+}
+
+impl From<ContextError> for Failure {
+    fn from(error: ContextError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.into())
     }
 }
 

@@ -26,6 +26,8 @@ pub(super) struct Meter {
     unit: Unit,
     started: Instant,
     last_line: Instant,
+    /// Done before it began: the speed is that of what is done now.
+    before: usize,
     /// Where there is a terminal.
     bar: Option<ProgressBar>,
 }
@@ -39,7 +41,13 @@ impl Meter {
             ProgressBar::new(0).with_style(style).with_prefix(task)
         });
         let started = Instant::now();
-        Self { task, unit, started, last_line: started, bar }
+        Self { task, unit, started, last_line: started, before: 0, bar }
+    }
+
+    /// The same, `before` having been done earlier.
+    pub fn after(mut self, before: usize) -> Self {
+        self.before = before;
+        self
     }
 
     /// Shows that `done` of `total` are done.
@@ -55,7 +63,7 @@ impl Meter {
     }
 
     fn words(&self, done: usize, total: usize) -> String {
-        words(self.unit, (done, total), self.started.elapsed())
+        words(self.unit, (self.before, done, total), self.started.elapsed())
     }
 }
 
@@ -70,8 +78,8 @@ impl Drop for Meter {
 
 /// How far, how fast, how long still. The speed is that since the beginning: a token's cost does
 /// not grow, so this is what the rest will take.
-fn words(unit: Unit, (done, total): (usize, usize), elapsed: Duration) -> String {
-    let speed = numbers::per_second(done, elapsed);
+fn words(unit: Unit, (before, done, total): (usize, usize, usize), elapsed: Duration) -> String {
+    let speed = numbers::per_second(done.saturating_sub(before), elapsed);
     let left = match total.saturating_sub(done) {
         0 => String::new(),
         _ if speed == 0.0 => String::new(),
@@ -98,10 +106,12 @@ mod tests {
 
     #[test]
     fn progress_is_told_with_speed_and_time_left() {
-        let shown = words(Unit::Tokens, (1024, 11_302), Duration::from_secs(4));
+        let shown = words(Unit::Tokens, (0, 1024, 11_302), Duration::from_secs(4));
         assert_eq!(shown, "1,024 of 11,302 tokens, 256 tokens/s, 40 s left");
-        let shown = words(Unit::Bytes, (92_871_040, 92_871_040), Duration::from_secs(4));
+        let shown = words(Unit::Tokens, (1000, 1024, 1120), Duration::from_secs(4));
+        assert_eq!(shown, "1,024 of 1,120 tokens, 6 tokens/s, 16 s left");
+        let shown = words(Unit::Bytes, (0, 92_871_040, 92_871_040), Duration::from_secs(4));
         assert_eq!(shown, "92.9 MB of 92.9 MB");
-        assert_eq!(words(Unit::Bytes, (0, 10), Duration::ZERO), "0 bytes of 10 bytes");
+        assert_eq!(words(Unit::Bytes, (0, 0, 10), Duration::ZERO), "0 bytes of 10 bytes");
     }
 }

@@ -16,8 +16,11 @@ mod ask;
 mod bench;
 mod chat;
 mod compare;
+mod context_args;
+mod contexts;
 mod eval;
 mod failure;
+mod ingest;
 mod input;
 mod inspect;
 mod interrupt;
@@ -30,6 +33,8 @@ mod output;
 mod passages;
 mod pull;
 mod recall;
+mod repair;
+mod run_flags;
 mod score;
 mod settings;
 
@@ -61,6 +66,8 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn dispatch(command: Command, interrupt: &Interrupt) -> Result<(), Failure> {
     match command {
         Command::Ask(args) => ask::run(args, interrupt),
+        Command::Ingest(args) => ingest::run(args, interrupt),
+        Command::Contexts(args) => contexts::run(args, interrupt),
         Command::Chat(args) => chat::run(args, interrupt),
         Command::Score(args) => score::run(args, interrupt),
         Command::Bench(args) => bench::run(args, interrupt),

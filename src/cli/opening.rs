@@ -11,6 +11,10 @@ use super::output::note;
 use super::settings::Settings;
 use crate::engine::{Engine, Session};
 use crate::hub::{self, PullStage, PullStep};
+use crate::memory::store::{OpenReport, Store, StoreOptions};
+
+/// Whose contexts the command line's are.
+pub(super) const TENANT: &str = "local";
 
 /// The settings' model, loaded, and a memory for it.
 pub(super) fn open(settings: &Settings, interrupt: &Interrupt) -> Result<Session, Failure> {
@@ -21,6 +25,49 @@ pub(super) fn open(settings: &Settings, interrupt: &Interrupt) -> Result<Session
 pub(super) fn open_engine(settings: &Settings, interrupt: &Interrupt) -> Result<Engine, Failure> {
     let path = fetch(&settings.model, interrupt)?;
     Ok(Engine::load(&path, &settings.engine_options())?)
+}
+
+/// The settings' store.
+pub(super) fn open_store(settings: &Settings) -> Result<Store, Failure> {
+    let dir = store_dir(settings)?;
+    let max_disk_bytes = Some(settings.store_max_bytes).filter(|bytes| *bytes > 0);
+    let store = Store::open(&dir, StoreOptions { max_disk_bytes, ..Default::default() })?;
+    for line in findings(&store.report()) {
+        note(&format!("{}: {line}", dir.display()));
+    }
+    Ok(store)
+}
+
+/// What a person should know of how the store was found. What an interrupted process left is not
+/// worth a word: it was removed, and nothing was lost by it.
+fn findings(report: &OpenReport) -> Vec<String> {
+    let mut lines = Vec::new();
+    for file in &report.set_aside {
+        lines.push(format!("a damaged file was set aside: {file}"));
+    }
+    if report.catalogue_rebuilt {
+        lines.push("the catalogue was damaged; it was made again from the other files".to_owned());
+    }
+    for (_, name) in report.incomplete.iter().filter(|(tenant, _)| tenant == TENANT) {
+        let advice = "mneme contexts repair takes it back to what is there";
+        lines.push(format!("context {name:?} misses files; {advice}"));
+    }
+    lines
+}
+
+/// The folder of the settings' store.
+pub(super) fn store_dir(settings: &Settings) -> Result<PathBuf, Failure> {
+    use etcetera::BaseStrategy;
+    if !settings.store.as_os_str().is_empty() {
+        return Ok(settings.store.clone());
+    }
+    if let Some(dir) = std::env::var_os("MNEME_STORE").filter(|dir| !dir.is_empty()) {
+        return Ok(dir.into());
+    }
+    let strategy = etcetera::base_strategy::choose_native_strategy().map_err(|_| {
+        Failure::failed("there is no home folder to keep contexts in; name one with --store DIR")
+    })?;
+    Ok(strategy.data_dir().join("mneme"))
 }
 
 /// Where a model lies, after it was fetched if it had to be.

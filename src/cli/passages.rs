@@ -5,7 +5,7 @@ use terminal_size::{Width, terminal_size_of};
 use unicode_width::UnicodeWidthChar;
 
 use super::output::harmless;
-use crate::engine::Passage;
+use crate::engine::{EngineError, Passage, Session};
 use crate::ids::ByteSpan;
 
 /// Columns before the words.
@@ -18,38 +18,35 @@ const COLUMNS: u16 = 80;
 const MOST_COLUMNS: u16 = 100;
 
 /// A passage, on whole characters.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Excerpt<'d> {
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Excerpt {
     /// Its bytes in the document.
     pub span: ByteSpan,
     /// Their text.
-    pub text: &'d str,
+    pub text: String,
     /// Share of the attention that the answer gave to retrieved units.
     pub weight: f32,
 }
 
-/// The text of a passage. Tokens may cut characters: those at its ends are taken in whole.
-pub(super) fn excerpt(document: &str, passage: Passage) -> Excerpt<'_> {
-    let ByteSpan { start, end } = passage.span;
-    let is_border = |at: &usize| document.is_char_boundary(*at);
-    let start = (0..=start.min(document.len())).rev().find(is_border).unwrap_or(0);
-    let end = (end.max(start)..document.len()).find(is_border).unwrap_or(document.len());
-    Excerpt { span: ByteSpan { start, end }, text: &document[start..end], weight: passage.weight }
+/// The text of a passage that `session` has read.
+pub(super) fn excerpt(session: &Session, passage: Passage) -> Result<Excerpt, EngineError> {
+    let (span, text) = session.text(passage.span)?;
+    Ok(Excerpt { span, text, weight: passage.weight })
 }
 
 /// Passages for the terminal on stderr.
-pub(super) fn show(excerpts: &[Excerpt<'_>]) -> String {
+pub(super) fn show(excerpts: &[Excerpt]) -> String {
     let columns = terminal_size_of(std::io::stderr()).map_or(COLUMNS, |(Width(width), _)| width);
     show_in(excerpts, usize::from(columns.min(MOST_COLUMNS)))
 }
 
-fn show_in(excerpts: &[Excerpt<'_>], columns: usize) -> String {
+fn show_in(excerpts: &[Excerpt], columns: usize) -> String {
     let mut shown = String::new();
     for excerpt in excerpts {
         let ByteSpan { start, end } = excerpt.span;
         let percent = excerpt.weight * 100.0;
         shown += &format!("{percent:>4.0} %  bytes {start}..{end}\n");
-        for line in wrap(&harmless(excerpt.text), columns.saturating_sub(INDENT).max(20)) {
+        for line in wrap(&harmless(&excerpt.text), columns.saturating_sub(INDENT).max(20)) {
             shown += &format!("{:INDENT$}{line}\n", "");
         }
     }
@@ -101,23 +98,10 @@ mod tests {
     }
 
     #[test]
-    fn an_excerpt_never_cuts_a_character() {
-        let document = "né à Rome";
-        let cut = |start, end| {
-            let excerpt = excerpt(document, Passage { span: ByteSpan { start, end }, weight: 1.0 });
-            assert_eq!(excerpt.text, &document[excerpt.span.start..excerpt.span.end]);
-            excerpt.text
-        };
-        assert_eq!(cut(2, 5), "é à");
-        assert_eq!(cut(4, 6), "à");
-        assert_eq!(cut(0, 99), document);
-        assert_eq!(cut(99, 120), "");
-    }
-
-    #[test]
     fn a_passage_is_shown_with_its_weight_and_place() {
         let span = ByteSpan { start: 12_480, end: 12_490 };
-        let shown = show_in(&[Excerpt { span, text: "The key\nis\x1b 7.", weight: 0.384 }], 80);
+        let shown =
+            show_in(&[Excerpt { span, text: "The key\nis\x1b 7.".to_owned(), weight: 0.384 }], 80);
         assert_eq!(shown, "  38 %  bytes 12480..12490\n       The key is\u{FFFD} 7.\n");
     }
 }

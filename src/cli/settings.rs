@@ -1,7 +1,7 @@
 //! Which settings hold? Flags over the configuration file over the defaults. The file is TOML; a
 //! key that nobody knows is an error that names file, line and key.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -24,6 +24,10 @@ pub(super) struct Settings {
     /// Threads that compute; 0 is one for each core.
     pub threads: usize,
     pub activations: Activations,
+    /// The folder of the store; empty for mneme in the platform's data folder.
+    pub store: PathBuf,
+    /// Bytes of the store on the disk at most; 0 for no limit.
+    pub store_max_bytes: u64,
     pub memory: MemoryConfig,
     pub answer: AnswerSettings,
 }
@@ -57,6 +61,8 @@ impl Default for Settings {
             model: DEFAULT_MODEL.to_owned(),
             threads: 0,
             activations: Activations::default(),
+            store: PathBuf::new(),
+            store_max_bytes: 0,
             memory: MemoryConfig::default(),
             answer: AnswerSettings::default(),
         }
@@ -78,6 +84,25 @@ impl Settings {
             .with_context(|| format!("{}: cannot read the configuration", path.display()))
             .map_err(Failure::Failed)?;
         Self::parse(&text).with_context(|| path.display().to_string()).map_err(Failure::Usage)
+    }
+
+    /// `memory`, changed by what a file says of it.
+    pub fn memory_over(path: &Path, memory: MemoryConfig) -> Result<MemoryConfig, Failure> {
+        Self::from_file(path)?; // so that all of it is understood
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("{}: cannot read the configuration", path.display()))
+            .map_err(Failure::Failed)?;
+        let overlaid = || -> anyhow::Result<MemoryConfig> {
+            let file: toml::Table = toml::from_str(&text)?;
+            let mut table = serde_json::to_value(memory)?;
+            for (key, value) in
+                file.get("memory").and_then(|it| it.as_table()).into_iter().flatten()
+            {
+                table[key] = serde_json::to_value(value)?;
+            }
+            Ok(serde_json::from_value(table)?)
+        };
+        overlaid().with_context(|| path.display().to_string()).map_err(Failure::Usage)
     }
 
     fn parse(text: &str) -> anyhow::Result<Self> {

@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use super::error::EngineError;
 use super::loaded::Engine;
-use super::session::{Progress, ProgressFn, Session};
+use super::session::{Progress, ProgressFn, Session, SourceText};
 use crate::ids::{ByteSpan, TokenId};
 use crate::memory::Phase;
-use crate::tokenizer::{GenerationPrompt, Message, PartOrigin, Role};
+use crate::tokenizer::{Encoded, GenerationPrompt, Message, PartOrigin, Role};
 
 /// What was taken in before an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Asked {
     pub prompt_tokens: usize,
     /// Tokens of the question, with what the template puts after it.
     pub question_tokens: usize,
+    /// Tokens that had been read before.
+    pub cached_tokens: usize,
 }
 
 /// A passage of the text read that an answer attended to.
@@ -29,24 +31,25 @@ pub struct Passage {
     pub weight: f32,
 }
 
+/// A document as the model takes it in: the beginning of a user message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DocumentPrompt {
+    ids: Vec<TokenId>,
+    sources: Vec<ByteSpan>, // [token]: bytes of the document
+    text: String,
+}
+
 /// A question of a document as the model takes it in: one user message, the document first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AskPrompt {
-    ids: Vec<TokenId>,
-    /// `[token of the document]`: bytes of the document.
-    sources: Vec<ByteSpan>,
-    document_bytes: usize,
+    document: DocumentPrompt,
+    question: Vec<TokenId>,
 }
 
-impl AskPrompt {
+impl DocumentPrompt {
     /// Tokens up to the document's end, the template's before it included.
-    pub fn document_ids(&self) -> &[TokenId] {
-        &self.ids[..self.sources.len()]
-    }
-
-    /// Tokens of the question, of what the template puts after it, and of the answer's start.
-    pub fn question_ids(&self) -> &[TokenId] {
-        &self.ids[self.sources.len()..]
+    pub fn ids(&self) -> &[TokenId] {
+        &self.ids
     }
 
     /// The tokens that hold bytes `span` of the document.
@@ -55,6 +58,33 @@ impl AskPrompt {
         let first = self.sources.iter().position(holds).unwrap_or(0);
         let n = self.sources[first..].iter().take_while(|source| holds(source)).count();
         first..first + n
+    }
+
+    /// Bytes of the document that the first `n_tokens` tokens stand for.
+    fn bytes_before(&self, n_tokens: usize) -> usize {
+        self.sources[..n_tokens].iter().map(|span| span.end).max().unwrap_or(0)
+    }
+}
+
+impl AskPrompt {
+    /// The document.
+    pub fn document(&self) -> &DocumentPrompt {
+        &self.document
+    }
+
+    /// Tokens up to the document's end, the template's before it included.
+    pub fn document_ids(&self) -> &[TokenId] {
+        &self.document.ids
+    }
+
+    /// Tokens of the question, of what the template puts after it, and of the answer's start.
+    pub fn question_ids(&self) -> &[TokenId] {
+        &self.question
+    }
+
+    /// As [`DocumentPrompt::tokens_of`].
+    pub fn tokens_of(&self, span: ByteSpan) -> Range<usize> {
+        self.document.tokens_of(span)
     }
 }
 
@@ -70,34 +100,56 @@ impl Engine {
         question: &str,
         answer_start: &[TokenId],
     ) -> Result<AskPrompt, EngineError> {
-        let content = format!("{document}\n\n{question}");
-        let tokenizer = self.tokenizer();
-        let (mut encoded, content_at) = if tokenizer.chat_template().is_some() {
-            let messages = [Message::new(Role::User, content)];
-            let prompt = tokenizer.render_chat(&messages, GenerationPrompt::Add)?;
-            let content_at = prompt.parts.iter().find_map(|part| match part.origin {
-                PartOrigin::Message { content_start, .. } => {
-                    Some(part.span.start as isize - content_start as isize)
-                }
-                PartOrigin::Template => None,
-            });
-            (tokenizer.encode_prompt(&prompt), content_at.unwrap_or(0))
-        } else {
-            (tokenizer.encode_document(&content), 0)
-        };
-        let document_bytes = document.len();
-        let document_end = content_at + document_bytes as isize;
-        let n_document = encoded.spans.partition_point(|span| (span.end as isize) <= document_end);
-        let within = |at: usize| {
-            let at = at as isize - content_at;
-            at.clamp(0, document_bytes as isize) as usize
-        };
-        let sources = encoded.spans[..n_document]
+        let mut ids = self.question_ids(question)?;
+        ids.extend(answer_start);
+        Ok(AskPrompt { document: self.document_prompt(document)?, question: ids })
+    }
+
+    /// `document` as the beginning of a user message.
+    ///
+    /// # Errors
+    /// When the template refuses.
+    pub fn document_prompt(&self, document: &str) -> Result<DocumentPrompt, EngineError> {
+        let (mut encoded, content_at) = self.message(document)?;
+        let end = content_at + document.len() as isize;
+        encoded.ids.truncate(encoded.spans.partition_point(|span| span.end as isize <= end));
+        let within =
+            |at: usize| (at as isize - content_at).clamp(0, document.len() as isize) as usize;
+        let sources = encoded.spans[..encoded.ids.len()]
             .iter()
             .map(|span| ByteSpan { start: within(span.start), end: within(span.end) })
             .collect();
-        encoded.ids.extend(answer_start);
-        Ok(AskPrompt { ids: encoded.ids, sources, document_bytes })
+        Ok(DocumentPrompt { ids: encoded.ids, sources, text: document.to_owned() })
+    }
+
+    /// `question` as the end of a user message whose beginning, a document, was read: the tokens are
+    /// the same whatever the document.
+    ///
+    /// # Errors
+    /// When the template refuses.
+    pub fn question_ids(&self, question: &str) -> Result<Vec<TokenId>, EngineError> {
+        // Something that no template trims stands for the document.
+        let (encoded, content_at) = self.message(&format!("x\n\n{question}"))?;
+        let n = encoded.spans.partition_point(|span| span.end as isize <= content_at + 1);
+        Ok(encoded.ids[n..].to_vec())
+    }
+
+    /// `content` as a user message in the model's chat template, or as it is, and where in what is
+    /// encoded its first byte is.
+    fn message(&self, content: &str) -> Result<(Encoded, isize), EngineError> {
+        let tokenizer = self.tokenizer();
+        if tokenizer.chat_template().is_none() {
+            return Ok((tokenizer.encode_document(content), 0));
+        }
+        let messages = [Message::new(Role::User, content)];
+        let prompt = tokenizer.render_chat(&messages, GenerationPrompt::Add)?;
+        let content_at = prompt.parts.iter().find_map(|part| match part.origin {
+            PartOrigin::Message { content_start, .. } => {
+                Some(part.span.start as isize - content_start as isize)
+            }
+            PartOrigin::Template => None,
+        });
+        Ok((tokenizer.encode_prompt(&prompt), content_at.unwrap_or(0)))
     }
 }
 
@@ -116,8 +168,22 @@ impl Session {
         progress: &mut ProgressFn<'_>,
     ) -> Result<Asked, EngineError> {
         let prompt = self.engine.ask_prompt(document, question, &[])?;
+        self.ask_rest(&prompt, 0, progress)
+    }
+
+    /// The same, of whose document the first `n_read` tokens, and nothing else, were read before.
+    ///
+    /// # Errors
+    /// As for [`ask`](Self::ask).
+    pub fn ask_rest(
+        &mut self,
+        prompt: &AskPrompt,
+        n_read: usize,
+        progress: &mut ProgressFn<'_>,
+    ) -> Result<Asked, EngineError> {
         self.check_question(prompt.question_ids())?;
-        let (n_document, total_tokens) = (prompt.sources.len(), prompt.ids.len());
+        let n_document = prompt.document_ids().len();
+        let total_tokens = n_document + prompt.question_ids().len();
         let stopped = |error, before| match error {
             EngineError::Stopped { done_tokens, .. } => {
                 EngineError::Stopped { done_tokens: before + done_tokens, total_tokens }
@@ -127,32 +193,56 @@ impl Session {
         let mut count = |step: Progress, before| {
             progress(Progress { done_tokens: before + step.done_tokens, total_tokens })
         };
-        self.read_document(&prompt, 0..n_document, &mut |step| count(step, 0))
-            .map_err(|error| stopped(error, 0))?;
-        self.take_question(&prompt, &mut |step| count(step, n_document))
+        self.read_document(&prompt.document, n_read..n_document, &mut |step| count(step, n_read))
+            .map_err(|error| stopped(error, n_read))?;
+        self.take_question(prompt, &mut |step| count(step, n_document))
             .map_err(|error| stopped(error, n_document))?;
         let question_tokens = prompt.question_ids().len();
-        Ok(Asked { prompt_tokens: total_tokens, question_tokens })
+        Ok(Asked { prompt_tokens: total_tokens, question_tokens, cached_tokens: n_read })
     }
 
-    /// Reads tokens `tokens` of the prompt's document; those before them must have been read.
+    /// Takes in `question` about the document that the session has read.
+    ///
+    /// # Errors
+    /// When the template refuses, the question does not fit the window, the memory refuses or
+    /// `progress` says to stop.
+    pub fn ask_about(
+        &mut self,
+        question: &str,
+        progress: &mut ProgressFn<'_>,
+    ) -> Result<Asked, EngineError> {
+        let ids = self.engine.question_ids(question)?;
+        self.check_question(&ids)?;
+        let (cached_tokens, question_tokens) = (self.n_tokens(), ids.len());
+        let prompt_tokens = cached_tokens + question_tokens;
+        self.ask_tokens(&ids, &mut |step| {
+            let done_tokens = cached_tokens + step.done_tokens;
+            progress(Progress { done_tokens, total_tokens: prompt_tokens })
+        })?;
+        Ok(Asked { prompt_tokens, question_tokens, cached_tokens })
+    }
+
+    /// Reads tokens `tokens` of a document; those before them must have been read last.
     ///
     /// # Errors
     /// As for [`read`](Self::read).
     pub fn read_document(
         &mut self,
-        prompt: &AskPrompt,
+        document: &DocumentPrompt,
         tokens: Range<usize>,
         progress: &mut ProgressFn<'_>,
     ) -> Result<(), EngineError> {
-        let shift = |at: usize| self.read_bytes + at;
-        let spans = prompt.sources[tokens.clone()].iter();
-        let sources: Vec<ByteSpan> =
-            spans.map(|span| ByteSpan { start: shift(span.start), end: shift(span.end) }).collect();
-        if tokens.end == prompt.sources.len() {
-            self.read_bytes += prompt.document_bytes;
-        }
-        self.feed(&prompt.ids[tokens], Some(&sources), Phase::Reading, progress)
+        let before = document.bytes_before(tokens.start);
+        let end = match tokens.end == document.ids.len() {
+            true => document.text.len(),
+            false => document.bytes_before(tokens.end),
+        };
+        let text = SourceText {
+            spans: &document.sources[tokens.clone()],
+            bytes: &document.text.as_bytes()[before..end],
+            first_byte: before,
+        };
+        self.feed(&document.ids[tokens], Some(text), Phase::Reading, progress)
     }
 
     /// Takes in the prompt's question, with the answer's start. The document must have been read.
@@ -170,15 +260,40 @@ impl Session {
 
     /// The passages that answers attended to since the last call, the weightiest first: at most
     /// `n`. Weights are shares of the attention given to all retrieved units.
-    pub fn take_evidence(&mut self, n: usize) -> Vec<Passage> {
+    ///
+    /// # Errors
+    /// When it cannot be read back what they stand for.
+    pub fn take_evidence(&mut self, n: usize) -> Result<Vec<Passage>, EngineError> {
         let masses = self.memory.take_evidence();
         let total: f32 = masses.iter().map(|unit| unit.mass).sum();
-        let passages = masses.iter().filter_map(|unit| {
+        let mut passages = Vec::new();
+        for unit in masses {
             let tokens = self.memory.unit_tokens(unit.unit as usize);
-            let spans = self.sources[tokens].iter().filter(|span| span.start < span.end);
-            let (start, end) = (spans.clone().map(|s| s.start).min()?, spans.map(|s| s.end).max()?);
-            Some(Passage { span: ByteSpan { start, end }, weight: unit.mass / total })
-        });
-        passages.take(n).collect()
+            if let Some(span) = self.sources.span_of(tokens)? {
+                passages.push(Passage { span, weight: unit.mass / total });
+            }
+            if passages.len() == n {
+                break;
+            }
+        }
+        Ok(passages)
+    }
+
+    /// Bytes `span` of the text read, grown to whole characters, which tokens may cut.
+    ///
+    /// # Errors
+    /// When it cannot be read back.
+    pub fn text(&self, span: ByteSpan) -> Result<(ByteSpan, String), EngineError> {
+        const LONGEST: usize = 4; // bytes of a character
+        let first = span.start.saturating_sub(LONGEST);
+        let around = ByteSpan { start: first, end: span.end.saturating_add(LONGEST) };
+        let bytes = self.sources.text(around)?;
+        let is_border = |at: usize| bytes.get(at).is_none_or(|byte| byte & 0xC0 != 0x80);
+        let at = |byte: usize| (byte - first).min(bytes.len());
+        let start = (0..=at(span.start)).rev().find(|at| is_border(*at)).unwrap_or(0);
+        let end = at(span.end.max(span.start));
+        let end = (end..bytes.len()).find(|at| is_border(*at)).unwrap_or(bytes.len());
+        let text = String::from_utf8_lossy(&bytes[start..end]).into_owned();
+        Ok((ByteSpan { start: first + start, end: first + end }, text))
     }
 }

@@ -2,21 +2,55 @@
 //! is fed: the memory holds all that was said, the template is asked for one turn at a time.
 
 use super::error::EngineError;
+use super::loaded::Engine;
 use super::session::Session;
+use crate::bytes::{ByteReader, ByteWriter, Malformed};
 use crate::ids::TokenId;
 use crate::tokenizer::{GenerationPrompt, Message, Prompt, Role, Tokenizer};
 
 /// A conversation in a session: knows whether a turn came before.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conversation {
     system: Option<String>,
+    /// Whether the first turn ends the message that a document began.
+    is_about_document: bool,
     n_turns: usize,
 }
 
 impl Conversation {
     /// A conversation with a system message, or with the template's own.
     pub fn new(system: Option<String>) -> Self {
-        Self { system, n_turns: 0 }
+        Self { system, is_about_document: false, n_turns: 0 }
+    }
+
+    /// A conversation about a document that the session has read.
+    pub fn about_document() -> Self {
+        Self { system: None, is_about_document: true, n_turns: 0 }
+    }
+
+    /// The same conversation when it had `n_turns` turns.
+    pub fn rewound(&self, n_turns: usize) -> Self {
+        Self { n_turns: n_turns.min(self.n_turns), ..self.clone() }
+    }
+
+    /// What the model was told before all else.
+    pub fn system(&self) -> Option<&str> {
+        self.system.as_deref()
+    }
+
+    pub(super) fn write(&self, out: &mut ByteWriter) {
+        out.u8(u8::from(self.system.is_some()));
+        out.bytes(self.system.as_deref().unwrap_or_default().as_bytes());
+        out.u8(u8::from(self.is_about_document));
+        out.len(self.n_turns);
+    }
+
+    pub(super) fn read(from: &mut ByteReader<'_>) -> Result<Self, Malformed> {
+        let has_system = from.u8("whether there is a system message")? != 0;
+        let system = from.string("system message")?;
+        let is_about_document = from.u8("what the conversation is about")? != 0;
+        let n_turns = from.len("number of turns")?;
+        Ok(Self { system: has_system.then_some(system), is_about_document, n_turns })
     }
 
     /// Turns so far.
@@ -29,14 +63,18 @@ impl Conversation {
     /// # Errors
     /// When the template refuses or what is said does not fit the window.
     pub fn say(&mut self, session: &mut Session, text: &str) -> Result<(), EngineError> {
-        let ids = self.turn_ids(session.engine().tokenizer(), text)?;
+        let ids = self.turn_ids(session.engine(), text)?;
         session.feed_question(&ids)?;
         self.n_turns += 1;
         Ok(())
     }
 
     /// The tokens that this turn adds: those that end the reply before it, and its own.
-    fn turn_ids(&self, tokenizer: &Tokenizer, text: &str) -> Result<Vec<TokenId>, EngineError> {
+    fn turn_ids(&self, engine: &Engine, text: &str) -> Result<Vec<TokenId>, EngineError> {
+        if self.is_about_document && self.n_turns == 0 {
+            return engine.question_ids(text);
+        }
+        let tokenizer = engine.tokenizer();
         if tokenizer.chat_template().is_none() {
             return Ok(tokenizer.encode_document(text).ids);
         }

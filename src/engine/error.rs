@@ -1,7 +1,10 @@
 //! What can go wrong above the model?
 
+use std::path::PathBuf;
+
+use super::context_error::ContextError;
 use crate::attention::AttentionError;
-use crate::memory::{ConfigError, ForkError, StoreError};
+use crate::memory::{ConfigError, MemoryError, StoreError};
 use crate::model::ModelError;
 use crate::tokenizer::{ChatError, TokenizerError};
 
@@ -20,19 +23,30 @@ pub enum EngineError {
     /// The memory's sizes.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// What a session could not become when it was forked.
+    /// What a memory could not become.
     #[error(transparent)]
-    Fork(#[from] ForkError),
+    Memory(#[from] MemoryError),
     /// Units that cannot be read back.
     #[error(transparent)]
     Attention(#[from] AttentionError),
     /// Units that cannot be kept.
-    #[error("a memory unit could not be kept: {0}")]
+    #[error(transparent)]
     Store(#[from] StoreError),
+    /// A context that is not what was asked for.
+    #[error(transparent)]
+    Context(#[from] ContextError),
     /// A model whose shape the kernels do not cover.
     #[error("this model has {what}")]
     Unsupported {
         /// What it has, and what would be supported.
+        what: String,
+    },
+    /// The model's files cannot be read to tell which model it is.
+    #[error("{}: cannot be read to tell which model it is: {what}", .path.display())]
+    Identity {
+        /// File or folder.
+        path: PathBuf,
+        /// What the system says.
         what: String,
     },
     /// A question that pushes itself out of the window.

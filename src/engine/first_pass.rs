@@ -13,7 +13,7 @@ const NEUTRAL: &str = "N/A";
 impl Engine {
     /// The tokens of a question about nothing, after some document.
     fn neutral_question(&self) -> Result<Vec<TokenId>, EngineError> {
-        Ok(self.ask_prompt("", NEUTRAL, &[])?.question_ids().to_vec())
+        self.question_ids(NEUTRAL)
     }
 }
 

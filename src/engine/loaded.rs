@@ -1,12 +1,13 @@
 //! What is a loaded model? Weights on a device, and the tokenizer that goes with them.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::error::EngineError;
+use super::identity;
 use crate::backend::cpu::CpuBackend;
 use crate::backend::{Backend, Precision};
-use crate::model::{Model, ModelConfig, Transformer};
+use crate::model::{Model, ModelConfig, ModelSource, Transformer};
 use crate::tokenizer::Tokenizer;
 
 /// How to run a model.
@@ -34,6 +35,9 @@ pub struct Engine {
 struct Loaded {
     tokenizer: Tokenizer,
     transformer: Transformer<CpuBackend>,
+    source: ModelSource,
+    precision: Precision,
+    identity: OnceLock<[u8; 32]>,
 }
 
 impl Engine {
@@ -61,7 +65,10 @@ impl Engine {
         check_shape(&model.config)?;
         let backend = CpuBackend::new(options.n_threads, options.precision);
         let transformer = Transformer::new(Arc::new(backend), model);
-        Ok(Self { loaded: Arc::new(Loaded { tokenizer, transformer }) })
+        let (source, precision) = (model.source.clone(), options.precision);
+        let identity = OnceLock::new();
+        let loaded = Loaded { tokenizer, transformer, source, precision, identity };
+        Ok(Self { loaded: Arc::new(loaded) })
     }
 
     /// The model's shape.
@@ -72,6 +79,26 @@ impl Engine {
     /// The model's tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.loaded.tokenizer
+    }
+
+    /// The file or folder that the model was loaded from.
+    pub fn path(&self) -> &Path {
+        self.loaded.source.path()
+    }
+
+    /// The model's identity: of its files and of how it is computed. They are read for it once.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn identity(&self) -> Result<[u8; 32], EngineError> {
+        if let Some(identity) = self.loaded.identity.get() {
+            return Ok(*identity);
+        }
+        let (source, precision) = (&self.loaded.source, self.loaded.precision);
+        let identity = identity::of_model(source, precision).map_err(|error| {
+            EngineError::Identity { path: source.path().to_owned(), what: error.to_string() }
+        })?;
+        Ok(*self.loaded.identity.get_or_init(|| identity))
     }
 
     /// What computes, for reports.

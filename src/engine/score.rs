@@ -3,6 +3,7 @@
 
 use super::error::EngineError;
 use super::session::{Progress, ProgressFn, Session};
+use super::sources::NOWHERE;
 use crate::ids::TokenId;
 use crate::memory::Phase;
 use crate::model::LOGIT_ROWS;
@@ -43,6 +44,7 @@ impl Session {
         let mut done = 0;
         for chunk in ids.chunks(self.memory.config().chunk_tokens) {
             self.run_chunk(chunk, Phase::Reading)?;
+            self.sources.add(chunk.iter().map(|id| (*id, NOWHERE)))?;
             for first in (0..chunk.len()).step_by(LOGIT_ROWS) {
                 let rows = first..(first + LOGIT_ROWS).min(chunk.len());
                 let logits = &mut logits[..rows.len() * vocab];

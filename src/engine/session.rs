@@ -5,14 +5,21 @@ use std::ops::ControlFlow;
 
 use super::error::EngineError;
 use super::loaded::Engine;
+use super::sources::{NOWHERE, Sources};
 use crate::backend::PageLayout;
 use crate::backend::cpu::CpuBackend;
 use crate::ids::{ByteSpan, TokenId};
-use crate::memory::{InMemoryStore, Memory, MemoryConfig, Phase};
+use crate::memory::{Memory, MemoryConfig, Phase, Stores};
 use crate::model::Workspace;
 
-/// The place of a token that stands for no bytes of the text read.
-const NOWHERE: ByteSpan = ByteSpan { start: 0, end: 0 };
+/// The text that tokens stand for.
+pub(super) struct SourceText<'a> {
+    /// `[token]`: bytes of the text.
+    pub spans: &'a [ByteSpan],
+    /// The text, from byte `first_byte` on.
+    pub bytes: &'a [u8],
+    pub first_byte: usize,
+}
 
 /// How far a longer task has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,11 +51,9 @@ pub struct Session {
     pub(super) last: Option<TokenId>,
     /// Given out by a generation, but not yet run through the model.
     pub(super) pending: Option<TokenId>,
-    /// `[token]`: the bytes of the read text that each token stands for; empty for tokens of
-    /// templates, questions and answers.
-    pub(super) sources: Vec<ByteSpan>,
-    /// Bytes of text read so far.
-    pub(super) read_bytes: usize,
+    /// The tokens, and the text that they stand for; tokens of templates, questions and answers
+    /// stand for none.
+    pub(super) sources: Sources,
 }
 
 impl Engine {
@@ -57,27 +62,34 @@ impl Engine {
     /// # Errors
     /// When the memory's sizes do not fit each other or the model.
     pub fn session(&self, memory: &MemoryConfig) -> Result<Session, EngineError> {
-        Session::new(self.clone(), memory)
+        let stores = Stores::in_memory(self.page_layout(memory), memory)?;
+        Session::new(self.clone(), memory, (stores, Sources::in_memory()?))
+    }
+
+    /// How the pages of such a memory are laid out.
+    pub(super) fn page_layout(&self, memory: &MemoryConfig) -> PageLayout {
+        PageLayout {
+            heads: self.transformer().heads(),
+            n_layers: self.config().n_layers,
+            page_len: memory.unit_tokens,
+            kv_type: memory.kv_type,
+        }
     }
 }
 
 impl Session {
-    fn new(engine: Engine, config: &MemoryConfig) -> Result<Self, EngineError> {
+    pub(super) fn new(
+        engine: Engine,
+        config: &MemoryConfig,
+        (stores, sources): (Stores, Sources),
+    ) -> Result<Self, EngineError> {
         let transformer = engine.transformer();
-        let layout = PageLayout {
-            heads: transformer.heads(),
-            n_layers: transformer.config().n_layers,
-            page_len: config.unit_tokens,
-            kv_type: config.kv_type,
-        };
-        config.validate(engine.trained_tokens())?;
-        let store = InMemoryStore::new(Memory::<CpuBackend>::record_bytes(layout))?;
         let memory = Memory::new(
             transformer.backend().clone(),
             config.clone(),
-            layout,
+            engine.page_layout(config),
             (transformer.rotary(), engine.trained_tokens()),
-            Box::new(store),
+            stores,
         )?;
         Ok(Self {
             workspace: transformer.workspace(config.chunk_tokens),
@@ -85,8 +97,7 @@ impl Session {
             has_logits: false,
             last: None,
             pending: None,
-            sources: Vec::new(),
-            read_bytes: 0,
+            sources,
             memory,
             engine,
         })
@@ -105,8 +116,7 @@ impl Session {
             has_logits: self.has_logits,
             last: self.last,
             pending: self.pending,
-            sources: self.sources.clone(),
-            read_bytes: self.read_bytes,
+            sources: self.sources.fork()?,
             memory,
             engine: self.engine.clone(),
         })
@@ -118,13 +128,8 @@ impl Session {
     /// When the memory refuses, or `progress` says to stop; what was read until then stays.
     pub fn read(&mut self, text: &str, progress: &mut ProgressFn<'_>) -> Result<(), EngineError> {
         let encoded = self.engine.tokenizer().encode_document(text);
-        let sources = encoded.spans.iter().map(|span| ByteSpan {
-            start: self.read_bytes + span.start,
-            end: self.read_bytes + span.end,
-        });
-        let sources: Vec<ByteSpan> = sources.collect();
-        self.read_bytes += text.len();
-        self.feed(&encoded.ids, Some(&sources), Phase::Reading, progress)
+        let source = SourceText { spans: &encoded.spans, bytes: text.as_bytes(), first_byte: 0 };
+        self.feed(&encoded.ids, Some(source), Phase::Reading, progress)
     }
 
     /// Reads tokens as a document is read; evidence has no bytes to name for them.
@@ -159,6 +164,11 @@ impl Session {
     /// Tokens taken in so far, answers included.
     pub fn n_tokens(&self) -> usize {
         self.memory.n_tokens() + usize::from(self.pending.is_some())
+    }
+
+    /// Bytes of text read so far.
+    pub fn text_bytes(&self) -> usize {
+        self.sources.text_bytes()
     }
 
     /// The memory, for what it can report.
@@ -200,7 +210,7 @@ impl Session {
     pub(super) fn feed(
         &mut self,
         ids: &[TokenId],
-        sources: Option<&[ByteSpan]>,
+        source: Option<SourceText<'_>>,
         phase: Phase,
         progress: &mut ProgressFn<'_>,
     ) -> Result<(), EngineError> {
@@ -211,14 +221,16 @@ impl Session {
             Phase::Asking => config.ask_chunk_tokens,
             Phase::Answering => config.answer_chunk_tokens,
         };
+        let mut taken = 0; // bytes of the text
         for (i, chunk) in ids.chunks(chunk_tokens).enumerate() {
             let first = i * chunk_tokens;
-            // Tokens before these that came from no text, scored ones for example.
-            self.sources.resize(self.memory.n_tokens(), NOWHERE);
             self.run_chunk(chunk, phase)?;
-            match sources {
-                Some(sources) => self.sources.extend(&sources[first..first + chunk.len()]),
-                None => self.sources.resize(self.memory.n_tokens(), NOWHERE),
+            match &source {
+                Some(source) => {
+                    let is_last = first + chunk.len() == ids.len();
+                    taken = self.note_source(source, (first, chunk), (taken, is_last))?;
+                }
+                None => self.sources.add(chunk.iter().map(|id| (*id, NOWHERE)))?,
             }
             let done = Progress { done_tokens: first + chunk.len(), total_tokens: ids.len() };
             if progress(done).is_break() {
@@ -231,6 +243,29 @@ impl Session {
             self.read_logits(last);
         }
         Ok(())
+    }
+
+    /// Notes the text that a chunk of tokens stands for, `taken` bytes of which were noted before; all
+    /// that is left with the last chunk. Returns how many are noted then.
+    fn note_source(
+        &mut self,
+        source: &SourceText<'_>,
+        (first, chunk): (usize, &[TokenId]),
+        (taken, is_last): (usize, bool),
+    ) -> Result<usize, EngineError> {
+        let SourceText { bytes, first_byte, .. } = *source;
+        let spans = &source.spans[first..first + chunk.len()];
+        let by = (self.sources.text_bytes() - taken).wrapping_sub(first_byte);
+        let shifted = |span: &ByteSpan| match span.start < span.end {
+            true => ByteSpan { start: span.start.wrapping_add(by), end: span.end.wrapping_add(by) },
+            false => NOWHERE,
+        };
+        self.sources.add(chunk.iter().copied().zip(spans.iter().map(shifted)))?;
+        let ends = spans.iter().map(|span| span.end.saturating_sub(first_byte));
+        let end = ends.max().unwrap_or(0).clamp(taken, bytes.len());
+        let end = if is_last { bytes.len() } else { end };
+        self.sources.add_text(&bytes[taken..end])?;
+        Ok(end)
     }
 
     /// Takes in the token that was given out last, if it was not yet.

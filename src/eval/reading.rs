@@ -55,7 +55,9 @@ impl<'a> Reader<'a> {
             let mut of_all = |step: Progress| {
                 progress(Progress { done_tokens: from + step.done_tokens, total_tokens: ids.len() })
             };
-            session.read_document(prompt, from..to, &mut of_all).map(|()| begun.elapsed())
+            session
+                .read_document(prompt.document(), from..to, &mut of_all)
+                .map(|()| begun.elapsed())
         };
         if alike > trunk.ids.len() {
             trunk.spent += read(&mut trunk.session, trunk.ids.len(), alike)?;

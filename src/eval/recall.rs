@@ -87,7 +87,7 @@ impl RecallPlan<'_> {
             let mut of_all = |step: Progress| {
                 progress(Progress { done_tokens: read + step.done_tokens, total_tokens: longest })
             };
-            session.read_document(prompt, read..to, &mut of_all)?;
+            session.read_document(prompt.document(), read..to, &mut of_all)?;
             read = to;
             let memories: Vec<MemoryConfig> =
                 self.policies.iter().map(|policy| policy.memory.clone()).collect();

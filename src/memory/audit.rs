@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use memory_store::{RecordId, StoreError};
 
 use super::config::{LookupPolicy, MemoryConfig, Phase, Sets};
-use super::fork::ForkError;
+use super::error::MemoryError;
 use super::layers::Memory;
 use crate::attention::{Attention, AttentionError, Qkv};
 use crate::backend::{AttendStep, Backend, KeyMasses, PlacedPage, Placement};
@@ -104,7 +104,7 @@ impl<B: Backend> Memory<B> {
         &self,
         config: MemoryConfig,
         trained_tokens: usize,
-    ) -> Result<Trial<B>, ForkError> {
+    ) -> Result<Trial<B>, MemoryError> {
         let mut memory = self.fork(config, trained_tokens)?;
         memory.index.settle(); // what is measured must not depend on when
         Ok(Trial { memory, recall: Recall::default() })
@@ -119,7 +119,7 @@ impl<B: Backend> Memory<B> {
         &self,
         trials: &'a mut [Trial<B>],
         (config, trained_tokens): (&MemoryConfig, usize),
-    ) -> Result<Audit<'a, B>, ForkError> {
+    ) -> Result<Audit<'a, B>, MemoryError> {
         let exact = MemoryConfig {
             lookup: LookupPolicy::Exact,
             sets: Sets::Layer,
@@ -141,7 +141,7 @@ impl<B: Backend> Memory<B> {
         let place = |unit: usize| {
             let tokens = self.unit_tokens(unit);
             Ok(PlacedPage {
-                page: self.store.read(RecordId(unit as u32))?.bytes(),
+                page: self.store.read(RecordId(unit as u32), layer)?.bytes(),
                 kv_type: self.config.kv_type,
                 n_keys: tokens.len(),
                 first_index: tokens.start,
@@ -194,7 +194,7 @@ impl<B: Backend> Audit<'_, B> {
         let n_units = self.oracle.n_units();
         self.oracle.end_chunk()?;
         for unit in n_units..self.oracle.n_units() {
-            let page = self.oracle.store.read(RecordId(unit as u32))?;
+            let page = self.oracle.store.read(RecordId(unit as u32), 0)?; // not from a disk
             for trial in &mut *self.trials {
                 trial.memory.add_unit(page.bytes(), self.oracle.unit_tokens(unit).len())?;
             }

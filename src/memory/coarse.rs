@@ -3,157 +3,58 @@
 //! spans of units are clustered into lists, of which those with the nearest centroids are scanned,
 //! exactly (as in RetroInfer, arXiv 2505.02922, which has no graph over the centroids).
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
+use memory_store::{InMemoryStore, RecordId, StoreError, UnitStore};
+
+use super::blocks::{BlockLayout, HeadBlocks, UNITS};
 use super::config::MemoryConfig;
+use super::exact::ExactIndex;
 use super::graph::Graph;
-use super::index::{SegmentIndex, turn_back};
 use super::lists::{Lists, dot};
 use super::reuse::emptied;
-use crate::backend::{
-    Backend, ListedSegments, LookupQueries, NO_UNIT, PageLayout, SegmentRun, SegmentsView,
-};
+use super::unit_index::{CoarseVotes, Unit, UnitIndex};
+use crate::backend::{Backend, ListedSegments, LookupQueries, NO_UNIT, PageLayout, SegmentRun};
 
-/// A unit to be indexed.
-#[derive(Clone, Copy, Debug)]
-pub struct Unit<'a> {
-    /// How its page is laid out.
-    pub layout: PageLayout,
-    /// Keys and values of all layers.
-    pub page: &'a [u8],
-    /// Keys that it has, from the first on.
-    pub n_keys: usize,
-    /// What its keys received of attention, `[layer][kv_head][page_len]`, where that decides what
-    /// stands for it.
-    pub masses: Option<&'a [f32]>,
+/// What an index is made of: the full blocks of representatives, and the one being filled with the
+/// units that it has.
+pub struct Blocks<'a> {
+    /// Records of [`BlockLayout::block_bytes`].
+    pub full: Box<dyn UnitStore>,
+    /// The bytes of the open one; irrelevant when it has no unit.
+    pub open: (&'a [u8], usize),
 }
 
-/// What a coarse stage voted for; nobody voted for other units.
-#[derive(Debug, Default)]
-pub struct CoarseVotes {
-    /// In document order.
-    pub units: Vec<u32>,
-    /// `[set][unit of those]`
-    pub votes: Vec<f32>,
+/// How the representatives that `config` wishes are laid out.
+pub fn block_layout(layout: PageLayout, config: &MemoryConfig) -> BlockLayout {
+    BlockLayout::new(layout, config.representatives(), config.representatives_per_unit())
 }
 
-/// What stands for all units of a memory. It can always be made again from the units.
-pub trait UnitIndex<B: Backend>: Send {
-    /// Adds the next unit. `angles` are those of the offsets in a page: cosines `[pair][page_len]`,
-    /// then sines; `keys` is scratch, `[head_dim][page_len]`.
-    fn push(&mut self, unit: Unit<'_>, scratch: (&[f32], &mut [f32]));
-    /// Takes over what was made in the background meanwhile, and has more made. Never waits.
-    fn catch_up(&mut self) {}
-    /// Waits for all that is to be made in the background.
-    fn settle(&mut self) {}
-    /// The coarse votes of a layer; returns how many bytes were read for them.
-    fn vote(
-        &mut self,
-        backend: &B,
-        queries: &LookupQueries,
-        layer: usize,
-        votes: &mut CoarseVotes,
-    ) -> u64;
-    /// Bytes that it takes.
-    fn bytes(&self) -> usize;
-    /// An index of the same units that goes its own way.
-    fn fork(&self) -> Box<dyn UnitIndex<B>>;
+/// Empty blocks in host memory.
+///
+/// # Errors
+/// Never, for layouts that have heads.
+pub fn no_blocks(layout: PageLayout, config: &MemoryConfig) -> Result<Blocks<'static>, StoreError> {
+    let full = Box::new(InMemoryStore::new(block_layout(layout, config).block_bytes())?);
+    Ok(Blocks { full, open: (&[], 0) })
 }
 
-/// An empty index, as `config` wishes.
-pub fn index<B: Backend>(layout: PageLayout, config: &MemoryConfig) -> Box<dyn UnitIndex<B>> {
-    let exact = ExactIndex::new(layout, config);
-    match Sizes::of(config) {
+/// An index over `blocks`, as `config` wishes.
+///
+/// # Errors
+/// When there is no memory for a block.
+pub fn index<B: Backend>(
+    layout: PageLayout,
+    config: &MemoryConfig,
+    blocks: Blocks<'_>,
+) -> Result<Box<dyn UnitIndex<B>>, StoreError> {
+    let exact = ExactIndex::new(block_layout(layout, config), blocks.full, blocks.open)?;
+    Ok(match Sizes::of(config) {
         Some(sizes) => Box::new(ClusteredIndex::new(exact, sizes)),
         None => Box::new(exact),
-    }
-}
-
-/// All representatives are scanned.
-#[derive(Clone)]
-struct ExactIndex {
-    n_kv_heads: usize,
-    heads: Arc<Vec<SegmentIndex>>, // [layer][kv_head]; shared by forks until one of them adds to it
-}
-
-impl ExactIndex {
-    fn new(layout: PageLayout, config: &MemoryConfig) -> Self {
-        let n_segments = config.representatives_per_unit();
-        let (kind, head_dim) = (config.representatives(), layout.heads.head_dim);
-        let index = SegmentIndex::new(kind, head_dim, n_segments);
-        let n_kv_heads = layout.heads.n_kv_heads;
-        Self { n_kv_heads, heads: Arc::new(vec![index; layout.n_layers * n_kv_heads]) }
-    }
-
-    fn n_units(&self) -> usize {
-        self.heads[0].n_units()
-    }
-
-    fn add(&mut self, unit: Unit<'_>, (angles, keys): (&[f32], &mut [f32])) {
-        for (i, index) in Arc::make_mut(&mut self.heads).iter_mut().enumerate() {
-            let view = unit.layout.view(unit.page, i / self.n_kv_heads, i % self.n_kv_heads);
-            let page_len = unit.layout.page_len;
-            view.read_keys(page_len, keys);
-            // Means of rotated keys would smear: they are turned back first, where they are.
-            turn_back(keys, angles);
-            match unit.masses {
-                Some(masses) => {
-                    index.push_attended(keys, &masses[i * page_len..][..unit.n_keys]);
-                }
-                None => index.push(keys, unit.n_keys),
-            }
-        }
-    }
-
-    fn of_layer(&self, layer: usize) -> &[SegmentIndex] {
-        &self.heads[layer * self.n_kv_heads..][..self.n_kv_heads]
-    }
-
-    /// Views of a layer's KV heads, and the bytes that they have.
-    fn views(&self, layer: usize, run: impl FnOnce(&[SegmentsView<'_>])) -> u64 {
-        let mut views = [const { SegmentsView { n_segments: 0, means: &[], scales: &[] } }; 256];
-        let views = &mut views[..self.n_kv_heads];
-        let mut bytes = 0;
-        for (view, index) in views.iter_mut().zip(self.of_layer(layer)) {
-            *view = index.view();
-            bytes += index.bytes() as u64;
-        }
-        run(views);
-        bytes
-    }
-
-    fn size(&self) -> usize {
-        self.heads.iter().map(SegmentIndex::bytes).sum()
-    }
-}
-
-impl<B: Backend> UnitIndex<B> for ExactIndex {
-    fn push(&mut self, unit: Unit<'_>, scratch: (&[f32], &mut [f32])) {
-        self.add(unit, scratch);
-    }
-
-    fn vote(
-        &mut self,
-        backend: &B,
-        queries: &LookupQueries,
-        layer: usize,
-        votes: &mut CoarseVotes,
-    ) -> u64 {
-        let n_units = self.n_units();
-        votes.units.clear();
-        votes.units.extend(0..n_units as u32);
-        votes.votes.resize(queries.n_sets * n_units, 0.0);
-        self.views(layer, |views| backend.vote_by_segments(queries, views, &mut votes.votes))
-    }
-
-    fn bytes(&self) -> usize {
-        self.size()
-    }
-
-    fn fork(&self) -> Box<dyn UnitIndex<B>> {
-        Box::new(self.clone())
-    }
+    })
 }
 
 /// Sizes of a clustered index.
@@ -202,7 +103,7 @@ struct Made {
 }
 
 /// What the background is to make; `None` when it panicked. Forks wait for the same.
-type Making = Arc<OnceLock<Option<Made>>>;
+type Making = Arc<OnceLock<Option<Result<Made, StoreError>>>>;
 
 /// Of most units only the lists with the nearest centroids are scanned; the last units, which are not
 /// clustered yet, are scanned whole.
@@ -215,6 +116,7 @@ struct ClusteredIndex {
     graphs: Option<Arc<Graphs>>,
     rest: ExactIndex,
     making: Option<Making>,
+    gave_up: bool, // a block cannot be read: what is scanned whole says which
     query: Vec<f32>,
     scaled: Vec<f32>,
     found: Vec<(f32, u32)>,         // product, list
@@ -232,6 +134,7 @@ impl ClusteredIndex {
             graphs: None,
             rest,
             making: None,
+            gave_up: false,
             query: Vec::new(),
             scaled: Vec::new(),
             found: Vec::new(),
@@ -242,22 +145,33 @@ impl ClusteredIndex {
         }
     }
 
-    fn take_over(&mut self, made: Option<Made>) {
-        let made = made.expect("the thread that clusters units has said why not");
+    fn take_over(&mut self, made: Option<Result<Made, StoreError>>) {
+        let Ok(made) = made.expect("the thread that clusters units has said why not") else {
+            self.gave_up = true;
+            return;
+        };
         self.spans.push(made.span);
         self.graphs = made.graphs.or(self.graphs.take());
-        let heads = Arc::make_mut(&mut self.rest.heads);
-        heads.iter_mut().for_each(|index| index.drop_first(self.sizes.span_units));
+        self.rest.first_block += self.sizes.span_units / UNITS;
+        self.rest.blocks.release(self.rest.first_block);
     }
 
     /// Has the oldest units clustered, when it is time.
-    fn make_more(&mut self) {
+    fn cluster_more(&mut self) {
         let from = if self.spans.is_empty() { self.sizes.from_units } else { 0 };
         let sizes = self.sizes;
-        if self.making.is_some() || self.rest.n_units() < from.max(sizes.span_units) {
+        let is_time = self.rest.n_units() >= from.max(sizes.span_units);
+        if self.making.is_some() || self.gave_up || !is_time {
             return;
         }
-        let units: Vec<_> = self.rest.heads.iter().map(|i| i.first(sizes.span_units)).collect();
+        // Where blocks cannot be shared the next chunk tries again.
+        let Ok(blocks) = self.rest.blocks.fork() else { return };
+        let first = self.rest.first_block;
+        let units = SpanBlocks {
+            layout: self.rest.layout,
+            blocks,
+            here: first..first + sizes.span_units / UNITS,
+        };
         let spans = self.spans.clone();
         let in_graphs = self.graphs.as_ref().map_or(0, |graphs| graphs.n_lists);
         let making = Making::default();
@@ -315,41 +229,77 @@ impl ClusteredIndex {
     }
 }
 
+/// Blocks to be clustered together.
+struct SpanBlocks {
+    layout: BlockLayout,
+    blocks: Box<dyn UnitStore>,
+    here: Range<usize>,
+}
+
+impl SpanBlocks {
+    /// The lists of all layers and KV heads, `[layer][kv_head]`.
+    fn lists(&self, n_lists: usize) -> Result<Vec<Lists>, StoreError> {
+        let layout = self.layout;
+        let mut lists = Vec::with_capacity(layout.n_layers * layout.n_kv_heads);
+        for layer in 0..layout.n_layers {
+            let blocks =
+                self.here.clone().map(|block| self.blocks.read(RecordId(block as u32), layer));
+            let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
+            for kv_head in 0..layout.n_kv_heads {
+                let at = layer * layout.layer_bytes() + kv_head * layout.head_bytes();
+                let head = blocks.iter().map(|b| &b.bytes()[at..at + layout.head_bytes()]);
+                let blocks: Vec<&[u8]> = head.collect();
+                lists.push(Lists::of(HeadBlocks { layout, blocks: &blocks }, n_lists));
+            }
+        }
+        Ok(lists)
+    }
+}
+
 /// Clusters `units`, and makes larger graphs where a quarter of all lists is in none.
-fn make(units: &[SegmentIndex], spans: &[Arc<Span>], in_graphs: usize, sizes: Sizes) -> Made {
-    let lists: Vec<_> = units.iter().map(|index| Lists::of(index, sizes.n_lists)).collect();
+fn make(
+    units: &SpanBlocks,
+    spans: &[Arc<Span>],
+    in_graphs: usize,
+    sizes: Sizes,
+) -> Result<Made, StoreError> {
+    let lists = units.lists(sizes.n_lists)?;
     let n_lists = (spans.len() + 1) * sizes.n_lists;
     let is_time = n_lists >= sizes.graph_from_lists && 4 * (n_lists - in_graphs) > n_lists;
+    let width = units.layout.width();
     let graphs = is_time.then(|| {
         let graph = |(head, last): (usize, &Lists)| {
-            let width = units[head].width();
             let before = spans.iter().map(|span| &span.lists[head]);
             let lists = before.chain(std::iter::once(last));
             Graph::new(width, lists.flat_map(|lists| lists.centroids().chunks_exact(width)))
         };
         Graphs { n_lists, heads: lists.iter().enumerate().map(graph).collect() }
     });
-    Made { span: Arc::new(Span { lists }), graphs: graphs.map(Arc::new) }
+    Ok(Made { span: Arc::new(Span { lists }), graphs: graphs.map(Arc::new) })
 }
 
 impl<B: Backend> UnitIndex<B> for ClusteredIndex {
-    fn push(&mut self, unit: Unit<'_>, scratch: (&[f32], &mut [f32])) {
-        self.rest.add(unit, scratch);
+    fn push(&mut self, unit: Unit<'_>, scratch: (&[f32], &mut [f32])) -> Result<(), StoreError> {
+        self.rest.add(unit, scratch)
     }
 
     fn catch_up(&mut self) {
+        self.rest.blocks.catch_up();
         if let Some(made) = self.making.as_ref().and_then(|making| making.get()).cloned() {
             self.making = None;
             self.take_over(made);
         }
-        self.make_more();
+    }
+
+    fn make_more(&mut self) {
+        self.cluster_more();
     }
 
     fn settle(&mut self) {
-        self.make_more();
+        self.cluster_more();
         while let Some(making) = self.making.take() {
             self.take_over(making.wait().clone());
-            self.make_more();
+            self.cluster_more();
         }
     }
 
@@ -359,11 +309,11 @@ impl<B: Backend> UnitIndex<B> for ClusteredIndex {
         queries: &LookupQueries,
         layer: usize,
         votes: &mut CoarseVotes,
-    ) -> u64 {
+    ) -> Result<u64, StoreError> {
         if self.spans.is_empty() {
             return self.rest.vote(backend, queries, layer, votes);
         }
-        let n_kv_heads = self.rest.n_kv_heads;
+        let n_kv_heads = self.rest.layout.n_kv_heads;
         let (span_units, n_lists) = (self.sizes.span_units, self.sizes.n_lists);
         let spans = self.spans.clone();
         let mut runs = emptied(std::mem::take(&mut self.runs));
@@ -387,12 +337,12 @@ impl<B: Backend> UnitIndex<B> for ClusteredIndex {
         votes.units.extend((0..n_rest as u32).map(|unit| first_rest + unit));
         votes.votes.resize(queries.n_sets * votes.units.len(), 0.0);
         let (places, runs_now) = (&self.places[..], &runs[..]);
-        bytes += self.rest.views(layer, |rest| {
+        bytes += self.rest.view(layer, |rest| {
             let lists = ListedSegments { runs: runs_now, places, rest, n_rest };
             backend.vote_by_lists(queries, lists, &mut votes.votes);
-        });
+        })?;
         self.runs = emptied(runs);
-        bytes
+        Ok(bytes)
     }
 
     fn bytes(&self) -> usize {
@@ -401,13 +351,30 @@ impl<B: Backend> UnitIndex<B> for ClusteredIndex {
         lists.chain(graphs).sum::<usize>() + self.rest.size()
     }
 
-    fn fork(&self) -> Box<dyn UnitIndex<B>> {
-        Box::new(Self {
+    fn open_block(&self) -> (&[u8], usize) {
+        self.rest.open()
+    }
+
+    fn n_blocks(&self) -> usize {
+        self.rest.blocks.len()
+    }
+
+    fn share_blocks(&self) -> Result<Box<dyn UnitStore>, StoreError> {
+        self.rest.blocks.fork()
+    }
+
+    fn into_blocks(self: Box<Self>) -> Box<dyn UnitStore> {
+        self.rest.blocks
+    }
+
+    fn fork(&self) -> Result<Box<dyn UnitIndex<B>>, StoreError> {
+        Ok(Box::new(Self {
             spans: self.spans.clone(),
             graphs: self.graphs.clone(),
             making: self.making.clone(),
-            ..Self::new(self.rest.clone(), self.sizes)
-        })
+            gave_up: self.gave_up,
+            ..Self::new(self.rest.try_clone()?, self.sizes)
+        }))
     }
 }
 

@@ -5,6 +5,7 @@
 
 use crate::attention::Qkv;
 use crate::backend::Backend;
+use crate::bytes::{ByteReader, ByteWriter, Malformed};
 
 /// Tokens whose page may still be cut, from its first token on.
 pub(super) struct OpenTokens<B: Backend> {
@@ -37,6 +38,47 @@ impl<B: Backend> OpenTokens<B> {
         }
         fork.borders.clone_from(&self.borders);
         fork
+    }
+
+    /// Writes the tokens that there are.
+    pub fn write(&self, backend: &B, (n_layers, width): (usize, usize), out: &mut ByteWriter) {
+        out.len(self.first);
+        out.f32s(&self.borders);
+        let mut rows = vec![0.0; self.borders.len() * width];
+        for layer in 0..n_layers {
+            for buffer in [&self.keys[layer], &self.values[layer]] {
+                backend.download(buffer, &mut rows);
+                out.f32s(&rows);
+            }
+        }
+    }
+
+    /// Reads what was written; sizes as of [`new`](Self::new).
+    ///
+    /// # Errors
+    /// When it is not what was written.
+    pub fn read(
+        backend: &B,
+        (most, (n_layers, width)): (usize, (usize, usize)),
+        from: &mut ByteReader<'_>,
+    ) -> Result<Self, Malformed> {
+        let first = from.len("open tokens")?;
+        let mut open = Self::new(backend, (n_layers, width), (first, most));
+        open.borders = from.f32s("borders of open tokens")?;
+        let n = open.borders.len();
+        if n > most {
+            return Err(from.malformed("borders of open tokens"));
+        }
+        for layer in 0..n_layers {
+            for buffer in [&mut open.keys[layer], &mut open.values[layer]] {
+                let rows = from.f32s("keys and values of open tokens")?;
+                if rows.len() != n * width {
+                    return Err(from.malformed("keys and values of open tokens"));
+                }
+                backend.copy_rows((&backend.upload(&rows), 0..n), (buffer, 0), width);
+            }
+        }
+        Ok(open)
     }
 
     /// Tokens that there are.

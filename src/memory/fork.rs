@@ -2,35 +2,18 @@
 //! copied. A fork may look up by another policy than what it came from: the index is then made
 //! again from the units.
 
+use std::ops::Range;
+
 use memory_store::{RecordId, StoreError};
 
 use super::angles::Angles;
-use super::coarse::{self, Unit};
+use super::coarse;
 use super::config::MemoryConfig;
+use super::error::MemoryError;
 use super::layers::{self, Memory};
 use super::lookup::Lookup;
-use super::validate::ConfigError;
+use super::unit_index::Unit;
 use crate::backend::Backend;
-
-/// A memory could not be forked.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ForkError {
-    /// The fork's sizes cannot work.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// There is no memory for what is copied, or a unit cannot be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A setting that has shaped what is remembered.
-    #[error(
-        "a fork cannot have another {name} than what it is forked from: the text was read with it; \
-         read the text again with the new setting"
-    )]
-    Differs {
-        /// The setting, as it is written in flags and files.
-        name: &'static str,
-    },
-}
 
 impl<B: Backend> Memory<B> {
     /// A memory of the same tokens, which goes its own way by `config`. What `config` says of units'
@@ -39,20 +22,11 @@ impl<B: Backend> Memory<B> {
     ///
     /// # Errors
     /// When it is not, the sizes do not fit the model, or there is no memory for the fork.
-    pub fn fork(&self, config: MemoryConfig, trained_tokens: usize) -> Result<Self, ForkError> {
+    pub fn fork(&self, config: MemoryConfig, trained_tokens: usize) -> Result<Self, MemoryError> {
         config.validate(trained_tokens)?;
         let was = &self.config;
-        let shaped = [
-            ("attention", config.attention == was.attention),
-            ("sink-tokens", config.sink_tokens == was.sink_tokens),
-            ("window-tokens", config.window_tokens == was.window_tokens),
-            ("unit-tokens", config.unit_tokens == was.unit_tokens),
-            ("kv-type", config.kv_type == was.kv_type),
-            ("unit-cuts", config.unit_cuts == was.unit_cuts),
-            ("lookup", was.tallies_keys() || !config.tallies_keys()),
-        ];
-        if let Some((name, _)) = shaped.into_iter().find(|(_, is_same)| !is_same) {
-            return Err(ForkError::Differs { name });
+        if let Some(name) = config.shaped_otherwise(was) {
+            return Err(MemoryError::Differs { name });
         }
         let mut fork = Self {
             backend: self.backend.clone(),
@@ -66,7 +40,7 @@ impl<B: Backend> Memory<B> {
                 .as_ref()
                 .map(|open| open.fork(&*self.backend, self.kv_shape(), layers::most_open(&config))),
             store: self.store.fork()?,
-            index: self.index.fork(),
+            index: self.index.fork()?,
             angles: Angles::new(&self.rotary, &config),
             chunk: self.chunk.clone(),
             lookup: match config.sets == was.sets {
@@ -97,14 +71,59 @@ impl<B: Backend> Memory<B> {
     /// Makes the index from the units.
     fn index_again(&mut self) -> Result<(), StoreError> {
         let layout = self.unit_layout();
-        self.index = coarse::index(layout, &self.config);
-        for unit in 0..self.store.len() as u32 {
-            let page = self.store.read(RecordId(unit))?.bytes();
-            let n_keys = self.unit_tokens(unit as usize).len();
+        let blocks = coarse::no_blocks(layout, &self.config)?;
+        self.index = coarse::index(layout, &self.config, blocks)?;
+        self.index_units(0..self.n_units())
+    }
+
+    /// Adds units to the index.
+    pub(super) fn index_units(&mut self, units: Range<usize>) -> Result<(), StoreError> {
+        let layout = self.unit_layout();
+        for unit in units {
+            let mut page = &[][..];
+            for layer in 0..layout.n_layers {
+                page = self.store.read(RecordId(unit as u32), layer)?.bytes();
+            }
+            let n_keys = self.unit_tokens(unit).len();
             let scratch = (&self.angles.offsets[..], &mut self.keys[..]);
-            self.index.push(Unit { layout, page, n_keys, masses: None }, scratch);
+            self.index.push(Unit { layout, page, n_keys, masses: None }, scratch)?;
             self.index.catch_up();
+            self.index.make_more();
         }
         Ok(())
+    }
+}
+
+impl MemoryConfig {
+    /// A setting that shapes what is remembered, and is not as it was in `was`.
+    fn shaped_otherwise(&self, was: &Self) -> Option<&'static str> {
+        let shaped = [
+            ("attention", self.attention == was.attention),
+            ("sink-tokens", self.sink_tokens == was.sink_tokens),
+            ("window-tokens", self.window_tokens == was.window_tokens),
+            ("unit-tokens", self.unit_tokens == was.unit_tokens),
+            ("kv-type", self.kv_type == was.kv_type),
+            ("unit-cuts", self.unit_cuts == was.unit_cuts),
+            ("lookup", was.tallies_keys() || !self.tallies_keys()),
+        ];
+        shaped.into_iter().find(|(_, is_same)| !is_same).map(|(name, _)| name)
+    }
+
+    /// Checks that a memory that was suspended with `was` can go on with these settings: they may
+    /// choose units otherwise, by the same representatives.
+    ///
+    /// # Errors
+    /// When they cannot, with the setting that differs.
+    pub fn check_goes_on_from(&self, was: &Self) -> Result<(), MemoryError> {
+        let is_same_index = self.representatives() == was.representatives()
+            && self.tallies_keys() == was.tallies_keys();
+        let is_same_length = self.representatives_per_unit() == was.representatives_per_unit();
+        let differs = match self.shaped_otherwise(was) {
+            None if !is_same_index => Some("lookup"),
+            None if !is_same_length => Some("segment-tokens"),
+            None if self.sets != was.sets => Some("sets"),
+            differs => differs,
+        };
+        differs.map_or(Ok(()), |name| Err(MemoryError::Differs { name }))
     }
 }

@@ -8,15 +8,17 @@ use memory_store::{StoreError, UnitStore};
 
 use super::angles::Angles;
 use super::choice::Budget;
-use super::coarse::{self, Unit, UnitIndex};
+use super::coarse::{self, Blocks};
 use super::config::{AttentionMode, MemoryConfig, Phase, Sets};
 use super::cuts::OpenTokens;
+use super::error::MemoryError;
 use super::evidence::{EvidenceTally, UnitMass};
 use super::lookup::{self, Lookup};
 use super::mass::KeyMassTally;
 use super::pages::FastPages;
 use super::reuse::emptied;
-use super::validate::ConfigError;
+use super::stores::Stores;
+use super::unit_index::{Unit, UnitIndex};
 use crate::attention::{Attention, AttentionError, Qkv, Rotary};
 use crate::backend::{
     AttendStep, Backend, KeyMasses, LookupStep, PageLayout, PageTarget, PlacedPage, set_of,
@@ -63,32 +65,32 @@ pub(super) struct Chunk {
     /// The first token of the question at hand.
     pub(super) question_start: Option<usize>,
     pub(super) near_angles: Vec<f32>, // [token]: cosines, sines of its position
-    max_attended: usize,
+    pub(super) max_attended: usize,
 }
 
 impl<B: Backend> Memory<B> {
-    /// An empty memory that keeps its units in `store`, whose records must be
-    /// [`record_bytes`](Self::record_bytes) long.
+    /// An empty memory that keeps what it seals in `stores`, which must be empty.
     ///
     /// # Errors
-    /// When the sizes cannot work or do not fit the model.
+    /// When the sizes cannot work or do not fit the model, or there is no memory.
     pub fn new(
         backend: Arc<B>,
         config: MemoryConfig,
         layout: PageLayout,
         (rotary, trained_tokens): (Rotary, usize),
-        store: Box<dyn UnitStore>,
-    ) -> Result<Self, ConfigError> {
+        stores: Stores,
+    ) -> Result<Self, MemoryError> {
         config.validate(trained_tokens)?;
         let angles = Angles::new(&rotary, &config);
         let (sinks, unit) = (config.sink_tokens, config.unit_tokens);
+        let blocks = Blocks { full: stores.blocks, open: (&[], 0) };
         let mut memory = Self {
             backend,
             layout: layout.of_type(config.kv_type.near()),
             n_tokens: 0,
             pages: FastPages::new(sinks, unit, layout.of_type(config.kv_type.near()).page_bytes()),
-            store,
-            index: coarse::index(layout, &config),
+            store: stores.units,
+            index: coarse::index(layout, &config, blocks)?,
             angles,
             chunk: Chunk::new(),
             lookup: Lookup::new(layout.n_layers, n_sets(layout, &config)),
@@ -110,11 +112,6 @@ impl<B: Backend> Memory<B> {
         Ok(memory)
     }
 
-    /// Bytes of a unit's record: its page, as `layout` has it.
-    pub fn record_bytes(layout: PageLayout) -> usize {
-        layout.page_bytes()
-    }
-
     /// The sizes in use.
     pub fn config(&self) -> &MemoryConfig {
         &self.config
@@ -127,7 +124,7 @@ impl<B: Backend> Memory<B> {
 
     /// Units sealed.
     pub fn n_units(&self) -> usize {
-        self.store.len()
+        self.unit_ends.len()
     }
 
     /// Tokens of the text that unit `unit` holds.
@@ -197,11 +194,14 @@ impl<B: Backend> Memory<B> {
             (_, Phase::Reading) => {
                 self.lookup.pin(Vec::new());
                 self.chunk.question_start = None;
+                // A question looks up too little for clusters to be worth their making.
+                self.index.make_more();
             }
             (Phase::Asking, Phase::Asking) | (_, Phase::Answering) => {}
             (_, Phase::Asking) => self.chunk.question_start = Some(self.n_tokens),
         }
         self.chunk.phase = phase;
+        self.store.catch_up();
         self.index.catch_up();
         self.plan_lookup(self.config.retrieves(phase).min(self.n_units()));
         self.pages.reserve(self.n_tokens + n_tokens)?;
@@ -277,8 +277,9 @@ impl<B: Backend> Memory<B> {
         let masses = self.config.tallies_keys().then(|| self.key_masses.oldest());
         let scratch = (&self.angles.offsets[..], &mut self.keys[..]);
         let layout = self.layout.of_type(self.config.kv_type);
-        self.index.push(Unit { layout, page, n_keys, masses: masses.flatten() }, scratch);
+        self.index.push(Unit { layout, page, n_keys, masses: masses.flatten() }, scratch)?;
         self.index.catch_up();
+        self.index.make_more();
         self.key_masses.drop_oldest();
         Ok(())
     }
@@ -287,7 +288,9 @@ impl<B: Backend> Memory<B> {
         let (page, n_keys) =
             self.pages.oldest().expect("because the window holds more than a unit");
         self.layout.repeat_last(page, n_keys);
-        if self.layout.kv_type == self.config.kv_type {
+        if self.store.len() > self.unit_ends.len() {
+            // It was stored when the memory was suspended.
+        } else if self.layout.kv_type == self.config.kv_type {
             self.store.append(page)?;
         } else {
             let packed_bytes = self.layout.of_type(self.config.kv_type).page_bytes();
@@ -298,7 +301,7 @@ impl<B: Backend> Memory<B> {
         }
         let masses = self.config.tallies_keys().then(|| self.key_masses.oldest());
         let unit = Unit { layout: self.layout, page, n_keys, masses: masses.flatten() };
-        self.index.push(unit, (&self.angles.offsets, &mut self.keys));
+        self.index.push(unit, (&self.angles.offsets, &mut self.keys))?;
         self.note_unit(n_keys);
         Ok(())
     }
@@ -386,10 +389,11 @@ impl<B: Backend> Memory<B> {
             candidates_per_unit: self.config.candidates_per_unit,
             index: &mut *self.index,
             store: &*self.store,
+            n_units: self.unit_ends.len(),
         };
         self.lookup.run(&*self.backend, step, queries, task)?;
         if self.chunk.phase != Phase::Reading {
-            self.lookup.note_sought(layer, self.store.len());
+            self.lookup.note_sought(layer, self.unit_ends.len());
         }
         Ok(())
     }
@@ -409,7 +413,7 @@ pub(super) fn n_sets(layout: PageLayout, config: &MemoryConfig) -> usize {
 }
 
 impl Chunk {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             n_tokens: 0,
             phase: Phase::Reading,

@@ -2,7 +2,7 @@
 //! reads when it cannot read all (RetroInfer, arXiv 2505.02922, clusters keys in such spans).
 //! Segments stay the bytes that they were, in another order.
 
-use super::index::{SegmentIndex, UNITS};
+use super::blocks::{HeadBlocks, UNITS};
 
 /// Rounds of k-means: later ones hardly move anything.
 const ROUNDS: usize = 4;
@@ -16,7 +16,7 @@ pub struct Lists {
     width: usize,
     centroids: Vec<f32>, // [list][width]
     starts: Vec<u32>,    // [list + 1]: its first block
-    means: Vec<u8>,      // [block][width / 4][UNITS][4], as in `SegmentsView` of a single segment
+    means: Vec<u8>,      // [block][width / 4][UNITS][4], as in a block of a single segment
     scales: Vec<f32>,    // [block][UNITS]
     owners: Vec<u16>,    // [block][UNITS]: the unit in the span
 }
@@ -33,9 +33,9 @@ pub struct List<'a> {
 
 impl Lists {
     /// `n_lists` lists of all segments of `span`.
-    pub fn of(span: &SegmentIndex, n_lists: usize) -> Self {
-        let width = span.width();
-        let (n_units, n_segments) = (span.n_units(), span.n_segments());
+    pub fn of(span: HeadBlocks<'_>, n_lists: usize) -> Self {
+        let width = span.layout.width();
+        let (n_units, n_segments) = (span.n_units(), span.layout.n_segments);
         let mut points = vec![0.0; n_units * n_segments * width];
         for (i, point) in points.chunks_exact_mut(width).enumerate() {
             span.read(i / n_segments, i % n_segments, point);
@@ -59,12 +59,12 @@ impl Lists {
     }
 
     /// Adds a list of segments, numbered through all units.
-    fn add(&mut self, span: &SegmentIndex, members: &[usize]) {
+    fn add(&mut self, span: HeadBlocks<'_>, members: &[usize]) {
         for block in members.chunks(UNITS) {
             let means = self.means.len();
             self.means.resize(means + UNITS * self.width, 128);
             for (lane, i) in block.iter().enumerate() {
-                let (unit, segment) = (i / span.n_segments(), i % span.n_segments());
+                let (unit, segment) = (i / span.layout.n_segments, i % span.layout.n_segments);
                 self.scales.push(span.copy(unit, segment, lane, &mut self.means[means..]));
                 self.owners.push(unit as u16);
             }
@@ -189,6 +189,7 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
 mod tests {
     use super::*;
     use crate::backend::Representatives;
+    use crate::memory::blocks::{BlockLayout, Represented};
 
     /// Every segment is in one list, with the bytes and the scale that it had; each is nearer to its
     /// list's centroid than to any other.
@@ -202,12 +203,17 @@ mod tests {
 
     fn check_lists(element: &mut dyn FnMut() -> f32) {
         let (width, n_segments, n_units, n_lists) = (16, 2, 48, 5);
-        let mut span = SegmentIndex::new(Representatives::Keys, width, n_segments);
-        for _ in 0..n_units {
+        let kind = Representatives::Keys;
+        let layout = BlockLayout { kind, n_layers: 1, n_kv_heads: 1, head_dim: width, n_segments };
+        let mut blocks = vec![vec![0; layout.block_bytes()]; n_units / UNITS];
+        for unit in 0..n_units {
             let keys: Vec<f32> = (0..width * 16).map(|_| element()).collect();
-            span.push(&keys, 16);
+            let represented = Represented { keys: &keys, n_keys: 16, masses: None };
+            layout.write(&mut blocks[unit / UNITS], unit % UNITS, represented);
         }
-        let lists = Lists::of(&span, n_lists);
+        let blocks: Vec<&[u8]> = blocks.iter().map(Vec::as_slice).collect();
+        let span = HeadBlocks { layout, blocks: &blocks };
+        let lists = Lists::of(span, n_lists);
         let mut seen = vec![0; n_units];
         for i in 0..n_lists {
             let list = lists.list(i);

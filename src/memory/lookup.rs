@@ -4,10 +4,11 @@
 use memory_store::{RecordId, StoreError, UnitStore};
 
 use super::choice::{self, Budget};
-use super::coarse::{CoarseVotes, UnitIndex};
 use super::config::{LookupPolicy, MemoryConfig};
 use super::reuse::emptied;
+use super::unit_index::{CoarseVotes, UnitIndex};
 use crate::backend::{Backend, Candidates, LookupQueries, LookupStep, PageLayout};
+use crate::bytes::{ByteReader, ByteWriter, Malformed};
 
 /// Selections of all layers, and buffers to make them.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub(super) struct Task<'a, B: Backend> {
     pub candidates_per_unit: usize,
     pub index: &'a mut dyn UnitIndex<B>,
     pub store: &'a dyn UnitStore,
+    /// Units that are sealed.
+    pub n_units: usize,
 }
 
 impl Lookup {
@@ -66,6 +69,34 @@ impl Lookup {
             pinned: self.pinned.clone(),
             ..Self::new(0, self.n_sets)
         }
+    }
+
+    /// Writes what is retrieved and pinned.
+    pub fn write(&self, out: &mut ByteWriter) {
+        out.u32s(&self.pinned);
+        self.retrieved.iter().for_each(|units| out.u32s(units));
+    }
+
+    /// Reads what was written of `n_layers` layers of `n_sets` sets, when there were `n_units` units.
+    ///
+    /// # Errors
+    /// When it is not what was written.
+    pub fn read(
+        from: &mut ByteReader<'_>,
+        (n_layers, n_sets): (usize, usize),
+        n_units: usize,
+    ) -> Result<Self, Malformed> {
+        let mut units = |what| {
+            let units = from.u32s(what)?;
+            let is_there = units.iter().all(|unit| (*unit as usize) < n_units);
+            if is_there { Ok(units) } else { Err(from.malformed(what)) }
+        };
+        let mut lookup = Self::new(n_layers, n_sets);
+        lookup.pinned = units("pinned units")?;
+        for retrieved in &mut lookup.retrieved {
+            *retrieved = units("retrieved units")?;
+        }
+        Ok(lookup)
     }
 
     /// Sets of a layer: one for all heads, or one a KV head.
@@ -117,7 +148,7 @@ impl Lookup {
         queries: &B::Buffer,
         mut task: Task<'_, B>,
     ) -> Result<(), StoreError> {
-        let n_units = task.store.len();
+        let n_units = task.n_units;
         self.units.extend(self.units.len() as u32..n_units as u32);
         let takes_all = task.budget.n_units >= n_units && task.budget.vote_share >= 1.0;
         let takes_none = task.budget.n_units == 0 || task.policy == LookupPolicy::None;
@@ -141,7 +172,7 @@ impl Lookup {
         self.candidates.clear();
         match task.policy {
             LookupPolicy::TwoStage if n_candidates < n_units => {
-                self.vote_by_segments(backend, &mut task);
+                self.vote_by_segments(backend, &mut task)?;
                 let CoarseVotes { units, votes } = &self.coarse;
                 for votes in votes.chunks_exact(units.len()) {
                     choice::best(votes, n_candidates, &mut self.order);
@@ -160,7 +191,7 @@ impl Lookup {
             | LookupPolicy::AttentionMass
             | LookupPolicy::Bound
             | LookupPolicy::None => {
-                self.vote_by_segments(backend, &mut task);
+                self.vote_by_segments(backend, &mut task)?;
                 for _ in 0..self.n_sets {
                     self.candidates.extend_from_slice(&self.coarse.units);
                 }
@@ -187,15 +218,20 @@ impl Lookup {
         for set in 0..self.n_sets {
             let votes = (&self.votes[set * n..][..n], &self.candidates[set * n..][..n]);
             let chosen = &mut self.retrieved[task.layer * self.n_sets + set];
-            let units = (&self.pinned[..], 0..task.store.len() as u32);
+            let units = (&self.pinned[..], 0..task.n_units as u32);
             choice::choose(task.budget, votes, units, (&mut self.order, chosen));
         }
     }
 
     /// Units' votes, by what stands for them.
-    fn vote_by_segments<B: Backend>(&mut self, backend: &B, task: &mut Task<'_, B>) {
+    fn vote_by_segments<B: Backend>(
+        &mut self,
+        backend: &B,
+        task: &mut Task<'_, B>,
+    ) -> Result<(), StoreError> {
         let votes = &mut self.coarse;
-        self.bytes_read += task.index.vote(backend, &self.queries, task.layer, votes);
+        self.bytes_read += task.index.vote(backend, &self.queries, task.layer, votes)?;
+        Ok(())
     }
 
     /// The candidates' votes, by their own keys.
@@ -206,7 +242,7 @@ impl Lookup {
     ) -> Result<(), StoreError> {
         let mut pages = emptied(std::mem::take(&mut self.pages));
         for unit in &self.candidates {
-            pages.push(task.store.read(RecordId(*unit))?.bytes());
+            pages.push(task.store.read(RecordId(*unit), task.layer)?.bytes());
         }
         let key_bytes = task.layout.keys(0, 0).len() * task.layout.heads.n_kv_heads / self.n_sets;
         self.bytes_read += (pages.len() * key_bytes) as u64;

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use crate::backend::PageLayout;
+use crate::bytes::{ByteReader, ByteWriter, Malformed};
 
 /// Keys that stand for a unit, together, by their mean.
 pub(super) const KEYS_OF_A_UNIT: usize = 4;
@@ -18,7 +19,7 @@ pub(super) struct KeyMassTally {
 impl KeyMassTally {
     /// Makes room for a window of `n_pages` pages.
     pub fn reserve(&mut self, n_pages: usize, layout: PageLayout) {
-        let n = layout.n_layers * layout.heads.n_kv_heads * layout.page_len;
+        let n = page_masses(layout);
         while self.pages.len() < n_pages {
             self.pages.push_back(vec![0.0; n]);
         }
@@ -43,6 +44,28 @@ impl KeyMassTally {
         }
     }
 
+    /// Writes the masses of all pages.
+    pub fn write(&self, out: &mut ByteWriter) {
+        out.len(self.pages.len());
+        self.pages.iter().for_each(|page| out.f32s(page));
+    }
+
+    /// Reads what was written.
+    ///
+    /// # Errors
+    /// When it is not what was written.
+    pub fn read(&mut self, from: &mut ByteReader<'_>, layout: PageLayout) -> Result<(), Malformed> {
+        let n_pages = from.len("pages of attention")?;
+        for _ in 0..n_pages {
+            let masses = from.f32s("attention that keys received")?;
+            if masses.len() != page_masses(layout) {
+                return Err(from.malformed("attention that keys received"));
+            }
+            self.pages.push_back(masses);
+        }
+        Ok(())
+    }
+
     /// The masses of the window's oldest page, `[layer][kv_head][page_len]`.
     pub fn oldest(&self) -> Option<&[f32]> {
         self.pages.front().map(Vec::as_slice)
@@ -52,6 +75,11 @@ impl KeyMassTally {
     pub fn drop_oldest(&mut self) {
         self.pages.pop_front();
     }
+}
+
+/// Masses of a page.
+fn page_masses(layout: PageLayout) -> usize {
+    layout.n_layers * layout.heads.n_kv_heads * layout.page_len
 }
 
 /// The keys with the largest masses, at most [`KEYS_OF_A_UNIT`]; of equals the earlier ones.

@@ -16,14 +16,16 @@
 
 mod angles;
 mod audit;
+mod blocks;
 mod choice;
 mod coarse;
 mod config;
 mod cuts;
+mod error;
 mod evidence;
+mod exact;
 mod fork;
 mod graph;
-mod index;
 mod layers;
 mod lists;
 mod lookup;
@@ -33,14 +35,22 @@ mod pins;
 mod place;
 mod recut;
 mod reuse;
+mod stores;
+mod suspend;
+mod unit_index;
 mod validate;
 
-pub use memory_store::{InMemoryStore, StoreError, UnitStore};
+pub use memory_store::{InMemoryStore, RecordId, StoreError, UnitStore};
+
+/// The durable store, in which contexts outlive the process.
+pub use memory_store as store;
 
 pub use audit::{Audit, Recall, Trial};
 pub use config::{AttentionMode, LookupPolicy, MemoryConfig, Phase, Positions, Sets, UnitCuts};
+pub use error::MemoryError;
 pub use evidence::UnitMass;
-pub use fork::ForkError;
 pub use layers::Memory;
 pub use pins::{beyond_neutral, pins};
+pub use stores::{RecordShape, Stores};
+pub use suspend::Suspended;
 pub use validate::ConfigError;

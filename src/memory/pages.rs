@@ -6,6 +6,9 @@ use std::ops::Range;
 
 use memory_store::{AlignedBytes, StoreError};
 
+use super::error::MemoryError;
+use crate::bytes::{ByteReader, ByteWriter};
+
 /// Sinks and window. Tokens are counted from the start of the text.
 #[derive(Debug)]
 pub struct FastPages {
@@ -102,6 +105,79 @@ impl FastPages {
             self.window.push_back(page);
         }
         Ok(())
+    }
+
+    /// The bytes of window page `slot`.
+    pub fn window_page(&self, slot: usize) -> &[u8] {
+        &self.window[slot]
+    }
+
+    /// The same, to be written.
+    pub fn window_page_mut(&mut self, slot: usize) -> &mut [u8] {
+        &mut self.window[slot]
+    }
+
+    /// Makes `pages` the window, all of one length; `n_gone` tokens have left it.
+    pub fn set_window(&mut self, n_gone: usize, pages: Vec<AlignedBytes>) {
+        self.n_gone = n_gone;
+        self.lengths = pages.iter().map(|_| self.page_len).collect();
+        self.window = pages.into();
+        self.spare.clear();
+    }
+
+    /// Writes all pages but the first `n_ahead` of the window, which are kept elsewhere.
+    pub fn write(&self, out: &mut ByteWriter, n_ahead: usize) {
+        out.len(self.sinks.len());
+        self.sinks.iter().for_each(|page| out.bytes(page));
+        let lengths: Vec<u32> = self.lengths.iter().map(|length| *length as u32).collect();
+        out.u32s(&lengths);
+        self.window.iter().skip(n_ahead).for_each(|page| out.bytes(page));
+    }
+
+    /// Reads what was written, after `n_gone` tokens had left the window. Its first `n_ahead` pages
+    /// are for the caller to fill.
+    ///
+    /// # Errors
+    /// When it is not what was written, or there is no memory for it.
+    pub fn read(
+        &mut self,
+        from: &mut ByteReader<'_>,
+        n_gone: usize,
+        n_ahead: usize,
+    ) -> Result<(), MemoryError> {
+        let n_sinks = from.len("pages of sinks")?;
+        if n_sinks > self.sink_tokens.div_ceil(self.page_len) {
+            return Err(from.malformed("pages of sinks").into());
+        }
+        self.n_gone = n_gone;
+        for _ in 0..n_sinks {
+            let page = self.read_page(from)?;
+            self.sinks.push(page);
+        }
+        let lengths = from.u32s("lengths of pages")?;
+        let page_len = self.page_len;
+        if lengths.len() < n_ahead || lengths.iter().any(|length| *length as usize > page_len) {
+            return Err(from.malformed("lengths of pages").into());
+        }
+        for slot in 0..lengths.len() {
+            let page = match slot < n_ahead {
+                true => AlignedBytes::zeroed(self.page_bytes)?,
+                false => self.read_page(from)?,
+            };
+            self.window.push_back(page);
+        }
+        self.lengths = lengths.iter().map(|length| *length as usize).collect();
+        Ok(())
+    }
+
+    fn read_page(&self, from: &mut ByteReader<'_>) -> Result<AlignedBytes, MemoryError> {
+        let bytes = from.bytes("page")?;
+        if bytes.len() != self.page_bytes {
+            return Err(from.malformed("page").into());
+        }
+        let mut page = AlignedBytes::zeroed(self.page_bytes)?;
+        page.copy_from_slice(bytes);
+        Ok(page)
     }
 
     /// The page and slot of token `index`, and the end of the run of tokens that share the page.

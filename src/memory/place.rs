@@ -59,13 +59,18 @@ impl<B: Backend> Memory<B> {
         placed: &mut Vec<PlacedPage<'a>>,
     ) -> Result<usize, StoreError> {
         let n_sets = if self.chunk.n_retrieved > 0 { self.lookup.n_sets() } else { 1 };
-        let layer = self.config.lookup_layer(layer);
+        let looked_up = self.config.lookup_layer(layer);
+        let n_retrieved = |set| self.lookup.retrieved(looked_up, set).len();
         let most = match self.chunk.n_retrieved {
             0 => 0,
-            _ => (0..n_sets).map(|set| self.lookup.retrieved(layer, set).len()).max().unwrap_or(0),
+            _ => (0..n_sets).map(n_retrieved).max().unwrap_or(0),
         };
         for set in 0..n_sets {
-            self.place((layer, set), most, placed)?;
+            let units = match self.chunk.n_retrieved {
+                0 => &[],
+                _ => self.lookup.retrieved(looked_up, set),
+            };
+            self.place(layer, (units, most), placed)?;
         }
         Ok(n_sets)
     }
@@ -84,8 +89,8 @@ impl<B: Backend> Memory<B> {
     /// document order, after empty pages where they are fewer.
     fn place<'a>(
         &'a self,
-        (layer, set): (usize, usize),
-        n_unit_pages: usize,
+        layer: usize,
+        (units, n_unit_pages): (&[u32], usize),
         placed: &mut Vec<PlacedPage<'a>>,
     ) -> Result<(), StoreError> {
         let end = self.n_tokens + self.chunk.n_tokens;
@@ -111,10 +116,6 @@ impl<B: Backend> Memory<B> {
             }
         };
         push_fast(PageKind::Sink, placed);
-        let units = match self.chunk.n_retrieved {
-            0 => &[],
-            _ => self.lookup.retrieved(layer, set),
-        };
         let absent = PlacedPage {
             page: &[],
             kv_type: self.layout.kv_type,
@@ -135,7 +136,7 @@ impl<B: Backend> Memory<B> {
             };
             let tokens = self.unit_tokens(*unit as usize);
             placed.push(PlacedPage {
-                page: self.store.read(RecordId(*unit))?.bytes(),
+                page: self.store.read(RecordId(*unit), layer)?.bytes(),
                 kv_type: self.config.kv_type,
                 n_keys: tokens.len(),
                 first_index: tokens.start,

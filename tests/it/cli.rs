@@ -5,6 +5,7 @@ mod ask;
 mod bench;
 mod chat;
 mod config;
+mod contexts;
 mod eval;
 mod help;
 mod inspect;
@@ -39,7 +40,9 @@ const SMALL: [&str; 10] = [
 fn mneme(words: &[&str]) -> Command {
     default_model();
     let mut command = Command::new(env!("CARGO_BIN_EXE_mneme"));
-    command.args(words).stdin(Stdio::null());
+    // Nobody's own contexts.
+    let store = concat!(env!("CARGO_TARGET_TMPDIR"), "/no-store");
+    command.args(words).stdin(Stdio::null()).env("MNEME_STORE", store);
     command
 }
 

@@ -21,7 +21,7 @@ use words::{Word, without_tests, words};
 
 /// The floors, lowest first.
 const FLOORS: [&[&str]; 8] = [
-    &["ids"],
+    &["ids", "bytes"],
     &["tensor"],
     &["backend"],
     &["attention"],

@@ -9,7 +9,7 @@ use mneme::hub::{ALIASES, Alias, DEFAULT_MODEL, Hub, HubError, PullStage, PullSt
 use sha2::{Digest, Sha256};
 use zip::write::SimpleFileOptions;
 
-use crate::fixtures::{FakeHub, ScratchFolder};
+use crate::fixtures::{FakeHub, ScratchFolder, TinyDisk};
 
 const MEMBER: &str = "tiny/tiny.gguf";
 
@@ -226,28 +226,6 @@ fn what_a_crashed_pull_left_is_removed_and_never_taken_for_a_model() {
     let path = place.resolve(&place.good_hub()).unwrap();
     assert_eq!(std::fs::read(path).unwrap(), place.contents);
     assert!(!left.exists());
-}
-
-/// A tiny disk for the cache, where the system lets this user mount one.
-struct TinyDisk(PathBuf);
-
-impl TinyDisk {
-    fn mount(at: &Path, bytes: usize) -> Option<Self> {
-        std::fs::create_dir_all(at).unwrap();
-        let size = format!("size={bytes}");
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
-            .arg(at)
-            .stderr(std::process::Stdio::null())
-            .status();
-        mounted.is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
-    }
-}
-
-impl Drop for TinyDisk {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg(&self.0).status();
-    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod allocation;
 mod bad_folders;
 mod bad_gguf;
 mod cli;
+mod contexts;
 mod eval;
 mod fixtures;
 mod floor_plan;

@@ -11,6 +11,7 @@ mod fork;
 mod lookup;
 mod once_only;
 mod steps;
+mod suspend;
 
 use mneme::backend::KvType;
 use mneme::memory::{AttentionMode, LookupPolicy, MemoryConfig, UnitCuts};

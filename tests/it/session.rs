@@ -176,7 +176,7 @@ fn evidence_names_the_bytes_that_were_read_also_after_a_score() {
         session.read(&text, &mut no_progress).unwrap();
         session.prompt("quick").unwrap();
         greedy(&mut session, 8);
-        let passages = session.take_evidence(100);
+        let passages = session.take_evidence(100).unwrap();
         assert!(!passages.is_empty());
         for passage in &passages {
             // A letter is a token; units begin after the sinks, each sixteen tokens long.
@@ -241,7 +241,7 @@ fn a_first_pass_pins_what_the_question_attends_to() {
 #[test]
 fn a_first_pass_pins_what_stands_out_against_a_question_about_nothing() {
     let engine = engine();
-    let neutral = engine.ask_prompt("", "N/A", &[]).unwrap().question_ids().to_vec();
+    let neutral = engine.question_ids("N/A").unwrap();
     let memory = MemoryConfig { window_tokens: neutral.len(), retrieved_units: 4, ..config() };
     let mut n_changed = 0;
     for question in ["brown fox", "jumps", "the quick dog over"] {

@@ -13,8 +13,8 @@ use super::simd::pairs::{BYTES_PARTNER_LARGEST, RoundRows, ShortRows};
 use super::simd::rows::{ExpShifted, MaxScaled, QuantizeRow, RotateRows};
 use super::simd::segments::{ScoreSegments, UNITS};
 use crate::backend::{
-    Candidates, HeadShape, ListedSegments, LookupQueries, LookupStep, Representatives, SegmentRun,
-    SegmentsView, Vote, set_of,
+    BlocksView, Candidates, HeadShape, ListedSegments, LookupQueries, LookupStep, Representatives,
+    SegmentRun, Vote, set_of,
 };
 
 /// Units of a coarse task: some 130 KB of means at eight segments of 64 dimensions.
@@ -105,7 +105,7 @@ pub fn vote_by_segments(
     crew: &Crew,
     buffers: &mut VoteBuffers,
     queries: &LookupQueries,
-    index: &[SegmentsView<'_>],
+    index: BlocksView<'_>,
     votes: &mut [f32],
 ) {
     let n_units = votes.len() / queries.n_sets;
@@ -122,12 +122,13 @@ fn score_units(
     crew: &Crew,
     scores: &mut Vec<f32>,
     queries: &LookupQueries,
-    (index, n_units): (&[SegmentsView<'_>], usize),
+    (index, n_units): (BlocksView<'_>, usize),
 ) -> usize {
     let n_rows = queries.n_rows;
-    let width = queries.bytes.len() / (index.len() * n_rows);
+    let n_kv_heads = queries.scales.len() / n_rows;
+    let width = queries.bytes.len() / queries.scales.len();
     let padded = n_units.next_multiple_of(UNITS);
-    let needed = index.len() * n_rows * padded;
+    let needed = n_kv_heads * n_rows * padded;
     if scores.len() < needed {
         scores.resize(needed, 0.0);
     }
@@ -136,18 +137,21 @@ fn score_units(
     crew.pool.run_blocks(&mut grids, &|worker, mut block| {
         let mut scratch = crew.scratch(worker);
         let kv_head = block.rows.start / n_rows;
-        let view = index[kv_head];
-        let blocks = block.cols.start / UNITS..block.cols.end / UNITS;
-        let block_segments = view.n_segments * UNITS;
-        let segments = blocks.start * block_segments..blocks.end * block_segments;
+        let mean_bytes = index.n_segments * UNITS * width;
+        let head_bytes = mean_bytes + index.n_segments * UNITS * size_of::<f32>();
         let n_units = block.cols.len();
         let best = &mut scratch.lookup.scores;
         if best.len() < n_rows * n_units {
             best.resize(n_rows * n_units, 0.0);
         }
         let best = &mut best[..n_rows * n_units];
-        let means = &view.means[segments.start * width..segments.end * width];
-        score(crew, queries, (kv_head, view.n_segments, means, &view.scales[segments]), best);
+        let blocks = &index.blocks[block.cols.start / UNITS..block.cols.end / UNITS];
+        for (i, all_heads) in blocks.iter().enumerate() {
+            let head = &all_heads[kv_head * head_bytes..][..head_bytes];
+            let (means, scales) = head.split_at(mean_bytes);
+            let segments = (kv_head, index.n_segments, means, bytemuck::cast_slice(scales));
+            score(crew, queries, segments, (&mut best[i * UNITS..], n_units));
+        }
         for (row, scores) in block.rows.clone().zip(best.chunks_exact(n_units)) {
             block.row_mut(row).copy_from_slice(scores);
         }
@@ -155,12 +159,12 @@ fn score_units(
     padded
 }
 
-/// Scores `[row][unit]` of the units of some blocks for the rows of a KV head.
+/// Scores `[row][stride]` of the units of some blocks for the rows of a KV head.
 fn score(
     crew: &Crew,
     queries: &LookupQueries,
     (kv_head, n_segments, means, scales): (usize, usize, &[u8], &[f32]),
-    best: &mut [f32],
+    (best, best_stride): (&mut [f32], usize),
 ) {
     let n_rows = queries.n_rows;
     let width = queries.bytes.len() / queries.scales.len();
@@ -173,7 +177,7 @@ fn score(
         queries: &queries.bytes[rows.start * width..rows.end * width],
         query_scales: &queries.scales[rows.clone()],
         query_sums: &queries.sums[rows],
-        best_stride: best.len() / n_rows,
+        best_stride,
         best,
     });
 }
@@ -250,7 +254,8 @@ fn score_runs(
             let width = run.means.len() / run.scales.len();
             let segments = here.start * UNITS..here.end * UNITS;
             let means = &run.means[segments.start * width..segments.end * width];
-            score(crew, queries, (run.kv_head, 1, means, &run.scales[segments]), best);
+            let segments = (run.kv_head, 1, means, &run.scales[segments]);
+            score(crew, queries, segments, (&mut *best, n_segments));
             for (n, block) in (first + here.start..first + here.end).enumerate() {
                 let out = cells.row_mut(block).chunks_exact_mut(UNITS);
                 for (out, scores) in out.zip(best.chunks_exact(n_segments)) {

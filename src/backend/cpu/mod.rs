@@ -25,8 +25,8 @@ use self::simd::attend::Arithmetic;
 use self::simd::quantize::RowLayout;
 use self::simd::rows::{Add, RmsNorm, SwiGlu, WidenRow};
 use super::{
-    AttendStep, Backend, Candidates, HeadShape, KvType, ListedSegments, LookupQueries, LookupStep,
-    Norm, PageLayout, PageTarget, Precision, Projection, SegmentsView, Write,
+    AttendStep, Backend, BlocksView, Candidates, HeadShape, KvType, ListedSegments, LookupQueries,
+    LookupStep, Norm, PageLayout, PageTarget, Precision, Projection, Write,
 };
 use crate::ids::TokenId;
 use crate::tensor::Matrix;
@@ -228,12 +228,7 @@ impl Backend for CpuBackend {
         lookup::prepare(&self.crew, step, queries, out);
     }
 
-    fn vote_by_segments(
-        &self,
-        queries: &LookupQueries,
-        index: &[SegmentsView<'_>],
-        votes: &mut [f32],
-    ) {
+    fn vote_by_segments(&self, queries: &LookupQueries, index: BlocksView<'_>, votes: &mut [f32]) {
         let buffers = &mut self.shared().votes;
         lookup::vote_by_segments(&self.crew, buffers, queries, index, votes);
     }

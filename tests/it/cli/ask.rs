@@ -16,6 +16,7 @@ fn check_report(report: &Value, document: &str) {
     let expected = [
         "answer",
         "attended_tokens_max",
+        "cached_tokens",
         "completion_tokens",
         "decode_seconds",
         "evidence",

@@ -1,7 +1,9 @@
 //! A fork answers as what it came from would have, and neither notices what the other does.
 
 use mneme::ids::{LayerIdx, TokenId};
-use mneme::memory::{AttentionMode, ForkError, LookupPolicy, MemoryConfig, Phase, Positions, Sets};
+use mneme::memory::{
+    AttentionMode, LookupPolicy, MemoryConfig, MemoryError, Phase, Positions, Sets,
+};
 
 use super::{LOOKUPS, random_config, tiny_model};
 use crate::fixtures::{Random, Runner, random_tokens};
@@ -100,9 +102,9 @@ fn what_has_shaped_the_memory_cannot_be_changed_by_a_fork() {
     ];
     for (name, changed) in changed {
         let Err(error) = memory.fork(changed, TRAINED) else { panic!("{name} was changed") };
-        assert_eq!(error, ForkError::Differs { name });
+        assert_eq!(error, MemoryError::Differs { name });
         assert!(error.to_string().contains(name), "{error}");
     }
     let invalid = MemoryConfig { segment_tokens: 0, lookup: LookupPolicy::Exact, ..config };
-    assert!(matches!(memory.fork(invalid, TRAINED), Err(ForkError::Config(_))));
+    assert!(matches!(memory.fork(invalid, TRAINED), Err(MemoryError::Config(_))));
 }

@@ -11,9 +11,7 @@ use mneme::attention::{Attention, Qkv, Rotary};
 use mneme::backend::cpu::CpuBackend;
 use mneme::backend::{HeadShape, KvType, PageLayout, Precision};
 use mneme::ids::LayerIdx;
-use mneme::memory::{
-    AttentionMode, InMemoryStore, Memory, MemoryConfig, Phase, Positions, UnitMass,
-};
+use mneme::memory::{AttentionMode, Memory, MemoryConfig, Phase, Positions, Stores, UnitMass};
 
 use super::{page_starts, random_config, window_start};
 use crate::fixtures::Random;
@@ -43,9 +41,9 @@ fn new_memory(config: &MemoryConfig) -> Memory<CpuBackend> {
         kv_type: config.kv_type,
     };
     let frequencies: Vec<f64> = (0..HEADS.n_pairs).map(|i| 0.95f64.powi(i as i32)).collect();
-    let store = InMemoryStore::new(Memory::<CpuBackend>::record_bytes(layout)).unwrap();
+    let stores = Stores::in_memory(layout, config).unwrap();
     let rotary = (Rotary::new(&frequencies, 1.0), 1 << 20);
-    Memory::new(backend, config.clone(), layout, rotary, Box::new(store)).unwrap()
+    Memory::new(backend, config.clone(), layout, rotary, stores).unwrap()
 }
 
 /// A text that passes through a memory.

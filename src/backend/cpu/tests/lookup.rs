@@ -7,49 +7,43 @@ use memory_store::AlignedBytes;
 
 use super::{backends, floats};
 use crate::backend::{
-    Backend, Candidates, HeadPageMut, HeadShape, KvType, LookupQueries, LookupStep, PageLayout,
-    Precision, Representatives, SegmentsView, Vote,
+    Backend, BlocksView, Candidates, HeadPageMut, HeadShape, KvType, LookupQueries, LookupStep,
+    PageLayout, Precision, Representatives, Vote,
 };
 
-/// Units side by side in an index, as `SegmentsView` says.
+/// Units side by side in an index, as `BlocksView` says.
 const UNITS: usize = 16;
 
 /// Rows of one unit, segment means or keys: `[row][kv_head][head_dim]`.
 type UnitRows = Vec<f32>;
 
-/// Segment means of one KV head as bytes, laid out as `SegmentsView` says.
-#[derive(Default)]
-struct Index {
-    n_segments: usize,
-    means: Vec<u8>,
-    scales: Vec<f32>,
-}
-
-impl Index {
-    fn new(units: &[UnitRows], heads: HeadShape, n_segments: usize, kv_head: usize) -> Self {
-        let n_blocks = units.len().div_ceil(UNITS);
-        let HeadShape { n_kv_heads, head_dim, .. } = heads;
-        let mut means = vec![128; n_blocks * n_segments * head_dim * UNITS];
-        let mut scales = vec![0.0; n_blocks * n_segments * UNITS];
-        for (unit, rows) in units.iter().enumerate() {
-            for segment in 0..n_segments {
-                let at = unit / UNITS * n_segments + segment;
-                let mean = &rows[(segment * n_kv_heads + kv_head) * head_dim..][..head_dim];
-                let scale = largest(mean) / 127.0;
-                scales[at * UNITS + unit % UNITS] = scale;
-                for (dim, x) in mean.iter().enumerate() {
-                    let lane = (dim / 4 * UNITS + unit % UNITS) * 4 + dim % 4;
-                    let byte = (x / scale).round_ties_even() + 128.0;
-                    means[at * UNITS * head_dim + lane] = byte as u8;
+/// Segment means as bytes, in blocks laid out as `BlocksView` says.
+fn blocks(units: &[UnitRows], heads: HeadShape, n_segments: usize) -> Vec<AlignedBytes> {
+    let HeadShape { n_kv_heads, head_dim, .. } = heads;
+    let mean_bytes = n_segments * UNITS * head_dim;
+    let head_bytes = mean_bytes + n_segments * UNITS * 4;
+    let block = |units: &[UnitRows]| {
+        let mut block = AlignedBytes::zeroed(n_kv_heads * head_bytes).unwrap();
+        for (kv_head, head) in block.chunks_exact_mut(head_bytes).enumerate() {
+            let (means, scales) = head.split_at_mut(mean_bytes);
+            means.fill(128);
+            let scales: &mut [f32] = bytemuck::cast_slice_mut(scales);
+            for (unit, rows) in units.iter().enumerate() {
+                for segment in 0..n_segments {
+                    let mean = &rows[(segment * n_kv_heads + kv_head) * head_dim..][..head_dim];
+                    let scale = largest(mean) / 127.0;
+                    scales[segment * UNITS + unit] = scale;
+                    for (dim, x) in mean.iter().enumerate() {
+                        let lane = (dim / 4 * UNITS + unit) * 4 + dim % 4;
+                        let byte = (x / scale).round_ties_even() + 128.0;
+                        means[segment * UNITS * head_dim + lane] = byte as u8;
+                    }
                 }
             }
         }
-        Self { n_segments, means, scales }
-    }
-
-    fn view(&self) -> SegmentsView<'_> {
-        SegmentsView { n_segments: self.n_segments, means: &self.means, scales: &self.scales }
-    }
+        block
+    };
+    units.chunks(UNITS).map(block).collect()
 }
 
 fn largest(x: &[f32]) -> f32 {
@@ -139,10 +133,9 @@ impl Coarse {
         queries: &[f32],
         units: &[UnitRows],
     ) -> Vec<f32> {
-        let indexes: Vec<Index> = (0..self.heads.n_kv_heads)
-            .map(|kv_head| Index::new(units, self.heads, self.n_segments, kv_head))
-            .collect();
-        let views: Vec<_> = indexes.iter().map(Index::view).collect();
+        let blocks = blocks(units, self.heads, self.n_segments);
+        let blocks: Vec<&[u8]> = blocks.iter().map(|block| &block[..]).collect();
+        let index = BlocksView { n_segments: self.n_segments, blocks: &blocks };
         let step = LookupStep {
             heads: self.heads,
             n_tokens: self.n_tokens,
@@ -158,7 +151,7 @@ impl Coarse {
         let mut prepared = LookupQueries::default();
         backend.prepare_lookup(step, &queries.to_vec(), &mut prepared);
         let mut votes = vec![f32::NAN; self.n_units];
-        backend.vote_by_segments(&prepared, &views, &mut votes);
+        backend.vote_by_segments(&prepared, index, &mut votes);
         votes
     }
 
