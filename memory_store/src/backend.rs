@@ -1,8 +1,9 @@
-//! How does `redb` reach our storage? Through a file of it, and with two precautions, because redb
+//! How does `redb` reach our storage? Through a file of it, and with three precautions, because redb
 //! believes its own pages unless it knows that it was interrupted:
 //!
 //! - while it opens, the header it reads says "not closed cleanly": then redb checks every page
 //!   before it follows it, as after a power cut, and damage is found instead of believed;
+//! - a header that does not fit the file is refused before redb sees it;
 //! - an error of the storage is remembered, so that a broken disk is not taken for a broken file.
 
 use std::io;
@@ -11,12 +12,36 @@ use std::sync::{Arc, OnceLock};
 
 use redb::StorageBackend;
 
+use crate::codec::Decoder;
 use crate::storage::StorageFile;
 
 /// Where redb's header keeps its flags, and those that matter here.
 const FLAGS_AT: u64 = 9;
 const RECOVERY_REQUIRED: u8 = 2;
 const TWO_PHASE_COMMIT: u8 = 4;
+
+/// Redb's page, its header, and where that says how large the file is.
+const PAGE_BYTES: u64 = 4096;
+const HEADER_BYTES: usize = 320;
+const SIZES_AT: usize = 12;
+
+/// Whether the header of a file that is not empty describes a file of this length.
+pub(crate) fn is_plausible(file: &dyn StorageFile) -> io::Result<bool> {
+    let len = file.len()?;
+    if len < PAGE_BYTES || !len.is_multiple_of(PAGE_BYTES) {
+        return Ok(false);
+    }
+    let mut header = [0; HEADER_BYTES];
+    file.read_at(0, &mut header)?;
+    let mut sizes = Decoder::new(&header[SIZES_AT..]);
+    let mut next = || u64::from(sizes.u32().expect("because the header is long enough"));
+    let (page, region_header, region, full, trailing) = (next(), next(), next(), next(), next());
+    let regions = full.saturating_mul(region_header + region);
+    let last = if trailing > 0 { region_header + trailing } else { 0 };
+    let pages = regions.saturating_add(last).saturating_add(1);
+    let is_inside = pages.saturating_mul(PAGE_BYTES) <= len;
+    Ok(page == PAGE_BYTES && region > 0 && full + trailing > 0 && is_inside)
+}
 
 /// What the store and redb both look at.
 #[derive(Debug, Default)]

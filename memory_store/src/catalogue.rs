@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::StoreError;
-use crate::backend::{CatalogueFile, Watch};
+use crate::backend::{CatalogueFile, Watch, is_plausible};
 use crate::disk::Disk;
 
 /// The catalogue's file.
@@ -136,6 +136,9 @@ impl Engine {
         let file = disk.check("open", name, disk.storage.open(name))?;
         let watch = Arc::new(Watch::default());
         let is_empty = disk.check("measure", name, file.len())? == 0;
+        if !is_empty && !disk.check("read", name, is_plausible(&*file))? {
+            return Err(StoreError::damaged(name, "its header is not that of its length"));
+        }
         watch.is_opening.store(!is_empty, Ordering::Release);
         let backend = CatalogueFile { file, watch: Arc::clone(&watch) };
         let mut builder = Builder::new();

@@ -27,6 +27,8 @@ mod context;
 mod directory;
 mod disk;
 mod export;
+#[doc(hidden)]
+pub mod fuzz;
 mod handle;
 mod import;
 mod ledger;

@@ -49,6 +49,7 @@ fn live_with(fault: Fault) -> bool {
         state = now.unwrap_or_else(|| panic!("{fault:?}: {step:?} left neither")).clone();
         maybe.extend(all);
     }
+    disk.set_fault(None);
     let allowed: Vec<&State> = std::iter::once(&state).chain(&maybe).collect();
     check(&store, &[&state], &|| format!("{fault:?}, running on"));
     check_after(&disk, &allowed, fault);
