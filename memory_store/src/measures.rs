@@ -1,5 +1,5 @@
-//! How do a stream's records lie in host memory? In groups, each an allocation of its own: one large
-//! record, or as many small ones as make a megabyte.
+//! How do a stream's records lie in host memory? In groups, each an allocation of its own: one
+//! large record, or as many small ones as make a megabyte.
 
 use crate::{RECORD_ALIGN, StreamShape};
 
