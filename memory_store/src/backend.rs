@@ -1,4 +1,4 @@
-//! How does `redb` reach our storage? Through a file of it, and with three precautions, because redb
+//! How does `redb` reach our storage? Through a file of it, and with precautions, because redb
 //! believes its own pages unless it knows that it was interrupted:
 //!
 //! - while it opens, the header it reads says "not closed cleanly": then redb checks every page

@@ -226,6 +226,11 @@ impl Backlog {
         }
     }
 
+    /// The segments that hold its records.
+    pub(crate) fn cells(&self) -> Vec<Arc<SegmentCell>> {
+        self.state().placed.iter().map(|extent| Arc::clone(&extent.cell)).collect()
+    }
+
     /// The extents of the records that have a segment.
     pub(crate) fn placed(&self) -> Vec<PlacedExtent> {
         self.state().placed.clone()

@@ -123,8 +123,9 @@ impl OpenContext {
         let progress = Arc::new(Progress::default());
         let outlet: Arc<dyn Outlet> =
             Arc::new(ContextOutlet { handle: Arc::clone(handle), progress: Arc::clone(&progress) });
+        let segment_bytes = handle.shared.options.segment_bytes;
         let streams = streams.enumerate().map(|(i, (shape, placed))| {
-            let measures = Measures::new(i as u32, shape);
+            let measures = Measures::new(i as u32, shape, segment_bytes);
             let backlog = Arc::new(Backlog::new(measures, placed, Arc::clone(&outlet)));
             OpenStream { backlog, is_taken: AtomicBool::new(false) }
         });
@@ -189,6 +190,7 @@ impl OpenContext {
         let streams =
             rows.map(|(stream, &n)| stream.backlog.commit(n, &cell, &mut parts)).collect();
         let (bytes, tail) = place_tail(&commit.tail, &cell, &mut parts)?;
+        let held = self.streams.iter().flat_map(|stream| stream.backlog.cells()).collect();
         let row = Row {
             id: 0,
             key: key.clone(),
@@ -208,7 +210,8 @@ impl OpenContext {
         let segment = (!parts.is_empty()).then_some(SegmentJob { cell, parts });
         self.rebase(key, generation + 1);
         self.tail = bytes.map_or(Tail::Empty, Tail::Memory);
-        self.handle.writer().commit(CommitJob { segment, row: Box::new(row) }, &self.progress)
+        let job = CommitJob { segment, row: Box::new(row), _held: held };
+        self.handle.writer().commit(job, &self.progress)
     }
 
     /// Waits until all commits are durable.

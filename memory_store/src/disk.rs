@@ -99,6 +99,14 @@ impl Disk {
         self.check("rename", from, self.storage.rename(from, to))
     }
 
+    /// Renames a file; one that is not there is fine.
+    pub(crate) fn rename_if_there(&self, from: &str, to: &str) -> Result<(), StoreError> {
+        match self.storage.rename(from, to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => self.check("rename", from, result),
+        }
+    }
+
     /// Removes a file; one that is gone already is fine.
     pub(crate) fn remove(&self, file: &str) -> Result<(), StoreError> {
         match self.storage.remove(file) {

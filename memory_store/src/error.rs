@@ -24,7 +24,7 @@ pub enum StoreError {
         /// Records of the store.
         n_records: usize,
     },
-    /// What [`UnitStore::release`] let go of.
+    /// What [`UnitStore::release`](crate::UnitStore::release) let go of.
     #[error("record {} was released: it is read no more", .id.0)]
     Released {
         /// The number asked for.

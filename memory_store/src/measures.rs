@@ -1,5 +1,5 @@
-//! How do a stream's records lie in host memory? In groups, each an allocation of its own: one large
-//! record, or as many small ones as make a megabyte.
+//! How do a stream's records lie in host memory? In groups, each an allocation of its own: one
+//! large record, or as many small ones as make a megabyte.
 
 use crate::{RECORD_ALIGN, StreamShape};
 
@@ -21,11 +21,13 @@ pub(crate) struct Measures {
 }
 
 impl Measures {
-    pub(crate) fn new(stream: u32, shape: StreamShape) -> Self {
+    /// The measures of stream `stream` of a store whose segments aim at `segment_bytes`.
+    pub(crate) fn new(stream: u32, shape: StreamShape, segment_bytes: usize) -> Self {
         let stride = shape.record_bytes.checked_next_multiple_of(RECORD_ALIGN);
         let stride = stride.unwrap_or(usize::MAX);
         let is_large = stride >= LARGE_RECORD_BYTES;
-        let group_records = if is_large { 1 } else { GROUP_BYTES / stride };
-        Self { stream, shape, stride, group_records }
+        // Several groups a segment, so that few bytes wait for the next one.
+        let aim = if is_large { 0 } else { GROUP_BYTES.min(segment_bytes / 4) };
+        Self { stream, shape, stride, group_records: (aim / stride).max(1) }
     }
 }

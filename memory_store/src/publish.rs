@@ -2,13 +2,12 @@
 //! rows or the new ones are found after a power cut:
 //!
 //! 1. the segments that new rows refer to are durable (the writer saw to it);
-//! 2. each new row's file is written, synced and named; files of removed rows are removed; the
-//!    folder is synced. **From here on the change is found**;
+//! 2. each new row's file is written, synced and named; files of removed rows are renamed, so that
+//!    they say so; the folder is synced. **From here on the change is found**;
 //! 3. the catalogue is changed in one transaction;
 //! 4. files that are superseded and segments that no row refers to are removed.
 //!
-//! A row's file without its segments is not believed, nor is a row of the catalogue without its
-//! file (docs/store-format.md has all cases).
+//! A row's file without its segments is not believed (docs/store-format.md has all cases).
 
 use std::sync::Arc;
 
@@ -21,6 +20,11 @@ use crate::shared::Shared;
 /// The file of the row `id`.
 pub(crate) fn row_file(id: u64) -> String {
     format!("{FOLDER}/{id:016x}.row")
+}
+
+/// The file of the row `id` once its context was deleted.
+pub(crate) fn gone_file(id: u64) -> String {
+    format!("{FOLDER}/{id:016x}.gone")
 }
 
 /// A change of one row.
@@ -79,7 +83,8 @@ impl Shared {
             self.disk.write_named(&temporary, &row_file(row.id), &|to| to.write_at(0, bytes))?;
         }
         for row in removed {
-            self.disk.remove(&row_file(row.id))?;
+            // An earlier attempt may have got so far already.
+            self.disk.rename_if_there(&row_file(row.id), &gone_file(row.id))?;
         }
         self.disk.sync_dir(FOLDER)
     }
@@ -105,6 +110,9 @@ impl Shared {
             ledger.stale_rows().extend(old.map(|old| old.id));
         }
         drop(ledger);
+        for row in removed {
+            let _ = self.disk.remove(&gone_file(row.id));
+        }
         for cell in dead {
             if Arc::strong_count(&cell) > 1 {
                 // Somebody has it open: a mapping made now outlives the file's name.

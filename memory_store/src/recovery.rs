@@ -11,7 +11,7 @@ use crate::catalogue::{Catalogue, Contents, Found, Update};
 use crate::codec::checksum;
 use crate::disk::Disk;
 use crate::ledger::Ledger;
-use crate::publish::row_file;
+use crate::publish::{gone_file, row_file};
 use crate::row::{self, Key, Row, RowFault};
 use crate::segment::{FOLDER, SegmentCell, file_name};
 
@@ -32,6 +32,8 @@ pub struct OpenReport {
     pub catalogue_rebuilt: bool,
     /// Contexts whose newest row was found in its file only.
     pub adopted: u64,
+    /// Contexts whose row's file was lost, written anew from the catalogue.
+    pub restored: u64,
     /// Contexts (tenant, name) that refer to segments which are missing.
     pub incomplete: Vec<(String, String)>,
 }
@@ -107,6 +109,8 @@ struct Files {
     /// Segments and their bytes.
     segments: BTreeMap<u64, u64>,
     rows: BTreeMap<u64, u64>,
+    /// Rows of contexts that were deleted.
+    gone: BTreeSet<u64>,
     /// Files under a temporary name.
     temporary: Vec<String>,
 }
@@ -120,6 +124,7 @@ impl Files {
             match (id, ending) {
                 (Some(id), "seg") => drop(files.segments.insert(id, entry.bytes)),
                 (Some(id), "row") => drop(files.rows.insert(id, entry.bytes)),
+                (Some(id), "gone") => drop(files.gone.insert(id)),
                 (Some(_), "tmp" | "rtmp") => {
                     files.temporary.push(format!("{FOLDER}/{}", entry.name))
                 }
@@ -152,8 +157,8 @@ impl Candidates {
         for (key, bytes) in &contents.rows {
             match Row::decode(bytes) {
                 Ok(row) if row.key.bytes() != *key => self.is_sound = false,
-                // A row is removed by removing its file: without it, it is no more.
-                Ok(row) if !files.rows.contains_key(&row.id) => {}
+                // The deletion came as far as the file, but not into the catalogue.
+                Ok(row) if files.gone.contains(&row.id) => {}
                 Ok(row) => {
                     self.in_catalogue.insert(row.id);
                     self.rows.insert(row.id, row);
@@ -243,7 +248,7 @@ fn update_catalogue(
 
 /// A number greater than any that was ever given out, as far as anything tells.
 fn next_id(files: &Files, chosen: &[Row]) -> u64 {
-    let named = files.segments.keys().chain(files.rows.keys()).copied();
+    let named = files.segments.keys().chain(files.rows.keys()).chain(&files.gone).copied();
     let meant = chosen.iter().flat_map(|row| row.segments().into_iter().chain([row.id]));
     named.chain(meant).max().unwrap_or(0).saturating_add(1)
 }
@@ -265,6 +270,12 @@ fn clean(
         ledger.add_segment(SegmentCell::durable(disk, id), bytes);
     }
     for row in chosen {
+        if !files.rows.contains_key(&row.id) {
+            let bytes = row.encode();
+            let temporary = format!("{FOLDER}/{:016x}.rtmp", row.id);
+            disk.write_whole(&temporary, &row_file(row.id), &|to| to.write_at(0, &bytes))?;
+            report.restored += 1;
+        }
         let file_bytes = files.rows.get(&row.id).copied().unwrap_or(0);
         ledger.put(Arc::new(row), file_bytes);
     }
@@ -282,6 +293,10 @@ fn clean(
         } else {
             report.set_aside.push(disk.set_aside(&file_name(*id))?);
         }
+    }
+    for id in &files.gone {
+        let _ = disk.remove(&gone_file(*id));
+        report.leftovers.push(gone_file(*id));
     }
     for file in &files.temporary {
         let _ = disk.remove(file);

@@ -6,7 +6,7 @@
 //! never get to the disk, whatever is synced later.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -79,6 +79,10 @@ struct Sim {
     n_ops: u64,
     fault: Option<Fault>,
     is_locked: bool,
+    /// Files that were mapped, and those that hold what is not synced.
+    mapped: BTreeSet<usize>,
+    unsynced: BTreeSet<usize>,
+    n_unsafe_maps: u64,
 }
 
 impl Default for SimStorage {
@@ -111,6 +115,12 @@ impl SimStorage {
     /// Operations so far, those included that change nothing and those that failed.
     pub fn n_operations(&self) -> u64 {
         self.sim().n_ops
+    }
+
+    /// How often a file was mapped before it was synced, or changed after it was mapped: on a real
+    /// disk the end of a process, or bytes that are not what they were.
+    pub fn n_unsafe_maps(&self) -> u64 {
+        self.sim().n_unsafe_maps
     }
 
     /// Says which operation is to fail.
@@ -173,6 +183,12 @@ impl Sim {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Notes that a file is not on the disk as it is seen.
+    fn touch(&mut self, inode: usize) {
+        self.unsynced.insert(inode);
+        self.n_unsafe_maps += u64::from(self.mapped.contains(&inode));
     }
 
     fn inode(&self, name: &str) -> io::Result<usize> {
@@ -356,6 +372,9 @@ impl Storage for SimStorage {
     fn create(&self, file: &str) -> io::Result<Box<dyn StorageFile>> {
         let mut sim = self.sim();
         sim.step()?;
+        // A file of this name would be emptied under its mappings.
+        let emptied = sim.names.get(file).copied();
+        emptied.into_iter().for_each(|inode| sim.touch(inode));
         let inode = sim.inodes.len();
         sim.inodes.push(Vec::new());
         sim.names.insert(file.to_owned(), inode);
@@ -398,7 +417,10 @@ impl Storage for SimStorage {
     fn map(&self, file: &str) -> io::Result<Mapping> {
         let mut sim = self.sim();
         sim.step()?;
-        let bytes = &sim.inodes[sim.inode(file)?];
+        let inode = sim.inode(file)?;
+        sim.mapped.insert(inode);
+        sim.n_unsafe_maps += u64::from(sim.unsynced.contains(&inode));
+        let bytes = &sim.inodes[inode];
         let mut copy = AlignedBytes::zeroed(bytes.len()).map_err(io::Error::other)?;
         copy.copy_from_slice(bytes);
         Ok(Mapping::of_copy(copy))
@@ -430,6 +452,7 @@ impl StorageFile for SimFile {
     fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
         let mut sim = self.disk.sim();
         let result = sim.step();
+        sim.touch(self.inode);
         // A write that fails has written a part.
         let n = if result.is_ok() { bytes.len() } else { bytes.len() / 2 };
         write_into(&mut sim.inodes[self.inode], at, &bytes[..n]);
@@ -440,6 +463,7 @@ impl StorageFile for SimFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut sim = self.disk.sim();
         sim.step()?;
+        sim.touch(self.inode);
         sim.inodes[self.inode].resize(len as usize, 0);
         sim.log.push(Op::SetLen { inode: self.inode, len });
         Ok(())
@@ -449,6 +473,9 @@ impl StorageFile for SimFile {
         let mut sim = self.disk.sim();
         let result = sim.step();
         let inode = self.inode;
+        if result.is_ok() {
+            sim.unsynced.remove(&inode);
+        }
         sim.log.push(if result.is_ok() { Op::Sync { inode } } else { Op::SyncFailed { inode } });
         result
     }

@@ -3,10 +3,10 @@
 //!
 //! Names are relative, `/` between folder and file. What a power cut leaves:
 //!
-//! | operation | durable once |
+//! | operation | durable once this returned |
 //! |---|---|
-//! | [`StorageFile::write_at`], [`StorageFile::set_len`] | [`StorageFile::sync`] of that file returned |
-//! | [`Storage::create`], [`Storage::rename`], [`Storage::remove`] | [`Storage::sync_dir`] of the folder returned |
+//! | [`StorageFile::write_at`], [`StorageFile::set_len`] | [`StorageFile::sync`] of the file |
+//! | [`Storage::create`], `rename`, `remove` | [`Storage::sync_dir`] of the folder |
 //!
 //! Before that any part of them may be there, torn at sectors and in any order.
 

@@ -25,6 +25,9 @@ pub(crate) struct SegmentJob {
 pub(crate) struct CommitJob {
     pub(crate) segment: Option<SegmentJob>,
     pub(crate) row: Box<Row>,
+    /// The segments that the row refers to: until it does, only this keeps them, should whoever
+    /// committed be gone.
+    pub(crate) _held: Vec<Arc<SegmentCell>>,
 }
 
 enum Work {

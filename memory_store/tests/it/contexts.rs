@@ -69,6 +69,24 @@ fn what_no_commit_counts_is_gone_after_the_store_was_closed() {
     assert!(n_files <= 1 + 100 * 1024 / (8 << 10) + 1, "{n_files}");
 }
 
+// The segments of a large context used to be removed as nobody's when whoever committed it was gone
+// before the writer came to the commit.
+#[test]
+fn a_commit_counts_although_whoever_made_it_is_gone_at_once() {
+    let scratch = Scratch::new("gone");
+    let store = scratch.open();
+    for i in 0..20 {
+        let mut context = store.create(&SHAPES);
+        extend(&mut *context.stream(0), 1, 0, 60).unwrap();
+        context.commit(commit(&format!("{i}"), 1, 1, &[60, 0])).unwrap();
+    }
+    drop(store);
+    let store = scratch.open();
+    for i in 0..20 {
+        check_context(&store.open_context("t", &format!("{i}")).unwrap().unwrap(), 1);
+    }
+}
+
 #[test]
 fn a_rewound_context_goes_on_from_there() {
     let scratch = Scratch::new("rewind");

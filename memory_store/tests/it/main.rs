@@ -4,6 +4,7 @@ mod contexts;
 mod damage;
 mod formats;
 mod io_errors;
+mod kill;
 mod limits;
 mod moving;
 mod power;

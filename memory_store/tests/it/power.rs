@@ -98,3 +98,10 @@ fn r3_a_power_cut_during_recovery_is_as_harmless_as_one_before_it() {
     }
     println!("{n_cuts} power cuts during recovery");
 }
+
+#[test]
+fn r6_nothing_is_mapped_that_is_not_durable_or_that_anybody_changes() {
+    let disk = SimStorage::new();
+    live(&disk);
+    assert_eq!(disk.n_unsafe_maps(), 0);
+}
