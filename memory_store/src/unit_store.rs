@@ -12,9 +12,9 @@ pub trait UnitStore: Send + Sync {
     /// the store is then as it was.
     fn append(&mut self, record: &[u8]) -> Result<RecordId, StoreError>;
 
-    /// The record that [`append`](Self::append) named `id`, for its section `section`: constant time,
-    /// nothing copied. Only the bytes of that section are known to be what was appended; others may
-    /// not be relied on.
+    /// The record that [`append`](Self::append) named `id`, for its section `section`: constant
+    /// time, nothing copied. Only the bytes of that section are known to be what was appended;
+    /// others may not be relied on.
     ///
     /// # Errors
     /// When no such record was appended here, or the section is not what was appended.
