@@ -4,13 +4,15 @@
 #
 #   benches/contexts/run.sh TEXT [RUNS]     TEXT: a UTF-8 file of some 900 KB or more
 #
-# Contexts go to $WORK (a new folder unless set), which needs some 4 GB.
+# Contexts go to $WORK (a new folder unless set), which needs some 4 GB. SIZES="4300 430000 860000" are
+# the bytes of the contexts that are asked, the largest last.
 set -euo pipefail
 text=$1
 runs=${2:-3}
 work=${WORK:-$(mktemp -d)}
 root=$(cd "$(dirname "$0")/../.." && pwd)
 mneme=${CARGO_TARGET_DIR:-$root/target}/release/mneme
+sizes=${SIZES:-4300 430000 860000}
 store=$work/store
 mkdir -p "$work"
 (cd "$root" && cargo build --release --bin mneme)
@@ -42,21 +44,22 @@ for run in $(seq "$runs"); do
 done
 
 echo "a process that asks, to its first token (s):"
-for bytes in 4300 430000 860000; do
+for bytes in $sizes; do
   "$mneme" ingest --store "$store" --context "b$bytes" "$(part "$bytes")" >/dev/null 2>&1
 done
 ask=(ask --store "$store" --max-tokens 1)
 for run in $(seq "$runs"); do
-  for bytes in 4300 430000 860000; do
+  for bytes in $sizes; do
     echo "  b$bytes: $(wall "$mneme" "${ask[@]}" --context "b$bytes" "Who was there?")"
   done
 done
 "$mneme" contexts list --store "$store"
 
-echo "a fork of the largest (s):"
+largest=b${sizes##* }
+echo "a fork of $largest (s):"
 before=$(du -sb "$store" | cut -f1)
 for run in $(seq "$runs"); do
-  echo "  $(wall "$mneme" contexts fork --store "$store" b860000 "fork-$run")"
+  echo "  $(wall "$mneme" contexts fork --store "$store" "$largest" "fork-$run")"
 done
 echo "  listing alone: $(wall "$mneme" contexts list --store "$store")"
 after=$(du -sb "$store" | cut -f1)
