@@ -83,7 +83,7 @@ pub(super) fn run(args: AskArgs, interrupt: &Interrupt) -> Result<(), Failure> {
         (Some(name), document) => {
             let context = read_context(&args, (name, document.as_deref()), &settings, interrupt)?;
             let config = args.run.change_stored(context.notes().config()?)?;
-            let session = context.session().fork(&config)?;
+            let session = context.to_ask(&config)?;
             let mut task = Task { session, watch: interrupt.watch() };
             let answered = task.run(Subject::Read(&question), options, &mut show)?;
             (task.session, answered)
@@ -145,18 +145,18 @@ fn known_prefix(
     if !opening::store_dir(settings)?.exists() {
         return Ok(None);
     }
-    let store = match opening::open_store(settings) {
-        Ok(store) => store,
-        Err(failure) => {
-            // It would only have saved time.
-            let why = failure.verdict().0.unwrap_or_default();
-            note(&format!("(contexts read before are not used: {why})"));
-            return Ok(None);
-        }
+    let known = || -> Result<Option<Session>, Failure> {
+        let store = opening::open_store(settings)?;
+        let contexts = Contexts::new(engine.clone(), store, TENANT);
+        let known = contexts.longest_prefix(&settings.memory, ids)?;
+        Ok(known.map(|context| context.session().fork(&settings.memory)).transpose()?)
     };
-    let contexts = Contexts::new(engine.clone(), store, TENANT);
-    let known = contexts.longest_prefix(&settings.memory, ids)?;
-    Ok(known.map(|context| context.session().fork(&settings.memory)).transpose()?)
+    // Whatever is wrong with the store: it would only have saved time.
+    Ok(known().unwrap_or_else(|failure| {
+        let why = failure.verdict().0.unwrap_or_default();
+        note(&format!("(contexts read before are not used: {why})"));
+        None
+    }))
 }
 
 /// What the question is about.

@@ -123,7 +123,9 @@ pub(super) fn read_into(
             match contexts.longest_prefix(config, document.ids())? {
                 Some(known) => {
                     contexts.store().fork(TENANT, known.name(), name)?;
-                    contexts.open(name)?
+                    let mut fork = contexts.open(name)?;
+                    fork.set_source(&source);
+                    fork
                 }
                 None => contexts.create(name, config, &source)?,
             }
@@ -152,9 +154,17 @@ fn append(
     let cached_tokens = context.session().n_tokens();
     let begun = Instant::now();
     let mut meter = Meter::new("reading", Unit::Tokens);
-    context.append(text, &mut |step: Progress| {
+    let appended = context.append(text, &mut |step: Progress| {
         meter.show(step.done_tokens, step.total_tokens);
         watch.flow()
+    });
+    appended.map_err(|error| match error {
+        EngineError::Stopped { done_tokens, total_tokens } => Failure::Interrupted(format!(
+            "stopped after {} of {}; {name} is as it was, and the same command begins anew",
+            numbers::count(done_tokens),
+            numbers::count_of(total_tokens, "token"),
+        )),
+        error => error.into(),
     })?;
     drop(meter);
     Ok(Ingested { context, cached_tokens, time: begun.elapsed() })

@@ -11,7 +11,7 @@ use super::session::{Progress, ProgressFn, Session};
 use super::suspend::{N_STORES, SessionStores};
 use crate::ids::TokenId;
 use crate::memory::store::{
-    Commit, ContextSummary, DamagedRecord, Fingerprint, OpenContext, PrefixKey, Store, StreamShape,
+    Commit, ContextSummary, DamagedRecord, Fingerprint, OpenContext, PrefixKey, Store,
 };
 use crate::memory::{MemoryConfig, Stores};
 
@@ -65,13 +65,9 @@ impl Contexts {
         config: &MemoryConfig,
         source: &str,
     ) -> Result<Context, EngineError> {
-        let shapes = SessionStores::shapes(&self.engine, config).map(|shape| StreamShape {
-            record_bytes: shape.record_bytes,
-            section_bytes: shape.section_bytes,
-        });
         let model = self.engine.path().display().to_string();
         let notes = ContextNotes::new(config, &model, source);
-        let stored = self.store.create(&shapes);
+        let stored = self.store.create(&SessionStores::shapes(&self.engine, config));
         Ok(Context {
             session: self.engine.session_in(config, session_stores(&stored))?,
             fingerprint: fingerprint(&self.engine, &notes)?,
@@ -218,6 +214,20 @@ impl Context {
     /// The same, to go on.
     pub fn session_mut(&mut self) -> &mut Session {
         &mut self.session
+    }
+
+    /// A session to ask the document in, with `config`: the context stays as it is.
+    ///
+    /// # Errors
+    /// When it is a conversation, or `config` differs in what has shaped the context.
+    pub fn to_ask(&self, config: &MemoryConfig) -> Result<Session, EngineError> {
+        self.check_document()?;
+        self.session.fork(config)
+    }
+
+    /// Says where its text comes from, for one that was forked to read another.
+    pub fn set_source(&mut self, source: &str) {
+        source.clone_into(&mut self.notes.source);
     }
 
     /// What it says of itself.

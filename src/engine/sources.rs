@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::log::ByteLog;
 use crate::bytes::{ByteReader, ByteWriter, Malformed};
 use crate::ids::{ByteSpan, TokenId};
-use crate::memory::{InMemoryStore, RecordShape, StoreError, UnitStore};
+use crate::memory::{InMemoryStore, StoreError, StreamShape, UnitStore};
 
 /// Bytes of a token's entry: number, start, end.
 const ENTRY_BYTES: usize = 4 + 8 + 8;
@@ -27,9 +27,9 @@ pub(super) struct Sources {
 
 impl Sources {
     /// What its stores keep: tokens, text.
-    pub const SHAPES: [RecordShape; 2] = [
-        RecordShape { record_bytes: TOKEN_RECORD_BYTES, section_bytes: TOKEN_RECORD_BYTES },
-        RecordShape { record_bytes: TEXT_RECORD_BYTES, section_bytes: TEXT_RECORD_BYTES },
+    pub const SHAPES: [StreamShape; 2] = [
+        StreamShape { record_bytes: TOKEN_RECORD_BYTES, section_bytes: TOKEN_RECORD_BYTES },
+        StreamShape { record_bytes: TEXT_RECORD_BYTES, section_bytes: TEXT_RECORD_BYTES },
     ];
 
     /// Nothing yet, kept in host memory.

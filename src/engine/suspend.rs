@@ -7,7 +7,7 @@ use super::session::Session;
 use super::sources::Sources;
 use crate::bytes::{ByteReader, ByteWriter};
 use crate::ids::TokenId;
-use crate::memory::{Memory, MemoryConfig, MemoryError, RecordShape, Stores, UnitStore};
+use crate::memory::{Memory, MemoryConfig, MemoryError, Stores, StreamShape, UnitStore};
 
 /// Stores that a session keeps its past in.
 pub struct SessionStores {
@@ -33,7 +33,7 @@ pub struct SuspendedSession {
 
 impl SessionStores {
     /// What the stores of such a session keep: units, blocks, tokens, text.
-    pub fn shapes(engine: &Engine, config: &MemoryConfig) -> [RecordShape; N_STORES] {
+    pub fn shapes(engine: &Engine, config: &MemoryConfig) -> [StreamShape; N_STORES] {
         let [units, blocks] = Stores::shapes(engine.page_layout(config), config);
         let [tokens, text] = Sources::SHAPES;
         [units, blocks, tokens, text]

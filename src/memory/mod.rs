@@ -40,7 +40,7 @@ mod suspend;
 mod unit_index;
 mod validate;
 
-pub use memory_store::{InMemoryStore, RecordId, StoreError, UnitStore};
+pub use memory_store::{InMemoryStore, RecordId, StoreError, StreamShape, UnitStore};
 
 /// The durable store, in which contexts outlive the process.
 pub use memory_store as store;
@@ -51,6 +51,6 @@ pub use error::MemoryError;
 pub use evidence::UnitMass;
 pub use layers::Memory;
 pub use pins::{beyond_neutral, pins};
-pub use stores::{RecordShape, Stores};
+pub use stores::Stores;
 pub use suspend::Suspended;
 pub use validate::ConfigError;

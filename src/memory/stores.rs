@@ -1,6 +1,6 @@
 //! Where does a memory keep what it seals? In two stores: units, and blocks of what stands for them.
 
-use memory_store::{InMemoryStore, StoreError, UnitStore};
+use memory_store::{InMemoryStore, StoreError, StreamShape, UnitStore};
 
 use super::coarse::block_layout;
 use super::config::MemoryConfig;
@@ -12,15 +12,6 @@ pub struct Stores {
     pub units: Box<dyn UnitStore>,
     /// Blocks of sixteen units' representatives; a section is a layer.
     pub blocks: Box<dyn UnitStore>,
-}
-
-/// Sizes of what a store keeps, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RecordShape {
-    /// Of a record.
-    pub record_bytes: usize,
-    /// Of a section: what is read at once.
-    pub section_bytes: usize,
 }
 
 impl Stores {
@@ -37,12 +28,12 @@ impl Stores {
     }
 
     /// What the stores of such a memory keep: units, blocks.
-    pub fn shapes(layout: PageLayout, config: &MemoryConfig) -> [RecordShape; 2] {
+    pub fn shapes(layout: PageLayout, config: &MemoryConfig) -> [StreamShape; 2] {
         let units = layout.of_type(config.kv_type).page_bytes();
         let blocks = block_layout(layout, config);
         [
-            RecordShape { record_bytes: units, section_bytes: units / layout.n_layers },
-            RecordShape { record_bytes: blocks.block_bytes(), section_bytes: blocks.layer_bytes() },
+            StreamShape { record_bytes: units, section_bytes: units / layout.n_layers },
+            StreamShape { record_bytes: blocks.block_bytes(), section_bytes: blocks.layer_bytes() },
         ]
     }
 }

@@ -14,7 +14,7 @@ use mneme::memory::store::{Store, StoreOptions};
 use mneme::memory::{LookupPolicy, MemoryConfig, MemoryError, UnitCuts};
 use mneme::tokenizer::SpecialTokens;
 
-use crate::fixtures::{Random, ScratchFolder, TinyModel};
+use crate::fixtures::{ScratchFolder, TinyModel, greedy, letters, small_config as config};
 
 /// A folder with a model and a store.
 struct World {
@@ -55,28 +55,6 @@ fn contexts(model: &Path, store: &Path) -> Contexts {
     Contexts::new(engine(model), store, "tests")
 }
 
-fn config() -> MemoryConfig {
-    MemoryConfig {
-        sink_tokens: 8,
-        window_tokens: 32,
-        unit_tokens: 16,
-        chunk_tokens: 32,
-        retrieved_units: 2,
-        ..MemoryConfig::default()
-    }
-}
-
-/// Letters that no merge joins: a token each.
-fn letters(n_letters: usize, seed: u64) -> String {
-    let mut random = Random(seed);
-    (0..n_letters).map(|_| char::from(b"bcdfgjklmpqvwxyz"[random.below(16)])).collect()
-}
-
-fn greedy(session: &mut Session, max_tokens: usize) -> Vec<TokenId> {
-    let options = GenerateOptions { max_tokens, ..GenerateOptions::default() };
-    session.generate(options).map(|piece| piece.unwrap().token).collect()
-}
-
 /// What the session would say next: a question, an answer, a score, and what it rests on.
 fn fingerprint(session: &Session) -> (Vec<TokenId>, Vec<f32>, String) {
     let mut session = session.fork(session.memory().config()).unwrap();
@@ -112,7 +90,7 @@ fn expected(world: &World, text: &str, config: &MemoryConfig) -> (Vec<TokenId>, 
 /// Rule R8 of DESIGN.md, for all that shapes what is kept.
 #[test]
 fn after_a_restart_the_answer_is_what_it_would_have_been() {
-    let text = letters(900, 9);
+    let text = letters(9, 900);
     for config in [
         config(),
         MemoryConfig { kv_type: KvType::F16, ..config() },
@@ -150,7 +128,7 @@ fn after_a_restart_the_answer_is_what_it_would_have_been() {
 #[test]
 fn reading_that_was_stopped_goes_on_in_another_process() {
     let world = World::new();
-    let text = letters(1100, 5);
+    let text = letters(5, 1100);
     let expected = expected(&world, &text, &config());
     let mut n_read = Vec::new();
     for n_chunks in [3, 5, 1000] {
@@ -183,9 +161,9 @@ fn reading_that_was_stopped_goes_on_in_another_process() {
 fn another_text_under_the_same_name_is_refused() {
     let world = World::new();
     let contexts = world.contexts();
-    let text = letters(400, 5);
+    let text = letters(5, 400);
     drop(ingest(&contexts, "book", &text, &config()));
-    for (other, at) in [(letters(400, 6), None), (text[..300].to_owned(), Some(300))] {
+    for (other, at) in [(letters(6, 400), None), (text[..300].to_owned(), Some(300))] {
         let document = contexts.engine().document_prompt(&other).unwrap();
         let mut context = contexts.open("book").unwrap();
         let refused = context.read_document(&document, &mut no_progress).unwrap_err();
@@ -201,7 +179,7 @@ fn another_text_under_the_same_name_is_refused() {
 #[test]
 fn what_another_model_has_read_is_never_served() {
     let world = World::new();
-    let text = letters(400, 5);
+    let text = letters(5, 400);
     drop(ingest(&world.contexts(), "book", &text, &config()));
     let other = tiny(34).write_gguf(&world.scratch.path().join("other.gguf"));
     let contexts = contexts(&other, &world.store());
@@ -227,7 +205,7 @@ fn what_another_model_has_read_is_never_served() {
 #[test]
 fn a_tenant_sees_no_other_tenants_contexts() {
     let world = World::new();
-    let text = letters(400, 5);
+    let text = letters(5, 400);
     let contexts = world.contexts();
     drop(ingest(&contexts, "book", &text, &config()));
     let others = Contexts::new(contexts.engine().clone(), contexts.store().clone(), "others");
@@ -243,11 +221,11 @@ fn a_tenant_sees_no_other_tenants_contexts() {
 fn the_longest_context_that_a_text_begins_with_is_found() {
     let world = World::new();
     let contexts = world.contexts();
-    let text = letters(600, 5);
+    let text = letters(5, 600);
     for n_bytes in [100, 320, 250] {
         drop(ingest(&contexts, &format!("{n_bytes}"), &text[..n_bytes], &config()));
     }
-    drop(ingest(&contexts, "another", &letters(300, 8), &config()));
+    drop(ingest(&contexts, "another", &letters(8, 300), &config()));
     let ids = |text: &str| contexts.engine().document_prompt(text).unwrap().ids().to_vec();
     let found = |text: &str, config: &MemoryConfig| {
         let context = contexts.longest_prefix(config, &ids(text)).unwrap();
@@ -257,7 +235,7 @@ fn the_longest_context_that_a_text_begins_with_is_found() {
     assert_eq!(found(&text[..320], &config()).as_deref(), Some("320"));
     assert_eq!(found(&text[..319], &config()).as_deref(), Some("250"));
     assert_eq!(found(&text[..90], &config()), None);
-    assert_eq!(found(&letters(600, 6), &config()), None);
+    assert_eq!(found(&letters(6, 600), &config()), None);
     // What only decides about answers does not matter; what decides about reading does.
     let answering = MemoryConfig { retrieved_units: 3, read_query_tokens: 0, ..config() };
     assert_eq!(found(&text, &answering), None);
@@ -271,7 +249,7 @@ fn the_longest_context_that_a_text_begins_with_is_found() {
 fn a_fork_shares_all_and_goes_its_own_way() {
     let world = World::new();
     let contexts = world.contexts();
-    let (text, more) = (letters(600, 5), letters(200, 7));
+    let (text, more) = (letters(5, 600), letters(7, 200));
     let book = ingest(&contexts, "book", &text, &config());
     let before = fingerprint(book.session());
     drop(book);
@@ -297,7 +275,7 @@ fn a_fork_shares_all_and_goes_its_own_way() {
 fn a_conversation_is_taken_up_and_taken_back() {
     let world = World::new();
     let config = || MemoryConfig { window_tokens: 64, ..config() };
-    let text = letters(600, 5);
+    let text = letters(5, 600);
     let turn = |context: &mut Context, said: &str| {
         let mut conversation = context.conversation(None);
         conversation.say(context.session_mut(), said).unwrap();
@@ -345,7 +323,7 @@ fn a_conversation_is_taken_up_and_taken_back() {
 fn a_document_goes_on_only_as_a_document() {
     let world = World::new();
     let contexts = world.contexts();
-    let mut book = ingest(&contexts, "book", &letters(300, 5), &config());
+    let mut book = ingest(&contexts, "book", &letters(5, 300), &config());
     let mut conversation = book.conversation(None);
     conversation.say(book.session_mut(), "quick").unwrap();
     book.end_turn(&conversation).unwrap();
@@ -357,7 +335,7 @@ fn a_document_goes_on_only_as_a_document() {
 fn settings_that_have_shaped_a_context_cannot_be_others() {
     let world = World::new();
     let contexts = world.contexts();
-    drop(ingest(&contexts, "book", &letters(300, 5), &config()));
+    drop(ingest(&contexts, "book", &letters(5, 300), &config()));
     for (other, name) in [
         (MemoryConfig { kv_type: KvType::F16, ..config() }, "kv-type"),
         (MemoryConfig { unit_tokens: 32, ..config() }, "unit-tokens"),
@@ -376,7 +354,7 @@ fn settings_that_have_shaped_a_context_cannot_be_others() {
 /// which the same text is read on to the same state.
 #[test]
 fn damage_is_never_served_and_can_be_repaired() {
-    let text = letters(1500, 5);
+    let text = letters(5, 1500);
     let world = World::new();
     // Few units are looked at, so that most of what is damaged is not noticed by an answer.
     let config = || MemoryConfig { candidates_per_unit: 1, pin_candidates: 2, ..config() };
@@ -449,7 +427,7 @@ const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/v1");
 
 /// What the golden store has read.
 fn golden_text() -> String {
-    letters(700, 5)
+    letters(5, 700)
 }
 
 fn copy_folder(from: &Path, to: &Path) {

@@ -9,36 +9,13 @@ use mneme::ids::{LayerIdx, TokenId};
 use mneme::memory::{MemoryConfig, beyond_neutral, pins};
 use mneme::tokenizer::SpecialTokens;
 
-use crate::fixtures::{Random, ScratchFolder, TinyModel};
+use crate::fixtures::{ScratchFolder, TinyModel, greedy, letters, small_config};
 
 fn engine() -> Engine {
     let scratch = ScratchFolder::new();
     let tiny = TinyModel { trained_tokens: 2048, seed: 33, ..TinyModel::default() };
     let path = tiny.write_gguf(&scratch.path().join("tiny.gguf"));
     Engine::load(&path, &EngineOptions { n_threads: 1, ..EngineOptions::default() }).unwrap()
-}
-
-/// Small enough that a text of some hundred tokens fills units.
-fn config() -> MemoryConfig {
-    MemoryConfig {
-        sink_tokens: 8,
-        window_tokens: 32,
-        unit_tokens: 16,
-        chunk_tokens: 32,
-        retrieved_units: 2,
-        ..MemoryConfig::default()
-    }
-}
-
-/// Letters that no merge joins: a token each.
-fn letters(n_letters: usize) -> String {
-    let mut random = Random(9);
-    (0..n_letters).map(|_| char::from(b"bcdfgjklmpqvwxyz"[random.below(16)])).collect()
-}
-
-fn greedy(session: &mut Session, max_tokens: usize) -> Vec<TokenId> {
-    let options = GenerateOptions { max_tokens, ..GenerateOptions::default() };
-    session.generate(options).map(|piece| piece.unwrap().token).collect()
 }
 
 /// What the session would say next: a question, an answer, a score.
@@ -52,12 +29,12 @@ fn fingerprint(session: &mut Session) -> (Vec<TokenId>, Vec<f32>) {
 #[test]
 fn reading_that_was_stopped_goes_on_where_it_stopped() {
     let engine = engine();
-    let text = letters(230);
-    let mut whole = engine.session(&config()).unwrap();
+    let text = letters(9, 230);
+    let mut whole = engine.session(&small_config()).unwrap();
     whole.read(&text, &mut no_progress).unwrap();
     let expected = fingerprint(&mut whole);
     for n_chunks in [1, 3, 5] {
-        let mut session = engine.session(&config()).unwrap();
+        let mut session = engine.session(&small_config()).unwrap();
         let mut n_calls = 0;
         let stopped = session.read(&text, &mut |progress| {
             n_calls += 1;
@@ -80,8 +57,8 @@ fn reading_that_was_stopped_goes_on_where_it_stopped() {
 #[test]
 fn a_question_of_a_document_can_be_stopped_in_its_middle() {
     let engine = engine();
-    let (document, question) = (letters(70), letters(9));
-    let mut whole = engine.session(&config()).unwrap();
+    let (document, question) = (letters(9, 70), letters(9, 9));
+    let mut whole = engine.session(&small_config()).unwrap();
     let mut last = None;
     let asked = whole.ask(&document, &question, &mut |step| {
         last = Some(step);
@@ -91,7 +68,7 @@ fn a_question_of_a_document_can_be_stopped_in_its_middle() {
     let end = Progress { done_tokens: asked.prompt_tokens, total_tokens: asked.prompt_tokens };
     assert_eq!(last, Some(end));
     let n_document = asked.prompt_tokens - asked.question_tokens;
-    let mut session = engine.session(&config()).unwrap();
+    let mut session = engine.session(&small_config()).unwrap();
     let stopped = session.ask(&document, &question, &mut |step| {
         if step.done_tokens > n_document {
             ControlFlow::Break(())
@@ -110,23 +87,23 @@ fn a_question_of_a_document_can_be_stopped_in_its_middle() {
 #[test]
 fn a_score_that_was_stopped_leaves_a_session_that_goes_on() {
     let engine = engine();
-    let ids = engine.tokenizer().encode(&letters(100), SpecialTokens::AsText);
-    let mut session = engine.session(&config()).unwrap();
+    let ids = engine.tokenizer().encode(&letters(9, 100), SpecialTokens::AsText);
+    let mut session = engine.session(&small_config()).unwrap();
     let stopped = session.score(&ids, &mut |_| ControlFlow::Break(()));
     assert!(matches!(stopped, Err(EngineError::Stopped { done_tokens: 32, total_tokens: 100 })));
     session.score(&ids[32..], &mut no_progress).unwrap();
-    let mut whole = engine.session(&config()).unwrap();
+    let mut whole = engine.session(&small_config()).unwrap();
     whole.score(&ids, &mut no_progress).unwrap();
     assert_eq!(fingerprint(&mut session), fingerprint(&mut whole));
 }
 
 #[test]
 fn a_session_with_nothing_read_says_so() {
-    let mut session = engine().session(&config()).unwrap();
+    let mut session = engine().session(&small_config()).unwrap();
     let first = session.generate(GenerateOptions::default()).next();
     assert!(matches!(first, Some(Err(EngineError::NothingRead))));
     // Reading alone asks for no logits: there is nothing yet to continue from.
-    session.read(&letters(40), &mut no_progress).unwrap();
+    session.read(&letters(9, 40), &mut no_progress).unwrap();
     assert!(session.generate(GenerateOptions::default()).next().unwrap().is_err());
     session.prompt("go").unwrap();
     assert_eq!(greedy(&mut session, 3).len(), 3);
@@ -138,15 +115,15 @@ fn a_session_with_nothing_read_says_so() {
 fn an_answer_cut_short_is_part_of_the_text_up_to_its_last_token() {
     let engine = engine();
     let start = |session: &mut Session| {
-        session.read(&letters(90), &mut no_progress).unwrap();
+        session.read(&letters(9, 90), &mut no_progress).unwrap();
         session.prompt("quick").unwrap();
     };
-    let mut whole = engine.session(&config()).unwrap();
+    let mut whole = engine.session(&small_config()).unwrap();
     start(&mut whole);
     let answer = greedy(&mut whole, 12);
     assert_eq!(answer.len(), 12, "the tiny model rambles on");
     for n_taken in [1, 5, 11] {
-        let mut session = engine.session(&config()).unwrap();
+        let mut session = engine.session(&small_config()).unwrap();
         start(&mut session);
         let options = GenerateOptions::default();
         let taken: Vec<_> =
@@ -154,7 +131,7 @@ fn an_answer_cut_short_is_part_of_the_text_up_to_its_last_token() {
         assert_eq!(taken, answer[..n_taken]);
         assert_eq!(greedy(&mut session, 12 - n_taken), answer[n_taken..], "{n_taken} taken");
         assert_eq!(session.n_tokens(), whole.n_tokens());
-        let mut again = engine.session(&config()).unwrap();
+        let mut again = engine.session(&small_config()).unwrap();
         start(&mut again);
         greedy(&mut again, 12);
         assert_eq!(fingerprint(&mut session), fingerprint(&mut again));
@@ -166,10 +143,10 @@ fn an_answer_cut_short_is_part_of_the_text_up_to_its_last_token() {
 #[test]
 fn evidence_names_the_bytes_that_were_read_also_after_a_score() {
     let engine = engine();
-    let text = letters(200);
-    let scored = engine.tokenizer().encode(&letters(48), SpecialTokens::AsText);
+    let text = letters(9, 200);
+    let scored = engine.tokenizer().encode(&letters(9, 48), SpecialTokens::AsText);
     for n_scored in [0, 2, 48] {
-        let mut session = engine.session(&config()).unwrap();
+        let mut session = engine.session(&small_config()).unwrap();
         if n_scored > 0 {
             session.score(&scored[..n_scored], &mut no_progress).unwrap();
         }
@@ -194,8 +171,12 @@ fn evidence_names_the_bytes_that_were_read_also_after_a_score() {
 fn a_first_pass_pins_what_the_question_attends_to() {
     let engine = engine();
     let ids = |text: &str| engine.tokenizer().encode(text, SpecialTokens::AsText);
-    let alone =
-        MemoryConfig { retrieved_units: 3, pinned_percent: 0, neighbour_units: 0, ..config() };
+    let alone = MemoryConfig {
+        retrieved_units: 3,
+        pinned_percent: 0,
+        neighbour_units: 0,
+        ..small_config()
+    };
     let pinning = MemoryConfig {
         pinned_percent: 67,
         pin_share_percent: 0,
@@ -210,7 +191,7 @@ fn a_first_pass_pins_what_the_question_attends_to() {
     let mut n_changed = 0;
     for question in ["brown fox", "jumps", "the quick dog over"] {
         let mut session = engine.session(&pinning).unwrap();
-        session.read(&letters(400), &mut no_progress).unwrap();
+        session.read(&letters(9, 400), &mut no_progress).unwrap();
         let mut without = session.fork(&alone).unwrap();
         let probe = session.fork(&alone.for_first_pass()).unwrap();
         session.prompt_tokens(&ids(question)).unwrap();
@@ -229,7 +210,7 @@ fn a_first_pass_pins_what_the_question_attends_to() {
         let during_answer = retrieved(&session);
         assert!(during_answer.iter().flatten().filter(|unit| pinned.contains(unit)).count() >= 4);
         // More text ends it.
-        session.read(&letters(100), &mut no_progress).unwrap();
+        session.read(&letters(9, 100), &mut no_progress).unwrap();
         session.prompt_tokens(&ids("lazy")).unwrap();
         assert_eq!(session.n_tokens(), 400 + 100 + 3 + ids(question).len() + ids("lazy").len());
     }
@@ -242,12 +223,13 @@ fn a_first_pass_pins_what_the_question_attends_to() {
 fn a_first_pass_pins_what_stands_out_against_a_question_about_nothing() {
     let engine = engine();
     let neutral = engine.question_ids("N/A").unwrap();
-    let memory = MemoryConfig { window_tokens: neutral.len(), retrieved_units: 4, ..config() };
+    let memory =
+        MemoryConfig { window_tokens: neutral.len(), retrieved_units: 4, ..small_config() };
     let mut n_changed = 0;
     for question in ["brown fox", "jumps", "the quick dog over"] {
         let ids = engine.tokenizer().encode(question, SpecialTokens::AsText);
         let mut session = engine.session(&memory).unwrap();
-        session.read(&letters(400), &mut no_progress).unwrap();
+        session.read(&letters(9, 400), &mut no_progress).unwrap();
         let pass = |ids| session.fork(&memory.for_first_pass()).unwrap().first_pass(ids).unwrap();
         let (masses, of_neutral) = (pass(&ids), pass(&neutral));
         let share = ids.len() as f32 / neutral.len() as f32;
@@ -264,6 +246,6 @@ fn a_first_pass_pins_what_stands_out_against_a_question_about_nothing() {
     assert!(n_changed > 0, "the contrast made a difference");
     let narrow = MemoryConfig { window_tokens: neutral.len() - 1, ..memory };
     let mut session = engine.session(&narrow).unwrap();
-    session.read(&letters(400), &mut no_progress).unwrap();
+    session.read(&letters(9, 400), &mut no_progress).unwrap();
     session.prompt("jumps").unwrap();
 }

@@ -88,6 +88,8 @@ fn a_document_is_read_once_and_asked_by_name() {
     let more = shelf.run_small(&["ingest", "--context", "more", &longer, "--json"]).json();
     assert_eq!(more["cached_tokens"], n_tokens);
     assert!(more["tokens"].as_u64().unwrap() > n_tokens);
+    let source = shelf.json(&["contexts", "show", "more"])["source"].clone();
+    assert_eq!(source.as_str(), Some(longer.as_str()), "its own, not that of what it began with");
     let other = shelf.scratch.file("other.txt", b"Something else.").display().to_string();
     shelf.check_refused(
         &["ingest", "--context", "log", &other],
@@ -169,6 +171,7 @@ fn a_conversation_goes_on_in_another_process() {
     assert_eq!((&shown["kind"], &shown["turns"]), (&"conversation".into(), &3.into()));
     shelf.json(&["contexts", "rewind", "talk", "--turn", "1"]);
     assert_eq!(shelf.json(&["contexts", "show", "talk"])["turns"], 1);
+    shelf.check_refused(&["ask", "--context", "talk", "What?"], 1, &["is a conversation"]);
     shelf.check_refused(&["ingest", "--context", "talk", "--append", "-"], 1, &["is empty"]);
     shelf.check_refused(
         &["chat", "--context", "talk", "--system", "Be brief."],
@@ -206,6 +209,33 @@ fn a_store_in_use_is_not_opened_twice() {
     drop(child.stdin.take());
     assert!(child.wait().unwrap().success());
     assert_eq!(shelf.run(&["contexts", "list"]).code, Some(0));
+}
+
+/// A context that is damaged does not keep a document from being read as if there were none.
+#[test]
+fn a_damaged_context_is_not_used_and_a_document_is_read_all_the_same() {
+    let shelf = Shelf::new();
+    let (model, document) = letters_of(&shelf, 3000);
+    let run = |words: &[&str]| {
+        shelf.run(&words.iter().copied().chain(["--model", &model]).collect::<Vec<_>>())
+    };
+    let ask = ["ask", "--document", &document, "--max-tokens", "8", "--json", "quick"];
+    let expected = run(&ask).json()["answer"].clone();
+    assert_eq!(run(&["ingest", "--context", "letters", &document]).code, Some(0));
+    assert!(run(&ask).json()["cached_tokens"].as_u64().unwrap() > 2900);
+    let segments = shelf.scratch.path().join("store/segments");
+    for entry in std::fs::read_dir(segments).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|it| it == "seg") {
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes.iter_mut().skip(64).step_by(5).for_each(|byte| *byte ^= 0x40);
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+    let ran = run(&ask);
+    assert!(ran.stderr.contains("contexts read before are not used"), "{}", ran.stderr);
+    let report = ran.json();
+    assert_eq!((&report["answer"], &report["cached_tokens"]), (&expected, &0.into()));
 }
 
 /// A model so small that it reads a text in no time, and a text for it.
