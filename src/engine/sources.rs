@@ -23,6 +23,7 @@ pub(super) const NOWHERE: ByteSpan = ByteSpan { start: 0, end: 0 };
 pub(super) struct Sources {
     tokens: ByteLog, // [token]: number u32, start u64, end u64
     text: ByteLog,
+    entries: Vec<u8>, // empty between calls: an allocation to use again
 }
 
 impl Sources {
@@ -40,7 +41,7 @@ impl Sources {
 
     /// Nothing yet, kept in empty stores.
     pub fn new(tokens: Box<dyn UnitStore>, text: Box<dyn UnitStore>) -> Self {
-        Self { tokens: ByteLog::new(tokens), text: ByteLog::new(text) }
+        Self { tokens: ByteLog::new(tokens), text: ByteLog::new(text), entries: Vec::new() }
     }
 
     /// Tokens so far.
@@ -63,13 +64,13 @@ impl Sources {
         &mut self,
         tokens: impl IntoIterator<Item = (TokenId, ByteSpan)>,
     ) -> Result<(), StoreError> {
-        let mut bytes = Vec::new();
+        self.entries.clear();
         for (id, span) in tokens {
-            bytes.extend(id.0.to_le_bytes());
-            bytes.extend((span.start as u64).to_le_bytes());
-            bytes.extend((span.end as u64).to_le_bytes());
+            self.entries.extend(id.0.to_le_bytes());
+            self.entries.extend((span.start as u64).to_le_bytes());
+            self.entries.extend((span.end as u64).to_le_bytes());
         }
-        self.tokens.append(&bytes)
+        self.tokens.append(&self.entries)
     }
 
     /// Adds text.
@@ -146,7 +147,7 @@ impl Sources {
 
     /// The same, which goes its own way.
     pub fn fork(&self) -> Result<Self, StoreError> {
-        Ok(Self { tokens: self.tokens.fork()?, text: self.text.fork()? })
+        Ok(Self { tokens: self.tokens.fork()?, text: self.text.fork()?, entries: Vec::new() })
     }
 
     /// Writes what is not in records.
@@ -164,6 +165,6 @@ impl Sources {
         if tokens.len() % ENTRY_BYTES != 0 {
             return Err(from.malformed("tokens"));
         }
-        Ok(Self { tokens, text })
+        Ok(Self { tokens, text, entries: Vec::new() })
     }
 }
