@@ -22,7 +22,7 @@ pub(super) struct IngestArgs {
     /// Read FILE after what the context has read already
     #[arg(long)]
     pub append: bool,
-    /// Tokens read between two saves
+    /// Tokens read between two saves, at most; five seconds are the other limit
     #[arg(long, value_name = "N", default_value_t = SAVE_EVERY_TOKENS)]
     pub save_every: usize,
     /// Print one JSON object instead of text

@@ -1,6 +1,9 @@
 //! How is a text read once remembered for ever? As a context: a session whose past lies in the store,
 //! saved as often as one likes, and taken up by name in another process.
 
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
 use super::ask::DocumentPrompt;
 use super::context_error::ContextError;
 use super::conversation::Conversation;
@@ -15,9 +18,11 @@ use crate::memory::store::{
 };
 use crate::memory::{MemoryConfig, Stores};
 
-/// Tokens read between two saves, unless one says otherwise: some seconds' work on the machines we
-/// know.
+/// Tokens read between two saves, at most, unless one says otherwise.
 pub const SAVE_EVERY_TOKENS: usize = 8192;
+
+/// The longest that reading goes on without a save, but for the chunk at hand.
+const SAVE_EVERY: Duration = Duration::from_secs(5);
 
 /// The contexts of one tenant, for one model.
 #[derive(Clone)]
@@ -235,7 +240,8 @@ impl Context {
         &self.notes
     }
 
-    /// Has a document saved each time that so many tokens of it were read, whole chunks of them.
+    /// Has a document saved each time that so many tokens of it were read, whole chunks of them, or
+    /// earlier where that takes long.
     pub fn save_every(&mut self, tokens: usize) {
         self.save_every = tokens;
     }
@@ -284,26 +290,30 @@ impl Context {
         self.check_document()?;
         let n_before = self.check_begins(document.ids())?;
         let n_tokens = document.ids().len();
-        let chunk_tokens = self.session.memory().config().chunk_tokens;
-        let step_tokens = self.save_every.max(1).next_multiple_of(chunk_tokens);
-        let mut from = n_before;
-        while from < n_tokens {
-            let to = n_tokens.min((from / step_tokens + 1) * step_tokens);
-            let mut of_all = |step: Progress| {
-                progress(Progress { done_tokens: from + step.done_tokens, total_tokens: n_tokens })
-            };
-            let read = self.session.read_document(document, from..to, &mut of_all);
-            self.notes.is_whole = read.is_ok() && to == n_tokens;
-            self.save()?;
-            match read {
-                Err(EngineError::Stopped { done_tokens, .. }) => {
-                    self.sync()?;
-                    let done_tokens = from + done_tokens;
-                    return Err(EngineError::Stopped { done_tokens, total_tokens: n_tokens });
+        let (mut from, mut was_stopped) = (n_before, false);
+        while from < n_tokens && !was_stopped {
+            let begun = Instant::now();
+            let mut done = 0;
+            let read = self.session.read_document(document, from..n_tokens, &mut |step| {
+                done = step.done_tokens;
+                let so_far = Progress { done_tokens: from + done, total_tokens: n_tokens };
+                was_stopped = progress(so_far).is_break();
+                match was_stopped || done >= self.save_every || begun.elapsed() >= SAVE_EVERY {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
                 }
-                read => read?,
+            });
+            // After any other error the memory may be half of what it was to be.
+            match read {
+                Ok(()) | Err(EngineError::Stopped { .. }) => from += done,
+                Err(error) => return Err(error),
             }
-            from = to;
+            self.notes.is_whole = from == n_tokens;
+            self.save()?;
+        }
+        if was_stopped && from < n_tokens {
+            self.sync()?;
+            return Err(EngineError::Stopped { done_tokens: from, total_tokens: n_tokens });
         }
         if !self.notes.is_whole {
             self.notes.is_whole = true;
