@@ -128,6 +128,9 @@ fn score_units(
     let n_kv_heads = queries.scales.len() / n_rows;
     let width = queries.bytes.len() / queries.scales.len();
     let padded = n_units.next_multiple_of(UNITS);
+    if padded == 0 {
+        return 0;
+    }
     let needed = n_kv_heads * n_rows * padded;
     if scores.len() < needed {
         scores.resize(needed, 0.0);

@@ -63,6 +63,39 @@ fn all_lists_together_are_the_exact_index() {
     }
 }
 
+/// Once all units were clustered, just as many as spans hold, there was nothing left to scan whole, and
+/// the lookup divided by zero.
+#[test]
+fn units_may_all_be_in_lists() {
+    let tiny = tiny_model();
+    let mut runner = Runner::of_tiny(&tiny);
+    let base = MemoryConfig {
+        lookup: LookupPolicy::TwoStage,
+        unit_tokens: 16,
+        segment_tokens: 4,
+        chunk_tokens: 16,
+        read_query_tokens: 0,
+        candidates_per_unit: 1,
+        ..random_config(&mut Random(5), 3)
+    };
+    let tokens = random_tokens(N_DOCUMENT, tiny.vocab_size, 5);
+    let mut memory = runner.memory(&base);
+    let mut chunks = tokens.chunks(16);
+    while memory.n_units() < 32 {
+        runner.read(&mut memory, chunks.next().unwrap(), Phase::Reading);
+    }
+    assert_eq!(memory.n_units(), 32, "two spans of sixteen");
+    let configs = [base.clone(), clustered(&base, usize::MAX, usize::MAX)];
+    let mut trials = configs.map(|config| memory.trial(config, TRAINED).unwrap());
+    let mut audit = memory.audit(&mut trials, (&base, TRAINED)).unwrap();
+    audit.begin_chunk(3, Phase::Asking).unwrap();
+    runner.chunk(&random_tokens(3, tiny.vocab_size, 6), &mut audit);
+    audit.end_chunk().unwrap();
+    let [exact, all] = trials.map(|trial| trial.recall());
+    assert_eq!((all.overlap, all.mass), (exact.overlap, exact.mass));
+    assert!(all.mass > 0.0);
+}
+
 /// A memory whose index is clustered while it reads goes on as a fork of it does, each with units of
 /// its own.
 #[test]
