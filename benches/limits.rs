@@ -150,6 +150,7 @@ impl Text {
                 pages: &placed,
                 n_sets: 1,
                 n_tokens,
+                first_row: 0,
                 first_index: Self::N_KEYS,
                 near_angles: &angles.repeat(n_tokens),
                 far_angles: &angles,

@@ -1,6 +1,8 @@
 //! What is attention, by definition? Every query sees every key up to its own. In f32, on the
 //! host, in plain loops: slow, and the oracle of the tests.
 
+use std::ops::Range;
+
 use super::{Attention, AttentionError, Qkv, Rotary};
 use crate::backend::{Backend, HeadShape};
 use crate::ids::LayerIdx;
@@ -25,6 +27,14 @@ impl<'a, B: Backend> FullAttention<'a, B> {
         Self { backend, heads, rotary, layers: vec![LayerCache::default(); n_layers] }
     }
 
+    /// Rows of `width` floats.
+    fn download(&self, buffer: &B::Buffer, rows: &Range<usize>, width: usize) -> Vec<f32> {
+        let mut floats = vec![0.0; rows.end * width];
+        self.backend.download(buffer, &mut floats);
+        floats.drain(..rows.start * width);
+        floats
+    }
+
     fn rotate(&self, head: &mut [f32], position: usize) {
         let n_pairs = self.rotary.n_pairs();
         let angles = self.rotary.angles_at(position);
@@ -46,12 +56,10 @@ impl<B: Backend> Attention<B> for FullAttention<'_, B> {
     ) -> Result<(), AttentionError> {
         let HeadShape { n_heads, n_kv_heads, head_dim, .. } = self.heads;
         let row = n_kv_heads * head_dim;
-        let mut queries = vec![0.0; chunk.n_tokens * n_heads * head_dim];
-        let mut keys = vec![0.0; chunk.n_tokens * row];
-        let mut values = vec![0.0; chunk.n_tokens * row];
-        self.backend.download(chunk.queries, &mut queries);
-        self.backend.download(chunk.keys, &mut keys);
-        self.backend.download(chunk.values, &mut values);
+        let query_row = n_heads * head_dim;
+        let queries = self.download(chunk.queries, &chunk.rows, query_row);
+        let mut keys = self.download(chunk.keys, &chunk.rows, row);
+        let values = self.download(chunk.values, &chunk.rows, row);
         let first = self.layers[layer.0].values.len() / row;
         for (i, key) in keys.chunks_exact_mut(head_dim).enumerate() {
             self.rotate(key, first + i / n_kv_heads);
@@ -82,7 +90,8 @@ impl<B: Backend> Attention<B> for FullAttention<'_, B> {
                 seen.iter_mut().zip(value).for_each(|(seen, v)| *seen += weight * v);
             }
         }
-        *out = self.backend.upload(&seen);
+        let (seen, n_tokens) = (self.backend.upload(&seen), chunk.n_tokens());
+        self.backend.copy_rows((&seen, 0..n_tokens), (out, chunk.rows.start), query_row);
         Ok(())
     }
 }

@@ -63,6 +63,8 @@ pub struct AttendStep<'a> {
     pub n_sets: usize,
     /// Query tokens.
     pub n_tokens: usize,
+    /// Row of the first of them in the buffers of queries and outputs.
+    pub first_row: usize,
     /// Index in the text of the first query token.
     pub first_index: usize,
     /// `[token]`: cosines of the pairs, then their sines, for the queries' places.
@@ -273,7 +275,7 @@ pub trait Backend: Send + Sync {
 
     /// Writes keys and values of consecutive tokens into a page, from slot `first_slot` on, keys
     /// rotated by their slots.
-    /// `keys` and `values` are `[token][kv_head][head_dim]`; tokens `tokens` of them are written.
+    /// `keys` and `values` are `[token][kv_head][head_dim]`; rows `tokens` of them are written.
     fn write_page(
         &self,
         target: PageTarget<'_>,
@@ -284,7 +286,8 @@ pub trait Backend: Send + Sync {
     /// A full page in another type, in which units are kept: [`KvType::Int4`], or as it is. `out` is
     /// as long as a page of that type.
     fn pack_page(&self, layout: PageLayout, page: &[u8], kv_type: KvType, out: &mut [u8]);
-    /// Attention of `queries` (`[token][head][head_dim]`, not rotated) into `out` (same shape).
+    /// Attention of the step's rows of `queries` (`[token][head][head_dim]`, not rotated) into those of
+    /// `out` (same shape).
     fn attend(&self, step: AttendStep<'_>, queries: &Self::Buffer, out: &mut Self::Buffer);
     /// Rotates the queries to the far distance and averages groups of `group_len` tokens.
     fn prepare_lookup(&self, step: LookupStep<'_>, queries: &Self::Buffer, out: &mut LookupQueries);
@@ -331,6 +334,8 @@ pub struct LookupStep<'a> {
     pub heads: HeadShape,
     /// Query tokens.
     pub n_tokens: usize,
+    /// Row of the first of them in the buffer of queries.
+    pub first_row: usize,
     /// Tokens whose queries are averaged: 1 for a vote of each.
     pub group_len: usize,
     /// What scores count for.

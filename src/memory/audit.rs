@@ -1,6 +1,7 @@
 //! How good is a lookup? Several policies look up the same queries beside an oracle that compares
 //! every key: how many of its units does each find, how much of the attention, at which price?
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use memory_store::{RecordId, StoreError};
@@ -51,15 +52,15 @@ impl<B: Backend> Trial<B> {
     fn look_up(
         &mut self,
         layer: usize,
-        queries: &B::Buffer,
-        (n_tokens, phase): (usize, Phase),
+        (queries, rows): (&B::Buffer, Range<usize>),
+        phase: Phase,
     ) -> Result<(), StoreError> {
         let bytes_before = self.memory.lookup.bytes_read();
         let begun = Instant::now();
-        self.memory.chunk.n_tokens = n_tokens;
+        self.memory.chunk.n_tokens = rows.len();
         self.memory.chunk.phase = phase;
         if self.memory.config.lookup_layer(layer) == layer {
-            self.memory.look_up(layer, queries)?;
+            self.memory.look_up(layer, (queries, rows.start))?;
         }
         self.recall.time += begun.elapsed();
         self.recall.bytes += self.memory.lookup.bytes_read() - bytes_before;
@@ -135,7 +136,7 @@ impl<B: Backend> Memory<B> {
     fn unit_masses(
         &self,
         layer: usize,
-        (queries, n_tokens): (&B::Buffer, usize),
+        (queries, rows): (&B::Buffer, Range<usize>),
     ) -> Result<Vec<f32>, StoreError> {
         let page_len = self.layout.page_len;
         let place = |unit: usize| {
@@ -156,7 +157,8 @@ impl<B: Backend> Memory<B> {
             layer,
             pages: &pages,
             n_sets: 1,
-            n_tokens,
+            n_tokens: rows.len(),
+            first_row: rows.start,
             first_index: self.n_tokens,
             near_angles: &self.chunk.near_angles,
             far_angles: &self.angles.far,
@@ -165,9 +167,9 @@ impl<B: Backend> Memory<B> {
             page_masses: None,
             key_masses: Some(KeyMasses { first_page: 0, masses: &mut masses }),
         };
-        let mut out = self.backend.buffer(n_tokens * heads.n_heads * heads.head_dim);
+        let mut out = self.backend.buffer(rows.end * heads.n_heads * heads.head_dim);
         self.backend.attend(step, queries, &mut out);
-        let share = 1.0 / (n_tokens * heads.group()) as f32;
+        let share = 1.0 / (rows.len() * heads.group()) as f32;
         Ok(masses.chunks_exact(page_len).map(|keys| share * keys.iter().sum::<f32>()).collect())
     }
 }
@@ -210,16 +212,17 @@ impl<B: Backend> Attention<B> for Audit<'_, B> {
         chunk: Qkv<'_, B>,
         out: &mut B::Buffer,
     ) -> Result<(), AttentionError> {
-        let (queries, n_tokens) = (chunk.queries, chunk.n_tokens);
+        let (queries, rows) = (chunk.queries, chunk.rows.clone());
         self.oracle.attend(layer, chunk, out)?;
         if !self.oracle.chunk.looks_up {
             return Ok(());
         }
         let refused = |error: StoreError| AttentionError(Box::new(error));
-        let masses = self.oracle.unit_masses(layer.0, (queries, n_tokens)).map_err(refused)?;
+        let masses = self.oracle.unit_masses(layer.0, (queries, rows.clone()));
+        let masses = masses.map_err(refused)?;
         for trial in &mut *self.trials {
-            let chunk = (n_tokens, self.oracle.chunk.phase);
-            trial.look_up(layer.0, queries, chunk).map_err(refused)?;
+            let phase = self.oracle.chunk.phase;
+            trial.look_up(layer.0, (queries, rows.clone()), phase).map_err(refused)?;
             trial.compare(layer.0, &self.oracle, &masses);
         }
         Ok(())

@@ -94,9 +94,9 @@ impl<B: Backend> OpenTokens<B> {
         chunk: &Qkv<'_, B>,
         width: usize,
     ) {
-        let skipped = self.first.saturating_sub(index).min(chunk.n_tokens);
+        let skipped = self.first.saturating_sub(index).min(chunk.n_tokens());
         let at = (index + skipped).saturating_sub(self.first);
-        let rows = skipped..chunk.n_tokens;
+        let rows = chunk.rows.start + skipped..chunk.rows.end;
         backend.copy_rows((chunk.keys, rows.clone()), (&mut self.keys[layer], at), width);
         backend.copy_rows((chunk.values, rows), (&mut self.values[layer], at), width);
     }

@@ -325,14 +325,15 @@ impl<B: Backend> Memory<B> {
     }
 
     fn write_chunk(&mut self, layer: usize, chunk: &Qkv<'_, B>) {
-        self.write_rows(layer, (chunk.keys, chunk.values), (0..chunk.n_tokens, self.n_tokens));
+        let rows = (chunk.rows.clone(), self.n_tokens);
+        self.write_rows(layer, (chunk.keys, chunk.values), rows);
         let (_, width) = self.kv_shape();
         if let Some(open) = &mut self.open {
             open.keep(&*self.backend, (layer, self.n_tokens), chunk, width);
         }
     }
 
-    /// Writes rows of keys and values to the pages of their tokens; row 0 is that of token `first`.
+    /// Writes rows of keys and values to the pages of their tokens, the first of which is `first`.
     pub(super) fn write_rows(
         &mut self,
         layer: usize,
@@ -341,8 +342,9 @@ impl<B: Backend> Memory<B> {
     ) {
         let mut row = rows.start;
         while row < rows.end {
-            let (page, first_slot, end) = self.pages.page_of(first + row);
-            let last = (end - first).min(rows.end);
+            let token = first + (row - rows.start);
+            let (page, first_slot, end) = self.pages.page_of(token);
+            let last = (row + (end - token)).min(rows.end);
             let slot_angles = &self.angles.offset_rows;
             let target = PageTarget { layout: self.layout, layer, page, first_slot, slot_angles };
             self.backend.write_page(target, keys, values, row..last);
@@ -361,10 +363,16 @@ impl<B: Backend> Memory<B> {
         (self.layout.n_layers, heads.n_kv_heads * heads.head_dim)
     }
 
-    pub(super) fn look_up(&mut self, layer: usize, queries: &B::Buffer) -> Result<(), StoreError> {
+    /// Looks up units for the chunk's queries, the first of which is row `first_row` of `queries`.
+    pub(super) fn look_up(
+        &mut self,
+        layer: usize,
+        (queries, first_row): (&B::Buffer, usize),
+    ) -> Result<(), StoreError> {
         let step = LookupStep {
             heads: self.layout.heads,
             n_tokens: self.chunk.n_tokens,
+            first_row,
             group_len: match self.chunk.phase {
                 Phase::Reading => self.config.read_query_tokens.max(1),
                 Phase::Asking | Phase::Answering => self.config.ask_query_tokens,
@@ -437,7 +445,7 @@ impl<B: Backend> Attention<B> for Memory<B> {
         let refused = |error: StoreError| AttentionError(Box::new(error));
         self.write_chunk(layer.0, &chunk);
         if self.chunk.looks_up && self.config.lookup_layer(layer.0) == layer.0 {
-            self.look_up(layer.0, chunk.queries).map_err(refused)?;
+            self.look_up(layer.0, (chunk.queries, chunk.rows.start)).map_err(refused)?;
         }
         let mut placed = emptied(std::mem::take(&mut self.placed));
         let mut evidence = std::mem::take(&mut self.evidence);
@@ -456,7 +464,8 @@ impl<B: Backend> Attention<B> for Memory<B> {
                 layer: layer.0,
                 pages: &placed,
                 n_sets,
-                n_tokens: chunk.n_tokens,
+                n_tokens: chunk.n_tokens(),
+                first_row: chunk.rows.start,
                 first_index: self.n_tokens,
                 near_angles: &self.chunk.near_angles,
                 far_angles: &self.angles.far,

@@ -32,7 +32,7 @@ impl<B: Backend> Memory<B> {
             let moved = whole * page_len + lengths[whole]..open.n_tokens();
             for layer in 0..self.layout.n_layers {
                 let rows = (&open.keys[layer], &open.values[layer]);
-                self.write_rows(layer, rows, (moved.clone(), open.first));
+                self.write_rows(layer, rows, (moved.clone(), open.first + moved.start));
             }
         }
         let n_closed = lengths.iter().sum::<usize>();

@@ -37,9 +37,18 @@ struct Head<B: Backend> {
     norm: Option<B::Buffer>, // [head_dim]
 }
 
+/// Consecutive tokens of one text, and what they attend to.
+pub struct Part<'a, B: Backend> {
+    /// The tokens.
+    pub tokens: &'a [TokenId],
+    /// What the text remembers.
+    pub attention: &'a mut dyn Attention<B>,
+}
+
 /// The buffers of a forward pass of up to `max_tokens` tokens, made once.
 pub struct Workspace<B: Backend> {
     max_tokens: usize,
+    tokens: Vec<TokenId>,
     hidden: B::Buffer,   // [token][hidden]: the residual stream
     normed: B::Buffer,   // [token][hidden]
     queries: B::Buffer,  // [token][n_heads * head_dim]
@@ -95,6 +104,7 @@ impl<B: Backend> Transformer<B> {
         let buffer = |width: usize| self.backend.buffer(max_tokens * width);
         Workspace {
             max_tokens,
+            tokens: Vec::with_capacity(max_tokens),
             hidden: buffer(config.hidden_size),
             normed: buffer(config.hidden_size),
             queries: buffer(config.n_heads * config.head_dim),
@@ -121,30 +131,45 @@ impl<B: Backend> Transformer<B> {
         attention: &mut dyn Attention<B>,
         workspace: &mut Workspace<B>,
     ) -> Result<(), AttentionError> {
+        self.forward_parts(&mut [Part { tokens, attention }], workspace)
+    }
+
+    /// Runs chunks of several texts through all layers at once, without padding: weights are read
+    /// once for all of them, and each attends to its own past. The residual stream has the parts' rows
+    /// one after another.
+    ///
+    /// # Errors
+    /// When the attention of any cannot read what it remembers; none has then taken its chunk in.
+    ///
+    /// # Panics
+    /// When the chunks together are longer than the workspace, or a token is not of the vocabulary.
+    pub fn forward_parts(
+        &self,
+        parts: &mut [Part<'_, B>],
+        workspace: &mut Workspace<B>,
+    ) -> Result<(), AttentionError> {
+        let mut tokens = std::mem::take(&mut workspace.tokens);
+        tokens.clear();
+        parts.iter().for_each(|part| tokens.extend(part.tokens));
         assert!(tokens.len() <= workspace.max_tokens, "a chunk longer than its workspace");
-        let vocab = self.config.vocab_size;
+        let (vocab, n_tokens) = (self.config.vocab_size, tokens.len());
         assert!(tokens.iter().all(|token| (token.0 as usize) < vocab), "a token out of range");
-        self.backend.embed(&self.embedding, tokens, &mut workspace.hidden);
+        self.backend.embed(&self.embedding, &tokens, &mut workspace.hidden);
+        workspace.tokens = tokens;
         for (i, layer) in self.layers.iter().enumerate() {
             self.backend.expect(&layer.attention_output);
-            self.project_heads(layer, tokens.len(), workspace);
-            let chunk = Qkv {
-                queries: &workspace.queries,
-                keys: &workspace.keys,
-                values: &workspace.values,
-                n_tokens: tokens.len(),
-            };
-            attention.attend(LayerIdx(i), chunk, &mut workspace.attended)?;
+            self.project_heads(layer, n_tokens, workspace);
+            attend(parts, LayerIdx(i), workspace)?;
             self.backend.expect(&layer.gate);
             self.add_projection(
                 &layer.attention_output,
                 &workspace.attended,
-                tokens.len(),
+                n_tokens,
                 &mut workspace.hidden,
             );
             let next = self.layers.get(i + 1);
             let next = next.map_or(&self.output, |layer| &layer.query.weight);
-            self.feed_forward(layer, next, tokens.len(), workspace);
+            self.feed_forward(layer, next, n_tokens, workspace);
         }
         Ok(())
     }
@@ -160,9 +185,9 @@ impl<B: Backend> Transformer<B> {
         out: &mut [f32],
     ) {
         let n_rows = rows.len();
-        assert_eq!(out.len(), n_rows * self.config.vocab_size, "a logit a token of the vocabulary");
         let norm = self.norm(&self.output_norm, rows);
         self.backend.rms_norm(&workspace.hidden, norm, &mut workspace.normed);
+        assert_eq!(out.len(), n_rows * self.config.vocab_size, "a logit a token of the vocabulary");
         if let Some(layer) = self.layers.first() {
             self.backend.expect(&layer.query.weight); // of the next token
         }
@@ -173,6 +198,22 @@ impl<B: Backend> Transformer<B> {
             Write::Set,
         );
         self.backend.download(&workspace.logits, out);
+    }
+
+    /// Logits of any tokens of the last chunk, in their order (at most [`LOGIT_ROWS`]), `[row][vocab]`.
+    /// Their residual stream moves to the front of `workspace`: there are no others to be had after.
+    ///
+    /// # Panics
+    /// As [`logits`](Self::logits), and when `rows` do not ascend.
+    pub fn logits_of(&self, rows: &[usize], workspace: &mut Workspace<B>, out: &mut [f32]) {
+        assert!(rows.is_sorted_by(|a, b| a < b), "rows in their order");
+        let Workspace { hidden, normed, .. } = workspace;
+        let width = self.config.hidden_size;
+        for (i, row) in rows.iter().enumerate().filter(|(i, row)| i != *row) {
+            self.backend.copy_rows((hidden, *row..row + 1), (normed, 0), width);
+            self.backend.copy_rows((normed, 0..1), (hidden, i), width);
+        }
+        self.logits(0..rows.len(), workspace, out);
     }
 
     /// `queries, keys, values = heads(norm(hidden))`
@@ -249,6 +290,22 @@ impl<B: Backend> Transformer<B> {
     fn norm<'a>(&self, gain: &'a B::Buffer, rows: std::ops::Range<usize>) -> Norm<'a, B> {
         Norm { gain, epsilon: self.config.rms_epsilon, rows }
     }
+}
+
+/// Each part attends to its own past.
+fn attend<B: Backend>(
+    parts: &mut [Part<'_, B>],
+    layer: LayerIdx,
+    workspace: &mut Workspace<B>,
+) -> Result<(), AttentionError> {
+    let mut first = 0;
+    for Part { tokens, attention } in parts {
+        let rows = first..first + tokens.len();
+        first = rows.end;
+        let Workspace { queries, keys, values, attended, .. } = workspace;
+        attention.attend(layer, Qkv { queries, keys, values, rows }, attended)?;
+    }
+    Ok(())
 }
 
 impl<B: Backend> Layer<B> {

@@ -221,11 +221,14 @@ impl Backend for CpuBackend {
     }
 
     fn attend(&self, step: AttendStep<'_>, queries: &Vec<f32>, out: &mut Vec<f32>) {
+        let first = step.first_row * step.layout.heads.n_heads * step.layout.heads.head_dim;
+        let (queries, out) = (&queries[first..], &mut out[first..]);
         attention::attend(&self.crew, &mut self.shared().partials, step, queries, out);
     }
 
     fn prepare_lookup(&self, step: LookupStep<'_>, queries: &Vec<f32>, out: &mut LookupQueries) {
-        lookup::prepare(&self.crew, step, queries, out);
+        let first = step.first_row * step.heads.n_heads * step.heads.head_dim;
+        lookup::prepare(&self.crew, step, &queries[first..], out);
     }
 
     fn vote_by_segments(&self, queries: &LookupQueries, index: BlocksView<'_>, votes: &mut [f32]) {

@@ -23,7 +23,7 @@ impl Attention<CpuBackend> for Keys<'_> {
         out: &mut Vec<f32>,
     ) -> Result<(), AttentionError> {
         let TinyModel { n_kv_heads, head_dim, .. } = tiny_model();
-        self.1[layer.0].extend(&chunk.keys[..chunk.n_tokens * n_kv_heads * head_dim]);
+        self.1[layer.0].extend(&chunk.keys[..chunk.n_tokens() * n_kv_heads * head_dim]);
         self.0.attend(layer, chunk, out)
     }
 }
@@ -44,7 +44,7 @@ impl Attention<CpuBackend> for Naive<'_, '_> {
         out: &mut Vec<f32>,
     ) -> Result<(), AttentionError> {
         let TinyModel { n_heads, n_kv_heads, head_dim, .. } = tiny_model();
-        let (queries, n_tokens) = (chunk.queries.clone(), chunk.n_tokens);
+        let (queries, n_tokens) = (chunk.queries.clone(), chunk.n_tokens());
         self.audit.attend(layer, chunk, out)?;
         let oracle = self.audit.oracle();
         let layout = naive::PairLayout::Half;

@@ -49,7 +49,7 @@ impl Attention<CpuBackend> for Witness<'_> {
         chunk: Qkv<'_, CpuBackend>,
         out: &mut Vec<f32>,
     ) -> Result<(), AttentionError> {
-        let (n_tokens, queries) = (chunk.n_tokens, chunk.queries.clone());
+        let (n_tokens, queries) = (chunk.n_tokens(), chunk.queries.clone());
         let width = self.tiny.n_kv_heads * self.tiny.head_dim;
         self.keys[layer.0].extend(&chunk.keys[..n_tokens * width]);
         self.memory.attend(layer, chunk, out)?;

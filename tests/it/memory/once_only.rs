@@ -74,7 +74,7 @@ impl Text<'_> {
                 let (index, kv_head) = (first + row / HEADS.n_kv_heads, row % HEADS.n_kv_heads);
                 value[place_of(index, layer, kv_head)] = 1.0;
             }
-            let qkv = Qkv { queries: &queries, keys: &keys, values: &values, n_tokens };
+            let qkv = Qkv { queries: &queries, keys: &keys, values: &values, rows: 0..n_tokens };
             let mut out = vec![f32::NAN; queries.len()];
             self.memory.attend(LayerIdx(layer), qkv, &mut out).unwrap();
             let far = self.retrieved_tokens(layer, phase);

@@ -164,6 +164,7 @@ impl Case {
             pages: &placed,
             n_sets: 1,
             n_tokens: self.n_tokens,
+            first_row: 0,
             first_index: self.first_index,
             near_angles: &near_angles,
             far_angles: &self.angles(&[FAR]),

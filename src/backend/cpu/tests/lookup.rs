@@ -139,6 +139,7 @@ impl Coarse {
         let step = LookupStep {
             heads: self.heads,
             n_tokens: self.n_tokens,
+            first_row: 0,
             group_len: self.group_len,
             segment_angles: &angles(self.heads, self.angle),
             key_angles: &angles(self.heads, -self.angle),
@@ -318,6 +319,7 @@ impl FineCase {
             let step = LookupStep {
                 heads,
                 n_tokens,
+                first_row: 0,
                 group_len,
                 segment_angles,
                 key_angles,
