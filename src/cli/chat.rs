@@ -137,7 +137,7 @@ impl Chat<'_> {
         }
         let waited = begun.elapsed();
         let begun = Instant::now();
-        let mut pieces = self.talk.session().generate(self.options);
+        let mut pieces = self.talk.session().generate(self.options.clone());
         while !watch.is_requested() {
             let Some(piece) = pieces.next() else { break };
             print_words(&piece?.text)?;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
 use crate::backend::{KvType, Precision, Vote};
-use crate::engine::{AtEnd, EngineOptions, GenerateOptions};
+use crate::engine::{EngineOptions, GenerateOptions, Sampling};
 use crate::eval::Task;
 use crate::hub::DEFAULT_MODEL;
 use crate::memory::{AttentionMode, LookupPolicy, MemoryConfig, Positions, Sets, UnitCuts};
@@ -71,8 +71,8 @@ impl Default for Settings {
 
 impl Default for AnswerSettings {
     fn default() -> Self {
-        let GenerateOptions { max_tokens, temperature, top_p, seed, .. } =
-            GenerateOptions::default();
+        let GenerateOptions { max_tokens, sampling, .. } = GenerateOptions::default();
+        let Sampling { temperature, top_p, seed, .. } = sampling;
         Self { max_tokens, temperature, top_p, seed }
     }
 }
@@ -126,7 +126,8 @@ impl AnswerSettings {
     /// How to draw an answer.
     pub fn options(&self) -> GenerateOptions {
         let Self { max_tokens, temperature, top_p, seed } = *self;
-        GenerateOptions { max_tokens, temperature, top_p, seed, at_end: AtEnd::Stop }
+        let sampling = Sampling { temperature, top_p, seed, ..Sampling::default() };
+        GenerateOptions { max_tokens, sampling, ..GenerateOptions::default() }
     }
 
     /// Flags are checked as they are read; this is for files.

@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::error::EngineError;
 use super::loaded::Engine;
 use super::session::{Progress, ProgressFn, Session, SourceText};
+use super::sources::NOWHERE;
 use crate::ids::{ByteSpan, TokenId};
 use crate::memory::Phase;
 use crate::tokenizer::{Encoded, GenerationPrompt, Message, PartOrigin, Role};
@@ -62,7 +63,21 @@ impl DocumentPrompt {
 
     /// Bytes of the document that the first `n_tokens` tokens stand for.
     fn bytes_before(&self, n_tokens: usize) -> usize {
-        self.sources[..n_tokens].iter().map(|span| span.end).max().unwrap_or(0)
+        n_tokens.checked_sub(1).map_or(0, |last| self.sources[last].end)
+    }
+
+    /// The text that tokens `tokens` stand for.
+    fn text_of(&self, tokens: Range<usize>) -> SourceText<'_> {
+        let before = self.bytes_before(tokens.start);
+        let end = match tokens.end == self.ids.len() {
+            true => self.text.len(),
+            false => self.bytes_before(tokens.end),
+        };
+        SourceText {
+            spans: &self.sources[tokens],
+            bytes: &self.text.as_bytes()[before..end],
+            first_byte: before,
+        }
     }
 }
 
@@ -232,17 +247,23 @@ impl Session {
         tokens: Range<usize>,
         progress: &mut ProgressFn<'_>,
     ) -> Result<(), EngineError> {
-        let before = document.bytes_before(tokens.start);
-        let end = match tokens.end == document.ids.len() {
-            true => document.text.len(),
-            false => document.bytes_before(tokens.end),
-        };
-        let text = SourceText {
-            spans: &document.sources[tokens.clone()],
-            bytes: &document.text.as_bytes()[before..end],
-            first_byte: before,
-        };
+        let text = document.text_of(tokens.clone());
         self.feed(&document.ids[tokens], Some(text), Phase::Reading, progress)
+    }
+
+    /// Notes that tokens `tokens` of a document were run through the model.
+    pub(super) fn note_document(
+        &mut self,
+        document: &DocumentPrompt,
+        tokens: Range<usize>,
+    ) -> Result<(), EngineError> {
+        let text = document.text_of(tokens.clone());
+        self.note_source(&text, (0, &document.ids[tokens]), (0, true)).map(|_| ())
+    }
+
+    /// Notes that tokens that stand for no text were run through the model.
+    pub(super) fn note_tokens(&mut self, ids: &[TokenId]) -> Result<(), EngineError> {
+        Ok(self.sources.add(ids.iter().map(|id| (*id, NOWHERE)))?)
     }
 
     /// Takes in the prompt's question, with the answer's start. The document must have been read.

@@ -3,9 +3,10 @@
 
 use super::score::log_sum_exp;
 use super::session::Session;
+use crate::backend::cpu::CpuBackend;
 use crate::ids::TokenId;
 use crate::memory::UnitCuts;
-use crate::model::LOGIT_ROWS;
+use crate::model::{LOGIT_ROWS, Workspace};
 use crate::tokenizer::Tokenizer;
 
 /// After a line: of prose a paragraph, of data a record.
@@ -18,23 +19,29 @@ const CLAUSE: f32 = 1.0;
 impl Session {
     /// Strengths of the borders before the tokens of the chunk of a document that has just passed,
     /// where units may be cut by them; `previous` is the token before it, and `foresaw` whether the
-    /// logits are what was expected after that.
+    /// logits are what was expected after that; `rows` say where the chunk's are.
     pub(super) fn borders(
         &mut self,
         ids: &[TokenId],
         (previous, foresaw): (Option<TokenId>, bool),
+        rows: (&mut Workspace<CpuBackend>, usize),
     ) -> Option<Vec<f32>> {
         let config = self.memory.config();
         match config.unit_cuts {
             _ if !config.cuts() => None,
             UnitCuts::Fixed => None,
             UnitCuts::Sentence => Some(sentence_borders(self.engine.tokenizer(), ids, previous)),
-            UnitCuts::Surprise => Some(self.surprises(ids, foresaw)),
+            UnitCuts::Surprise => Some(self.surprises(ids, foresaw, rows)),
         }
     }
 
     /// How little each token was expected, in nats; afterwards the logits are those of the last.
-    fn surprises(&mut self, ids: &[TokenId], foresaw: bool) -> Vec<f32> {
+    fn surprises(
+        &mut self,
+        ids: &[TokenId],
+        foresaw: bool,
+        (workspace, first_row): (&mut Workspace<CpuBackend>, usize),
+    ) -> Vec<f32> {
         let surprise = |logits: &[f32], id: TokenId| log_sum_exp(logits) - logits[id.0 as usize];
         let vocab = self.logits.len();
         let mut surprises = Vec::with_capacity(ids.len());
@@ -43,7 +50,8 @@ impl Session {
         for first in (0..ids.len()).step_by(LOGIT_ROWS) {
             let rows = first..(first + LOGIT_ROWS).min(ids.len());
             let logits = &mut logits[..rows.len() * vocab];
-            self.engine.transformer().logits(rows.clone(), &mut self.workspace, logits);
+            let shared = first_row + rows.start..first_row + rows.end;
+            self.engine.transformer().logits(shared, workspace, logits);
             let next = ids[rows.start + 1..].iter().zip(logits.chunks_exact(vocab));
             surprises.extend(next.map(|(id, logits)| surprise(logits, *id)));
             self.logits.copy_from_slice(&logits[(rows.len() - 1) * vocab..]);

@@ -22,7 +22,7 @@ use crate::memory::{MemoryConfig, Stores};
 pub const SAVE_EVERY_TOKENS: usize = 8192;
 
 /// The longest that reading goes on without a save, but for the chunk at hand.
-const SAVE_EVERY: Duration = Duration::from_secs(5);
+pub(super) const SAVE_EVERY: Duration = Duration::from_secs(5);
 
 /// The contexts of one tenant, for one model.
 #[derive(Clone)]
@@ -287,8 +287,7 @@ impl Context {
         document: &DocumentPrompt,
         progress: &mut ProgressFn<'_>,
     ) -> Result<usize, EngineError> {
-        self.check_document()?;
-        let n_before = self.check_begins(document.ids())?;
+        let n_before = self.n_read_of(document)?;
         let n_tokens = document.ids().len();
         let (mut from, mut was_stopped) = (n_before, false);
         while from < n_tokens && !was_stopped {
@@ -321,6 +320,21 @@ impl Context {
         }
         self.sync()?;
         Ok(n_before)
+    }
+
+    /// Saves what was read of its document, which may be all of it.
+    pub(super) fn save_read(&mut self, is_whole: bool) -> Result<(), EngineError> {
+        self.notes.is_whole = is_whole;
+        self.save()
+    }
+
+    /// How many tokens of `document` it has read, where it may read on.
+    ///
+    /// # Errors
+    /// When it is a conversation, or has read something else.
+    pub fn n_read_of(&self, document: &DocumentPrompt) -> Result<usize, EngineError> {
+        self.check_document()?;
+        self.check_begins(document.ids())
     }
 
     /// Reads more of the document, and saves it.

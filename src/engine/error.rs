@@ -60,6 +60,18 @@ pub enum EngineError {
         /// What there is.
         window_tokens: usize,
     },
+    /// An answer cannot have the form that was asked for.
+    #[error("the answer cannot be held to that form: {what}")]
+    Form {
+        /// What is not understood.
+        what: String,
+    },
+    /// Something that should not happen did.
+    #[error(
+        "a step of the model failed where nothing should; the program's log says where. Ask again, and \
+         report it if it fails again"
+    )]
+    Fault,
     /// Nothing to continue from.
     #[error("there is nothing to continue: read a text or ask a question first")]
     NothingRead,

@@ -1,41 +1,100 @@
-//! What is a question about? It is taken in once by a fork: the units that it attends to, more than
-//! a question about nothing does, are pinned for the question itself and its answer.
+//! Which units does a question need? It is taken in once on trial, and so is a question about nothing:
+//! the units that the one attends to and the other does not, beyond what its lookups found on the way,
+//! are pinned for the question itself and its answer.
 
+use super::batch::{Chunk, Logits};
 use super::error::EngineError;
-use super::loaded::Engine;
-use super::session::{Session, no_progress};
+use super::session::Session;
 use crate::ids::TokenId;
-use crate::memory::{Phase, UnitMass, beyond_neutral, pins};
+use crate::memory::{MemoryConfig, Phase, UnitMass, beyond_neutral, pins};
 
 /// A question about nothing.
 const NEUTRAL: &str = "N/A";
 
-impl Engine {
-    /// The tokens of a question about nothing, after some document.
-    fn neutral_question(&self) -> Result<Vec<TokenId>, EngineError> {
-        self.question_ids(NEUTRAL)
+/// A first pass on its way: the question, then perhaps one about nothing.
+pub(super) struct FirstPass {
+    config: MemoryConfig, // of the session that asks
+    trial: Session,
+    ids: Vec<TokenId>,
+    at: usize,
+    /// What comes after the question: a session for the one about nothing, and its tokens.
+    neutral: Option<(Session, Vec<TokenId>)>,
+    /// What the question attended to, and how long it was.
+    asked: Option<(Vec<UnitMass>, usize)>,
+}
+
+impl FirstPass {
+    /// Prepares a first pass of `ids`, where the session's settings want one; it has no pins then.
+    pub fn begin(session: &mut Session, ids: &[TokenId]) -> Result<Option<Self>, EngineError> {
+        session.memory.pin(Vec::new());
+        let config = session.memory.config().clone();
+        let retrieves_all = config.retrieves(Phase::Asking) >= session.memory.n_units();
+        if config.pinned_units() == 0 || retrieves_all || ids.is_empty() {
+            return Ok(None);
+        }
+        let memory = config.for_first_pass();
+        let trial = || session.fork(&memory).map(Session::on_trial);
+        let neutral = match config.pin_contrast {
+            true => Some((trial()?, session.engine.question_ids(NEUTRAL)?)),
+            false => None,
+        };
+        let trial = trial()?;
+        Ok(Some(Self { config, trial, ids: ids.to_vec(), at: 0, neutral, asked: None }))
+    }
+
+    /// Tokens of the next chunk.
+    pub fn next_tokens(&self) -> usize {
+        (self.ids.len() - self.at).min(self.config.ask_chunk_tokens)
+    }
+
+    /// The next chunk.
+    pub fn chunk(&mut self) -> Chunk<'_> {
+        let ids = &self.ids[self.at..self.at + self.next_tokens()];
+        let (session, phase) = (&mut self.trial, Phase::Asking);
+        Chunk { session, ids, phase, logits: Logits::NotWanted, failed: None }
+    }
+
+    /// Takes note that a chunk was run; gives the units to pin once it was the last.
+    pub fn ran(&mut self, n_tokens: usize) -> Result<Option<Vec<u32>>, EngineError> {
+        self.at += n_tokens;
+        if self.at < self.ids.len() {
+            return Ok(None);
+        }
+        let masses = self.trial.memory.take_evidence();
+        let n_units = self.trial.memory.n_units() as u32;
+        let masses = match (self.neutral.take(), self.asked.take()) {
+            (Some((trial, ids)), None) => {
+                self.asked = Some((masses, self.ids.len()));
+                (self.trial, self.ids, self.at) = (trial, ids, 0);
+                return Ok(None);
+            }
+            (_, Some((asked, n_asked))) => {
+                beyond_neutral(&asked, &masses, n_asked as f32 / self.ids.len() as f32)
+            }
+            (None, None) => masses,
+        };
+        Ok(Some(pins(&self.config, &masses, 0..n_units)))
+    }
+
+    /// Runs what is left of it.
+    fn finish(mut self) -> Result<Vec<u32>, EngineError> {
+        loop {
+            let ids = self.ids[self.at..self.at + self.next_tokens()].to_vec();
+            self.trial.run_chunk(&ids, Phase::Asking, Logits::NotWanted)?;
+            if let Some(pins) = self.ran(ids.len())? {
+                return Ok(pins);
+            }
+        }
     }
 }
 
 impl Session {
     /// Pins the units that a question attends to, as the settings say.
     pub(super) fn pin_units(&mut self, ids: &[TokenId]) -> Result<(), EngineError> {
-        self.memory.pin(Vec::new());
-        let config = self.memory.config();
-        let retrieves_all = config.retrieves(Phase::Asking) >= self.memory.n_units();
-        if config.pinned_units() == 0 || retrieves_all || ids.is_empty() {
-            return Ok(());
+        if let Some(pass) = FirstPass::begin(self, ids)? {
+            let pins = pass.finish()?;
+            self.memory.pin(pins);
         }
-        let memory = config.for_first_pass();
-        let mut masses = self.fork(&memory)?.attended(ids)?;
-        if config.pin_contrast {
-            let neutral = self.engine.neutral_question()?;
-            let share = ids.len() as f32 / neutral.len() as f32;
-            let of_neutral = self.fork(&memory)?.attended(&neutral)?;
-            masses = beyond_neutral(&masses, &of_neutral, share);
-        }
-        let pins = pins(config, &masses, 0..self.memory.n_units() as u32);
-        self.memory.pin(pins);
         Ok(())
     }
 
@@ -45,15 +104,18 @@ impl Session {
     /// As for [`prompt`](Self::prompt).
     pub fn first_pass(self, ids: &[TokenId]) -> Result<Vec<UnitMass>, EngineError> {
         self.check_question(ids)?;
-        self.attended(ids)
+        let mut trial = self.on_trial();
+        let most = trial.memory.config().ask_chunk_tokens;
+        for ids in ids.chunks(most) {
+            trial.run_chunk(ids, Phase::Asking, Logits::NotWanted)?;
+        }
+        Ok(trial.memory.take_evidence())
     }
 
-    /// The same, also where tokens do not fit the window: a neutral question may be longer than what
-    /// is asked.
-    fn attended(mut self, ids: &[TokenId]) -> Result<Vec<UnitMass>, EngineError> {
+    /// A fork for a first pass: what it attends to is tallied from here on.
+    fn on_trial(mut self) -> Self {
         self.memory.take_evidence();
         self.memory.tally_questions();
-        self.feed(ids, None, Phase::Asking, &mut no_progress)?;
-        Ok(self.memory.take_evidence())
+        self
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use super::error::EngineError;
+use super::form::Forms;
 use super::identity;
 use crate::backend::cpu::CpuBackend;
 use crate::backend::{Backend, Precision};
@@ -38,6 +39,7 @@ struct Loaded {
     source: ModelSource,
     precision: Precision,
     identity: OnceLock<[u8; 32]>,
+    forms: OnceLock<Forms>,
 }
 
 impl Engine {
@@ -66,8 +68,8 @@ impl Engine {
         let backend = CpuBackend::new(options.n_threads, options.precision);
         let transformer = Transformer::new(Arc::new(backend), model);
         let (source, precision) = (model.source.clone(), options.precision);
-        let identity = OnceLock::new();
-        let loaded = Loaded { tokenizer, transformer, source, precision, identity };
+        let (identity, forms) = (OnceLock::new(), OnceLock::new());
+        let loaded = Loaded { tokenizer, transformer, source, precision, identity, forms };
         Ok(Self { loaded: Arc::new(loaded) })
     }
 
@@ -99,6 +101,15 @@ impl Engine {
             EngineError::Identity { path: source.path().to_owned(), what: error.to_string() }
         })?;
         Ok(*self.loaded.identity.get_or_init(|| identity))
+    }
+
+    /// What grammars are made with.
+    pub(super) fn forms(&self) -> Result<&Forms, EngineError> {
+        if let Some(forms) = self.loaded.forms.get() {
+            return Ok(forms);
+        }
+        let forms = Forms::new(self.tokenizer())?;
+        Ok(self.loaded.forms.get_or_init(|| forms))
     }
 
     /// What computes, for reports.

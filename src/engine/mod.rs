@@ -20,14 +20,17 @@
 //! # }
 //! ```
 
+mod answer;
 mod ask;
 mod audit;
+mod batch;
 mod borders;
 mod context_error;
 mod contexts;
 mod conversation;
 mod error;
 mod first_pass;
+mod form;
 mod generate;
 mod identity;
 mod loaded;
@@ -35,19 +38,24 @@ mod log;
 mod notes;
 mod sampler;
 mod score;
+pub mod serve;
 mod session;
 mod sources;
+mod stops;
 mod suspend;
 
+pub use answer::{AtEnd, FinishReason, GenerateOptions, Piece, TokenLogprob};
 pub use ask::{AskPrompt, Asked, DocumentPrompt, Passage};
 pub use audit::Audited;
 pub use context_error::ContextError;
 pub use contexts::{Context, Contexts, SAVE_EVERY_TOKENS};
 pub use conversation::Conversation;
 pub use error::EngineError;
-pub use generate::{AtEnd, FinishReason, GenerateOptions, Generation, Piece};
+pub use form::AnswerForm;
+pub use generate::Generation;
 pub use loaded::{Engine, EngineOptions};
 pub use notes::ContextNotes;
+pub use sampler::Sampling;
 pub use score::{ForcedToken, Score};
 pub use session::{Progress, ProgressFn, Session, no_progress};
 pub use suspend::{N_STORES, SessionStores, SuspendedSession};

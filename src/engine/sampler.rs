@@ -1,36 +1,131 @@
 //! Which token comes next?
 
+use std::collections::HashMap;
+
 use crate::ids::TokenId;
 
+/// How to draw tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// 0 takes the likeliest token each time.
+    pub temperature: f32,
+    /// Draw from the likeliest tokens that together have this share; 1 for all (arXiv 1904.09751).
+    pub top_p: f32,
+    /// Draw from so many of the likeliest tokens; 0 for all.
+    pub top_k: usize,
+    /// Draw from tokens at least so likely beside the likeliest; 0 for all (arXiv 2407.01082).
+    pub min_p: f32,
+    /// Is taken off a token's logit for each time that the answer has it.
+    pub frequency_penalty: f32,
+    /// Is taken off a token's logit once the answer has it.
+    pub presence_penalty: f32,
+    /// Is added to tokens' logits.
+    pub logit_bias: Vec<(TokenId, f32)>,
+    /// Same seed, same answer.
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: 0.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            logit_bias: Vec::new(),
+            seed: 0,
+        }
+    }
+}
+
+impl Sampling {
+    fn changes_logits(&self) -> bool {
+        self.frequency_penalty != 0.0 || self.presence_penalty != 0.0 || !self.logit_bias.is_empty()
+    }
+}
+
 /// Draws tokens from logits, reproducibly.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Sampler {
-    temperature: f32,
-    top_p: f32,
+    sampling: Sampling,
     random: fastrand::Rng,
-    order: Vec<u32>, // tokens, likeliest first
-    shares: Vec<f32>,
+    counts: HashMap<TokenId, u32>, // of the answer's tokens, where they are penalised
+    changed: Vec<f32>,             // [vocab], where logits are changed
+    order: Vec<u32>,               // tokens, likeliest first where that matters
+    shares: Vec<f32>,              // [vocab]
 }
 
 impl Sampler {
-    /// Greedy where `temperature` is 0.
-    pub fn new(temperature: f32, top_p: f32, seed: u64) -> Self {
-        let random = fastrand::Rng::with_seed(seed);
-        Self { temperature, top_p, random, order: Vec::new(), shares: Vec::new() }
+    pub fn new(sampling: Sampling) -> Self {
+        Self {
+            random: fastrand::Rng::with_seed(sampling.seed),
+            sampling,
+            counts: HashMap::new(),
+            changed: Vec::new(),
+            order: Vec::new(),
+            shares: Vec::new(),
+        }
     }
 
-    pub fn pick(&mut self, logits: &[f32]) -> TokenId {
-        if self.temperature <= 0.0 {
-            return greedy(logits);
+    /// The next token, among those of `allowed` where that says which may come.
+    pub fn pick(&mut self, logits: &[f32], allowed: Option<&dyn Fn(TokenId) -> bool>) -> TokenId {
+        if !self.sampling.changes_logits() && allowed.is_none() {
+            return self.draw(logits);
         }
-        self.order.clear();
-        self.order.extend(0..logits.len() as u32);
-        let max = logits[greedy(logits).0 as usize];
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.clear();
+        changed.extend_from_slice(logits);
+        self.change(&mut changed);
+        if let Some(allowed) = allowed {
+            for (token, logit) in changed.iter_mut().enumerate() {
+                if !allowed(TokenId(token as u32)) {
+                    *logit = f32::NEG_INFINITY;
+                }
+            }
+        }
+        let token = self.draw(&changed);
+        self.changed = changed;
+        if self.sampling.frequency_penalty != 0.0 || self.sampling.presence_penalty != 0.0 {
+            *self.counts.entry(token).or_default() += 1;
+        }
+        token
+    }
+
+    fn change(&self, logits: &mut [f32]) {
+        for (token, bias) in &self.sampling.logit_bias {
+            logits[token.0 as usize] += bias;
+        }
+        let Sampling { frequency_penalty, presence_penalty, .. } = self.sampling;
+        for (token, n) in &self.counts {
+            logits[token.0 as usize] -= frequency_penalty * *n as f32 + presence_penalty;
+        }
+    }
+
+    fn draw(&mut self, logits: &[f32]) -> TokenId {
+        let likeliest = greedy(logits);
+        let Sampling { temperature, top_p, top_k, min_p, .. } = self.sampling;
+        if temperature <= 0.0 {
+            return likeliest;
+        }
+        let max = logits[likeliest.0 as usize];
         self.shares.clear();
-        self.shares.extend(logits.iter().map(|x| ((x - max) / self.temperature).exp()));
-        let total: f32 = self.shares.iter().sum();
-        if self.top_p < 1.0 {
-            self.keep_nucleus(total);
+        self.shares.extend(logits.iter().map(|x| ((x - max) / temperature).exp()));
+        self.order.clear();
+        let shares = &self.shares;
+        let is_likely = |token: &u32| shares[*token as usize] >= min_p;
+        self.order.extend((0..logits.len() as u32).filter(is_likely));
+        let is_cut = top_p < 1.0 || (top_k > 0 && top_k < self.order.len());
+        if is_cut {
+            self.order.sort_unstable_by(|a, b| {
+                shares[*b as usize].total_cmp(&shares[*a as usize]).then(a.cmp(b))
+            });
+            if top_k > 0 {
+                self.order.truncate(top_k);
+            }
+            let total: f32 = self.order.iter().map(|token| shares[*token as usize]).sum();
+            self.keep_nucleus(top_p * total);
         }
         let kept: f32 = self.order.iter().map(|token| self.shares[*token as usize]).sum();
         let mut left = self.random.f32() * kept;
@@ -43,16 +138,12 @@ impl Sampler {
         TokenId(self.order[0]) // the draw fell into the rounding at the very end
     }
 
-    /// Keeps the likeliest tokens that together reach `top_p` (arXiv 1904.09751).
-    fn keep_nucleus(&mut self, total: f32) {
-        let shares = &self.shares;
-        self.order.sort_unstable_by(|a, b| {
-            shares[*b as usize].total_cmp(&shares[*a as usize]).then(a.cmp(b))
-        });
+    /// Keeps the likeliest tokens that together reach `wanted`.
+    fn keep_nucleus(&mut self, wanted: f32) {
         let mut sum = 0.0;
         let reached = self.order.iter().position(|token| {
-            sum += shares[*token as usize];
-            sum >= self.top_p * total
+            sum += self.shares[*token as usize];
+            sum >= wanted
         });
         self.order.truncate(reached.map_or(self.order.len(), |last| last + 1));
     }
@@ -73,33 +164,74 @@ pub(super) fn greedy(logits: &[f32]) -> TokenId {
 mod tests {
     use super::*;
 
+    fn sampler(change: impl Fn(&mut Sampling)) -> Sampler {
+        let mut sampling = Sampling { temperature: 1.0, seed: 3, ..Sampling::default() };
+        change(&mut sampling);
+        Sampler::new(sampling)
+    }
+
+    fn drawn(sampler: &mut Sampler, logits: &[f32], n: usize) -> Vec<usize> {
+        (0..n).map(|_| sampler.pick(logits, None).0 as usize).collect()
+    }
+
     #[test]
     fn temperature_zero_takes_the_largest_and_of_equals_the_first() {
-        let mut sampler = Sampler::new(0.0, 1.0, 7);
-        assert_eq!(sampler.pick(&[0.0, 3.0, 3.0, -1.0]), TokenId(1));
+        let mut sampler = sampler(|it| it.temperature = 0.0);
+        assert_eq!(sampler.pick(&[0.0, 3.0, 3.0, -1.0], None), TokenId(1));
     }
 
     #[test]
     fn draws_follow_the_softmax_and_the_seed() {
         let logits = [0.0, 1.0, 2.0, -30.0];
-        let draw = |seed| {
-            let mut sampler = Sampler::new(1.0, 1.0, seed);
-            (0..4000).map(|_| sampler.pick(&logits).0 as usize).collect::<Vec<_>>()
-        };
-        let drawn = draw(1);
-        assert_eq!(drawn, draw(1));
-        assert_ne!(drawn, draw(2));
+        let draw = |seed| drawn(&mut sampler(|it| it.seed = seed), &logits, 4000);
+        let first = draw(1);
+        assert_eq!(first, draw(1));
+        assert_ne!(first, draw(2));
         let total: f32 = logits.iter().map(|x| x.exp()).sum();
         for (token, logit) in logits.iter().enumerate() {
-            let share = drawn.iter().filter(|t| **t == token).count() as f32 / 4000.0;
+            let share = first.iter().filter(|t| **t == token).count() as f32 / 4000.0;
             assert!((share - logit.exp() / total).abs() < 0.03, "token {token}: {share}");
         }
     }
 
     #[test]
-    fn a_nucleus_excludes_the_tail() {
-        let mut sampler = Sampler::new(1.0, 0.6, 3);
-        let drawn = (0..500).map(|_| sampler.pick(&[2.0, 0.0, 0.0, 0.0]).0);
-        assert!(drawn.into_iter().all(|token| token == 0), "0.71 of the mass is on the first");
+    fn the_tail_is_cut_by_share_by_number_and_by_likeliness() {
+        let logits = [2.0, 1.5, 0.0, 0.0]; // shares of 0.51, 0.31, 0.07, 0.07
+        let cases: [(fn(&mut Sampling), &[usize]); 5] = [
+            (|it| it.top_p = 0.5, &[0]),
+            (|it| it.top_p = 0.6, &[0, 1]),
+            (|it| it.top_k = 1, &[0]),
+            (|it| it.min_p = 0.5, &[0, 1]),
+            (|_| {}, &[0, 1, 2, 3]),
+        ];
+        for (case, (change, allowed)) in cases.into_iter().enumerate() {
+            let drawn = drawn(&mut sampler(change), &logits, 500);
+            assert!(drawn.iter().all(|token| allowed.contains(token)), "case {case}");
+            assert!(allowed.iter().all(|token| drawn.contains(token)), "case {case}");
+        }
+    }
+
+    #[test]
+    fn what_was_said_is_said_less_and_what_is_wanted_more() {
+        let logits = [1.0, 0.9, 0.0];
+        let greedy = |change: fn(&mut Sampling)| {
+            let mut sampler = sampler(|it| {
+                it.temperature = 0.0;
+                change(it);
+            });
+            drawn(&mut sampler, &logits, 4)
+        };
+        assert_eq!(greedy(|it| it.presence_penalty = 0.5), [0, 1, 0, 0]);
+        assert_eq!(greedy(|it| it.frequency_penalty = 0.5), [0, 1, 0, 1]);
+        assert_eq!(greedy(|it| it.logit_bias = vec![(TokenId(2), 5.0)]), [2, 2, 2, 2]);
+        assert_eq!(greedy(|it| it.logit_bias = vec![(TokenId(0), -100.0)]), [1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn what_is_not_allowed_never_comes() {
+        let mut sampler = sampler(|_| {});
+        let allowed = |token: TokenId| token.0 % 2 == 1;
+        let tokens = (0..200).map(|_| sampler.pick(&[9.0, 0.0, 9.0, 0.0], Some(&allowed)).0);
+        assert!(tokens.collect::<Vec<_>>().iter().all(|token| token % 2 == 1));
     }
 }

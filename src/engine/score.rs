@@ -1,6 +1,7 @@
 //! How well does the model predict a text? Teacher-forced: each token's negative log-likelihood
 //! given those before it, read as a document is.
 
+use super::batch::Logits;
 use super::error::EngineError;
 use super::session::{Progress, ProgressFn, Session};
 use super::sources::NOWHERE;
@@ -43,13 +44,14 @@ impl Session {
         let mut nll = Vec::with_capacity(ids.len() - 1);
         let mut done = 0;
         for chunk in ids.chunks(self.memory.config().chunk_tokens) {
-            self.run_chunk(chunk, Phase::Reading)?;
+            self.run_chunk(chunk, Phase::Reading, Logits::NotWanted)?;
+            let mut runner = self.own_runner();
             self.sources.add(chunk.iter().map(|id| (*id, NOWHERE)))?;
             for first in (0..chunk.len()).step_by(LOGIT_ROWS) {
                 let rows = first..(first + LOGIT_ROWS).min(chunk.len());
                 let logits = &mut logits[..rows.len() * vocab];
                 let transformer = self.engine.transformer();
-                transformer.logits(rows.clone(), &mut self.workspace, logits);
+                transformer.logits(rows.clone(), &mut runner.workspace, logits);
                 for (row, logits) in rows.zip(logits.chunks_exact(vocab)) {
                     self.logits.copy_from_slice(logits);
                     if let Some(next) = ids.get(done + row + 1) {
@@ -57,6 +59,7 @@ impl Session {
                     }
                 }
             }
+            self.runner = Some(runner);
             done += chunk.len();
             let so_far = Progress { done_tokens: done, total_tokens: ids.len() };
             if progress(so_far).is_break() {

@@ -3,6 +3,7 @@
 
 use std::ops::ControlFlow;
 
+use super::batch::{Chunk, Logits, Runner};
 use super::error::EngineError;
 use super::loaded::Engine;
 use super::sources::{NOWHERE, Sources};
@@ -10,7 +11,6 @@ use crate::backend::PageLayout;
 use crate::backend::cpu::CpuBackend;
 use crate::ids::{ByteSpan, TokenId};
 use crate::memory::{Memory, MemoryConfig, Phase, Stores};
-use crate::model::Workspace;
 
 /// The text that tokens stand for.
 pub(super) struct SourceText<'a> {
@@ -42,7 +42,8 @@ pub fn no_progress(_: Progress) -> ControlFlow<()> {
 pub struct Session {
     pub(super) engine: Engine,
     pub(super) memory: Memory<CpuBackend>,
-    pub(super) workspace: Workspace<CpuBackend>,
+    /// The buffers of its own passes, from the first of them on.
+    pub(super) runner: Option<Box<Runner>>,
     /// Logits after the last token, `[vocab]`.
     pub(super) logits: Vec<f32>,
     /// Whether `logits` belong to the last token.
@@ -92,7 +93,7 @@ impl Session {
             stores,
         )?;
         Ok(Self {
-            workspace: transformer.workspace(config.chunk_tokens),
+            runner: None,
             logits: vec![0.0; transformer.config().vocab_size],
             has_logits: false,
             last: None,
@@ -111,7 +112,7 @@ impl Session {
     pub fn fork(&self, memory: &MemoryConfig) -> Result<Self, EngineError> {
         let memory = self.memory.fork(memory.clone(), self.engine.trained_tokens())?;
         Ok(Self {
-            workspace: self.engine.transformer().workspace(memory.config().chunk_tokens),
+            runner: None,
             logits: self.logits.clone(),
             has_logits: self.has_logits,
             last: self.last,
@@ -224,10 +225,14 @@ impl Session {
         let mut taken = 0; // bytes of the text
         for (i, chunk) in ids.chunks(chunk_tokens).enumerate() {
             let first = i * chunk_tokens;
-            self.run_chunk(chunk, phase)?;
+            let is_last = first + chunk.len() == ids.len();
+            let logits = match is_last && phase != Phase::Reading {
+                true => Logits::Wanted,
+                false => Logits::NotWanted,
+            };
+            self.run_chunk(chunk, phase, logits)?;
             match &source {
                 Some(source) => {
-                    let is_last = first + chunk.len() == ids.len();
                     taken = self.note_source(source, (first, chunk), (taken, is_last))?;
                 }
                 None => self.sources.add(chunk.iter().map(|id| (*id, NOWHERE)))?,
@@ -238,16 +243,12 @@ impl Session {
                 return Err(EngineError::Stopped { done_tokens, total_tokens });
             }
         }
-        if !ids.is_empty() && phase != Phase::Reading {
-            let last = (ids.len() - 1) % chunk_tokens;
-            self.read_logits(last);
-        }
         Ok(())
     }
 
     /// Notes the text that a chunk of tokens stands for, `taken` bytes of which were noted before; all
     /// that is left with the last chunk. Returns how many are noted then.
-    fn note_source(
+    pub(super) fn note_source(
         &mut self,
         source: &SourceText<'_>,
         (first, chunk): (usize, &[TokenId]),
@@ -277,23 +278,24 @@ impl Session {
     }
 
     /// One chunk through all layers and into memory.
-    pub(super) fn run_chunk(&mut self, ids: &[TokenId], phase: Phase) -> Result<(), EngineError> {
-        let before = (self.last, std::mem::replace(&mut self.has_logits, false));
-        self.memory.begin_chunk(ids.len(), phase)?;
-        let transformer = self.engine.transformer();
-        transformer.forward(ids, &mut self.memory, &mut self.workspace)?;
-        self.last = ids.last().copied();
-        let is_document = phase == Phase::Reading;
-        match is_document.then(|| self.borders(ids, before)).flatten() {
-            Some(borders) => self.memory.end_chunk_at(&borders)?,
-            None => self.memory.end_chunk()?,
-        }
-        Ok(())
+    pub(super) fn run_chunk(
+        &mut self,
+        ids: &[TokenId],
+        phase: Phase,
+        logits: Logits,
+    ) -> Result<(), EngineError> {
+        let mut runner = self.own_runner();
+        let engine = self.engine.clone();
+        let mut chunk = [Chunk { session: self, ids, phase, logits, failed: None }];
+        runner.run(&engine, &mut chunk);
+        let failed = chunk[0].failed.take();
+        self.runner = Some(runner);
+        failed.map_or(Ok(()), Err)
     }
 
-    fn read_logits(&mut self, row: usize) {
-        let transformer = self.engine.transformer();
-        transformer.logits(row..row + 1, &mut self.workspace, &mut self.logits);
-        self.has_logits = true;
+    /// Its own buffers, to be put back.
+    pub(super) fn own_runner(&mut self) -> Box<Runner> {
+        let chunk_tokens = self.memory.config().chunk_tokens;
+        self.runner.take().unwrap_or_else(|| Box::new(Runner::new(&self.engine, chunk_tokens)))
     }
 }

@@ -153,8 +153,7 @@ impl Engine {
             (transformer.rotary(), self.trained_tokens()),
             (stores.memory, memory),
         )?;
-        let workspace = transformer.workspace(config.chunk_tokens);
         let engine = self.clone();
-        Ok(Session { workspace, logits, has_logits, last, pending, sources, memory, engine })
+        Ok(Session { runner: None, logits, has_logits, last, pending, sources, memory, engine })
     }
 }

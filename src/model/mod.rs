@@ -16,5 +16,5 @@ pub use error::ModelError;
 pub use load::{Model, ModelSource};
 pub use rope::{RopeConfig, RopeLayout};
 pub use summary::{ChatTemplate, ModelSummary, TypeShare};
-pub use transformer::{LOGIT_ROWS, Part, Transformer, Workspace};
+pub use transformer::{FailedPart, LOGIT_ROWS, Part, Transformer, Workspace};
 pub use weights::{LayerWeights, Weights};

@@ -45,6 +45,15 @@ pub struct Part<'a, B: Backend> {
     pub attention: &'a mut dyn Attention<B>,
 }
 
+/// Part `part` of a pass could not attend.
+#[derive(Debug)]
+pub struct FailedPart {
+    /// Which one, counted from the first.
+    pub part: usize,
+    /// Why.
+    pub error: AttentionError,
+}
+
 /// The buffers of a forward pass of up to `max_tokens` tokens, made once.
 pub struct Workspace<B: Backend> {
     max_tokens: usize,
@@ -131,7 +140,8 @@ impl<B: Backend> Transformer<B> {
         attention: &mut dyn Attention<B>,
         workspace: &mut Workspace<B>,
     ) -> Result<(), AttentionError> {
-        self.forward_parts(&mut [Part { tokens, attention }], workspace)
+        let passed = self.forward_parts(&mut [Part { tokens, attention }], workspace);
+        passed.map_err(|failed| failed.error)
     }
 
     /// Runs chunks of several texts through all layers at once, without padding: weights are read
@@ -139,7 +149,8 @@ impl<B: Backend> Transformer<B> {
     /// one after another.
     ///
     /// # Errors
-    /// When the attention of any cannot read what it remembers; none has then taken its chunk in.
+    /// When the attention of a part cannot read what it remembers: which part. The pass is not at its
+    /// end then for any of them.
     ///
     /// # Panics
     /// When the chunks together are longer than the workspace, or a token is not of the vocabulary.
@@ -147,7 +158,7 @@ impl<B: Backend> Transformer<B> {
         &self,
         parts: &mut [Part<'_, B>],
         workspace: &mut Workspace<B>,
-    ) -> Result<(), AttentionError> {
+    ) -> Result<(), FailedPart> {
         let mut tokens = std::mem::take(&mut workspace.tokens);
         tokens.clear();
         parts.iter().for_each(|part| tokens.extend(part.tokens));
@@ -201,7 +212,8 @@ impl<B: Backend> Transformer<B> {
     }
 
     /// Logits of any tokens of the last chunk, in their order (at most [`LOGIT_ROWS`]), `[row][vocab]`.
-    /// Their residual stream moves to the front of `workspace`: there are no others to be had after.
+    /// Their residual stream moves to the front of `workspace`: rows before the last of them cannot be
+    /// had after.
     ///
     /// # Panics
     /// As [`logits`](Self::logits), and when `rows` do not ascend.
@@ -297,13 +309,15 @@ fn attend<B: Backend>(
     parts: &mut [Part<'_, B>],
     layer: LayerIdx,
     workspace: &mut Workspace<B>,
-) -> Result<(), AttentionError> {
+) -> Result<(), FailedPart> {
     let mut first = 0;
-    for Part { tokens, attention } in parts {
+    for (i, Part { tokens, attention }) in parts.iter_mut().enumerate() {
         let rows = first..first + tokens.len();
         first = rows.end;
         let Workspace { queries, keys, values, attended, .. } = workspace;
-        attention.attend(layer, Qkv { queries, keys, values, rows }, attended)?;
+        let chunk = Qkv { queries, keys, values, rows };
+        let seen = attention.attend(layer, chunk, attended);
+        seen.map_err(|error| FailedPart { part: i, error })?;
     }
     Ok(())
 }
