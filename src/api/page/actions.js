@@ -12,7 +12,7 @@ import { isReading, title } from "./words.js";
 export async function togglePin(context) {
   const changed = await patchContext(context.id, { pinned: !context.pinned });
   library.put(changed);
-  announce(changed.pinned ? `${title(changed)} is pinned` : `${title(changed)} is no longer pinned`);
+  announce(`${title(changed)} is ${changed.pinned ? "pinned" : "no longer pinned"}`);
   return changed;
 }
 

@@ -1,4 +1,4 @@
-// How the service is asked: requests, keys and errors. What the replies mean is said in docs/api.md.
+// How the service is asked: requests, keys and errors. docs/api.md says what the replies mean.
 
 import { ApiError } from "./errors.js";
 import { events } from "./sse.js";

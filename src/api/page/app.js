@@ -74,7 +74,8 @@ document.addEventListener("drop", (event) => {
 });
 
 document.addEventListener("paste", (event) => {
-  if (event.target.closest("input, textarea, dialog") || document.body.dataset.view !== "home") return;
+  if (document.body.dataset.view !== "home") return;
+  if (event.target.closest("input, textarea, dialog")) return;
   const text = event.clipboardData.getData("text");
   if (!text.trim()) return;
   event.preventDefault();

@@ -11,7 +11,9 @@ import { Reader } from "./reader.js";
 import { Meter, watch } from "./readings.js";
 import { resumeAddressOf } from "./route.js";
 import { Talk } from "./talk.js";
-import { count, duration, inFull, isReading, perSecond, percent, shareRead, title } from "./words.js";
+import {
+  count, duration, inFull, isReading, perSecond, percent, shareRead, title,
+} from "./words.js";
 
 // A screen reader should hear of a reading, not be talked over by it.
 const ANNOUNCE_EVERY = 0.1;
@@ -19,13 +21,17 @@ const isWide = () => matchMedia("(min-width: 60rem)").matches;
 
 /** Shows a context in `main` until `signal` is aborted. */
 export async function showContext(main, id, signal) {
+  // Until the new view is there nobody should act on the one before.
+  main.inert = true;
   try {
     const context = await getContext(id, signal);
     if (signal.aborted) return;
+    main.inert = false;
     library.put(context);
     new ContextView(main, context, signal).start();
   } catch (error) {
     if (signal.aborted || error.name === "AbortError") return;
+    main.inert = false;
     const place = el("div", { class: "notices alone" });
     main.replaceChildren(el("h1", { class: "unseen" }, "A document that cannot be shown"), place);
     showError(place, error, () => showContext(main, id, signal));
@@ -41,6 +47,7 @@ class ContextView {
   #talk;
   #lit = null;
   #announced = 0;
+  #troubleOf = null;
 
   constructor(main, context, signal) {
     this.#context = context;
@@ -102,9 +109,8 @@ class ContextView {
     this.#part(".facts").textContent = inFull(context);
     this.#part(".pin").setAttribute("aria-pressed", String(context.pinned));
     this.#part(".pin span").textContent = context.pinned ? "Pinned" : "Pin";
-    this.#page.dataset.status = context.status;
+    Object.assign(this.#page.dataset, { id: context.id, status: context.status });
     this.#part(".reading").hidden = !isReading(context);
-    this.#part(".hint").classList.toggle("put-off", isReading(context));
     const askable = context.status === "ready" || context.status === "stopped";
     this.#talk.setContext(context, { askable });
     this.#map.setText({ bytes: context.text_bytes });
@@ -116,11 +122,13 @@ class ContextView {
   #showTrouble() {
     const { status, error, id } = this.#context;
     const place = this.#part(".talk .notices");
+    if (status === this.#troubleOf) return;
+    this.#troubleOf = status;
     if (status === "failed") showError(place, ApiError.fromBody({ error }, { status: 200 }));
-    if (status !== "stopped" || place.childElementCount > 0) return;
-    place.append(el("div", { class: "notice calm" },
+    if (status !== "stopped") return;
+    place.replaceChildren(el("div", { class: "notice calm" },
       el("div", {},
-        el("p", { class: "notice-message" }, "Only a part of it has been read: reading was stopped."),
+        el("p", { class: "notice-message" }, "Only a part has been read: reading was stopped."),
         el("a", { class: "plain", href: resumeAddressOf(id) }, "Go on reading"))));
   }
 
@@ -171,8 +179,8 @@ class ContextView {
   // The start of the text and its look on the map, or what the last answer lit.
   async #showText() {
     if (!this.#context.text_bytes) return;
-    const last = this.#talk.lastTurn;
-    if (last?.evidence.length) this.#answered(last);
+    const last = this.#talk.lastToLight;
+    if (last) this.#present(last);
     else this.#reader.showPlace(0);
     try {
       const ink = await inkOf(this.#context, this.#signal);
@@ -184,6 +192,11 @@ class ContextView {
 
   async #answered(turn) {
     if (this.#context.kind === "conversation") await this.#grow();
+    if (!this.#signal.aborted) this.#present(turn);
+  }
+
+  // Where the text lies beside the answer, its weightiest passage is opened there.
+  #present(turn) {
     this.#light(turn);
     if (isWide() && turn.evidence.length) this.#readPassage(turn, 0);
   }

@@ -9,7 +9,7 @@ export async function confirm({ title, text, yes }) {
   return (await ask({ title, text, yes, danger: true })) !== null;
 }
 
-/** Asks for a word: the word, or null. `secret` hides what is typed, `required` takes no nothing. */
+/** Asks for a word, or null. `secret` hides what is typed, `required` takes no empty one. */
 export function askFor({ label, ...rest }) {
   return ask({ label, ...rest });
 }
@@ -21,7 +21,8 @@ function ask(question) {
   return answer;
 }
 
-function show({ title, text, yes, label = null, secret = false, required = false, danger = false }) {
+function show(question) {
+  const { title, text, yes, label = null, secret, required = false, danger = false } = question;
   const field = part("field");
   const input = field.querySelector("input");
   part("title").textContent = title;

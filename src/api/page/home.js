@@ -15,6 +15,7 @@ let current = null;
 export function showHome(main, resumed = null) {
   const page = clone("t-home");
   current = { page, resumed };
+  main.inert = false;
   main.replaceChildren(page);
   document.title = "mneme";
   if (resumed) sayWhatResumes(page, resumed);

@@ -5,7 +5,7 @@ import { getText } from "./api.js";
 const PIECE = 1 << 20;
 // A larger text would cost more to fetch than its picture is worth.
 const MOST_BYTES = 8 * PIECE;
-const BUCKETS = 1 << 14;
+const BUCKETS = 1 << 13;
 const SPACE = 0x20;
 
 /** The densities 0..1 of a context's text from start to end; null where it is not pictured. */

@@ -6,12 +6,17 @@
 import { el } from "./dom.js";
 import { percent } from "./words.js";
 
-const ROW = { pitch: 10, height: 6 };
-const ROWS = { fewest: 3, most: 12 };
+const ROW = { pitch: 12, height: 4 };
+const ROWS = { fewest: 3, most: 10 };
+// Ink is drawn in dashes, the longer the denser: from afar, lines of words look like that.
+const DASH = { least: 2, most: 18, gap: 2 };
+const LAMP = { least: 6, most: 11 };
 // So many bytes a pixel at most show single words; with fewer rows a short text looks empty.
 const BYTES_PER_PIXEL = 2.5;
-const LEAST_WIDTH = 6;
-const STEPS = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, PageUp: -10, PageDown: 10 };
+const LEAST_WIDTH = 8;
+const STEPS = {
+  ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, PageUp: -10, PageDown: 10,
+};
 
 export class DocumentMap {
   #section;
@@ -39,6 +44,7 @@ export class DocumentMap {
 
   /** The length of the text, and its ink (see ink.js) where it is known. */
   setText({ bytes, ink = this.#ink }) {
+    if (bytes === this.#total && ink === this.#ink) return;
     this.#total = bytes;
     this.#ink = ink;
     this.#lay();
@@ -46,6 +52,7 @@ export class DocumentMap {
 
   /** How much has been read, 0..1: what has not is faint. */
   setRead(share) {
+    if (share === this.#read) return;
     this.#read = share;
     this.#draw();
   }
@@ -60,16 +67,17 @@ export class DocumentMap {
   /** Marks one passage as the one that is being read. */
   select(index) {
     this.#selected = index;
-    for (const node of this.#section.querySelectorAll("[data-index]")) {
-      node.classList.toggle("chosen", Number(node.dataset.index) === index);
-      if (node.tagName === "BUTTON") node.setAttribute("aria-pressed", String(Number(node.dataset.index) === index));
+    for (const lamp of this.#section.querySelectorAll(".lamp")) {
+      const chosen = Number(lamp.dataset.index) === index;
+      lamp.classList.toggle("chosen", chosen);
+      if (lamp.localName === "button") lamp.setAttribute("aria-pressed", String(chosen));
     }
   }
 
   /** Lets a passage stand out while something else points at it. */
   hint(index) {
-    for (const node of this.#section.querySelectorAll("[data-index]")) {
-      node.classList.toggle("hinted", Number(node.dataset.index) === index);
+    for (const lamp of this.#section.querySelectorAll(".lamp")) {
+      lamp.classList.toggle("hinted", Number(lamp.dataset.index) === index);
     }
   }
 
@@ -79,7 +87,7 @@ export class DocumentMap {
     const place = this.#part(".place");
     const share = this.#total ? window.start / this.#total : 0;
     place.setAttribute("aria-valuenow", String(Math.round(share * 100)));
-    place.setAttribute("aria-valuetext", `at ${percent(share)} of the text`);
+    place.setAttribute("aria-valuetext", `${percent(share)} into the text`);
     this.#draw();
   }
 
@@ -113,14 +121,16 @@ export class DocumentMap {
 
   #drawInk(pen, width, style) {
     pen.fillStyle = style.getPropertyValue("--map-ink");
-    const columns = this.#rows * width;
-    for (let column = 0; column < columns; column += 1) {
-      const ink = this.#inkAt(column / columns, (column + 1) / columns);
-      const isRead = column / columns < this.#read;
-      pen.globalAlpha = isRead ? 0.3 + 0.7 * ink : 0.16;
-      const height = ROW.height * (0.45 + 0.55 * ink);
-      const row = Math.floor(column / width);
-      pen.fillRect(column % width, row * ROW.pitch + (ROW.pitch - height) / 2, 1, height);
+    for (let row = 0; row < this.#rows; row += 1) {
+      const top = row * ROW.pitch + (ROW.pitch - ROW.height) / 2;
+      for (let x = 0; x < width;) {
+        const at = (row + x / width) / this.#rows;
+        const ink = this.#inkAt(at, at + 2 / width / this.#rows);
+        const length = Math.min(DASH.least + (DASH.most - DASH.least) * ink, width - x);
+        pen.globalAlpha = at < this.#read ? 0.45 + 0.55 * ink : 0.22;
+        pen.fillRect(x, top, length, ROW.height);
+        x += length + DASH.gap;
+      }
     }
     pen.globalAlpha = 1;
   }
@@ -169,13 +179,16 @@ export class DocumentMap {
     const pieces = this.#pieces(span).sort((a, b) => b.right - b.left - (a.right - a.left));
     return pieces.map((piece, rank) => {
       const tag = rank === 0 ? "button" : "span";
-      const lamp = el(tag, { class: "lamp", "data-index": index, onclick: () => this.onPassage(index) });
+      const onclick = () => this.onPassage(index);
+      const lamp = el(tag, { class: "lamp", "data-index": index, onclick });
       if (rank === 0) {
         lamp.type = "button";
         lamp.title = this.#label(span, index);
         lamp.setAttribute("aria-label", lamp.title);
       }
-      lamp.style.insetBlockStart = `${piece.row * ROW.pitch}px`;
+      const height = LAMP.least + (LAMP.most - LAMP.least) * brightness;
+      lamp.style.blockSize = `${height}px`;
+      lamp.style.insetBlockStart = `${piece.row * ROW.pitch + (ROW.pitch - height) / 2}px`;
       lamp.style.insetInlineStart = `min(${piece.left * 100}%, 100% - ${LEAST_WIDTH}px)`;
       lamp.style.inlineSize = `max(${(piece.right - piece.left) * 100}%, ${LEAST_WIDTH}px)`;
       lamp.style.zIndex = String(this.#evidence.length - index);
@@ -187,7 +200,7 @@ export class DocumentMap {
   #label(span, index) {
     const of = `Passage ${index + 1} of ${this.#evidence.length}`;
     const at = percent(span.start / this.#total);
-    return `${of}: ${percent(span.weight)} of the weight, at ${at} of the text`;
+    return `${of}: ${percent(span.weight)} of the weight, ${at} into the text`;
   }
 
   #byteAt(event) {

@@ -93,7 +93,7 @@ export class Reader {
   }
 
   #at(byte) {
-    return `at ${percent(byte / this.#context.text_bytes)} of the text`;
+    return byte === 0 ? "from the start" : `${percent(byte / this.#context.text_bytes)} into the text`;
   }
 
   #title(words, facts) {

@@ -79,6 +79,7 @@ function item(context) {
   const link = el("a", { href: addressOf(context.id), "data-id": context.id, "data-part": "open" },
     el("span", { class: "item-title" }, name),
     el("span", { class: "item-facts" },
+      context.pinned ? icon("pin") : null,
       context.forked_from ? icon("fork") : null, inBrief(context)));
   const place = el("div", { class: "notices" });
   const act = (part, act) => ({ part, run: () => act(context).catch((e) => showError(place, e)) });

@@ -16,6 +16,7 @@ export class Talk {
   #views = [];
   #lit = null;
   #asking = null;
+  #askable = true;
 
   /**
    * `onLight(turn)` is told whose evidence is to be seen, `onPassage(turn, index)` which passage
@@ -31,8 +32,9 @@ export class Talk {
     this.#showHint();
   }
 
-  get lastTurn() {
-    return this.#turns.at(-1) ?? null;
+  /** The last turn with evidence to see, if there is one. */
+  get lastToLight() {
+    return this.#turns.findLast((turn) => turn.evidence.length > 0) ?? null;
   }
 
   /** The context as it is now; it can be asked or not. */
@@ -40,8 +42,10 @@ export class Talk {
     this.#context = context;
     this.#part("textarea").disabled = !askable;
     this.#part(".send").disabled = !askable;
+    const hopeless = context.status === "failed";
     this.#part("textarea").placeholder = askable ? "Ask about this document"
-      : "It can be asked when it has been read";
+      : hopeless ? "It could not be read" : "It can be asked when it has been read";
+    this.#askable = askable;
     this.#showHint();
   }
 
@@ -201,7 +205,7 @@ export class Talk {
 
   #showHint() {
     const isConversation = this.#context.kind === "conversation";
-    this.#part(".hint").hidden = this.#turns.length > 0;
+    this.#part(".hint").hidden = this.#turns.length > 0 || !this.#askable;
     this.#part(".hint h2").textContent = isConversation ? "Go on talking" : "Ask about it";
     this.#part(".hint p").textContent = isConversation
       ? "This is a conversation: what is said is kept in it, and remembered."

@@ -72,14 +72,14 @@ export class TurnView {
     if (evidence.length === 0 || list.childElementCount > 0) return;
     const most = Math.max(...evidence.map((span) => span.weight));
     section.hidden = false;
-    section.querySelector("h4").textContent = `Read in ${some(evidence.length, "passage")}`;
+    section.querySelector("h4").textContent = `Attended to ${some(evidence.length, "passage")}`;
     list.replaceChildren(...evidence.map((span, index) => this.#passage(span, index, most)));
     const rest = section.querySelector(".all");
     const hidden = [...list.children].slice(FIRST_PASSAGES);
     if (hidden.length < 2) return;
     for (const item of hidden) item.hidden = true;
     rest.hidden = false;
-    rest.textContent = `${some(hidden.length, "more passage")}`;
+    rest.textContent = some(hidden.length, "more passage");
     rest.addEventListener("click", () => {
       for (const item of hidden) item.hidden = false;
       rest.hidden = true;
