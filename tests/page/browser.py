@@ -126,6 +126,11 @@ class Browser:
         self.devtools("Emulation.setDeviceMetricsOverride", width=width, height=height,
                       deviceScaleFactor=1, mobile=mobile)
 
+    def online(self, online):
+        self.devtools("Network.enable")
+        self.devtools("Network.emulateNetworkConditions", offline=not online, latency=0,
+                      downloadThroughput=-1, uploadThroughput=-1)
+
     def scheme(self, name):
         self.devtools("Emulation.setEmulatedMedia",
                       features=[{"name": "prefers-color-scheme", "value": name},

@@ -322,6 +322,21 @@ def errors_are_told(t):
             t.shows(".turn[data-state=failed] .notice[role=alert]"))
 
 
+def network_may_fail(t, context):
+    t.go(f"#/{context}")
+    t.wait_ready()
+    t.browser.online(False)
+    t.browser.type("#question", QUESTION)
+    t.browser.press("Enter")
+    last = ".turn:last-child"
+    t.check("a server that does not answer is told of",
+            t.shows(f"{last}[data-state=failed] .notice[role=alert]"))
+    t.browser.online(True)
+    t.browser.click(f"{last} .notice .plain")
+    t.check("and can be asked again", t.wait_answered()
+            and t.wait(f"return document.querySelector('{last}[data-state=done]')", timeout=5))
+
+
 def keyboard_is_enough(t):
     t.browser.open(t.base + "/#/")
     t.browser.reload()
@@ -448,6 +463,7 @@ def run(t):
                          view_survives_reload, context_is_pinned, context_is_forked_and_deleted,
                          drop_is_read, errors_are_told):
             part(function)
+        part(network_may_fail, context)
         part(phone_fits, context)
         part(schemes_are_legible, context)
         part(keyboard_is_enough)

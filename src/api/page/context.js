@@ -111,6 +111,9 @@ class ContextView {
     this.#part(".pin span").textContent = context.pinned ? "Pinned" : "Pin";
     Object.assign(this.#page.dataset, { id: context.id, status: context.status });
     this.#part(".reading").hidden = !isReading(context);
+    this.#part(".fork").disabled = context.status !== "ready";
+    this.#part(".legend-words").textContent = isReading(context) ? "fills as it is read"
+      : "click anywhere to read there";
     const askable = context.status === "ready" || context.status === "stopped";
     this.#talk.setContext(context, { askable });
     this.#map.setText({ bytes: context.text_bytes });

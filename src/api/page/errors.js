@@ -17,7 +17,7 @@ export class ApiError extends Error {
 }
 
 const BY_CODE = {
-  invalid_api_key: "Reload the page and enter a key that the server knows.",
+  invalid_api_key: "Try again with a key that the server knows.",
   context_not_found: "It may have expired, or was deleted. Choose another document.",
   context_exists: "Choose another name.",
   context_busy: "Wait until what is at work with it has finished, then try again.",
@@ -51,7 +51,9 @@ export function showError(place, error, again = null) {
   const retry = again && el("button", {
     type: "button", class: "plain", onclick: () => { close(); again(); },
   }, "Try again");
-  const details = [advice(error), error.requestId && `Request ${error.requestId}.`];
+  // Only what the server did wrong is looked up in its log.
+  const request = error.status >= 500 && error.requestId && `Request ${error.requestId}.`;
+  const details = [advice(error), request];
   place.replaceChildren(el("div", { class: "notice", role: "alert" },
     icon("warn"),
     el("div", {},

@@ -87,7 +87,8 @@ function item(context) {
   const row = el("li", { class: "item", "data-status": context.status }, link,
     el("div", { class: "item-actions" },
       button("pin", pin, act("pin", togglePin), context, String(context.pinned)),
-      button("fork", `Fork ${name}`, act("fork", fork), context),
+      context.status === "ready"
+        ? button("fork", `Fork ${name}`, act("fork", fork), context) : null,
       button("trash", `Delete ${name}`, act("delete", remove), context)),
     isReading(context) ? bar(context) : null, place);
   return row;

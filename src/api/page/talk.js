@@ -4,10 +4,13 @@ import { chat } from "./api.js";
 import { announce, setIcon } from "./dom.js";
 import { keep, recall } from "./history.js";
 import { TurnView } from "./turn.js";
-import { some } from "./words.js";
+import { count, some } from "./words.js";
 
 // The likeliest words, so that the same question gets the same answer; long enough for any.
 const SAMPLING = { temperature: 0, max_tokens: 1024 };
+
+// What a stream says while the question is read: other comments only keep it open.
+const READING = /^reading (\d+)\/(\d+)$/;
 
 export class Talk {
   #section;
@@ -147,7 +150,8 @@ export class Talk {
 
   #take({ comment, data }, turn) {
     if (comment !== undefined) {
-      turn.progress = comment;
+      const [, done, total] = READING.exec(comment) ?? [];
+      if (total) turn.progress = `Reading, ${count(done)} of ${count(total)} tokens`;
       return;
     }
     if (data.usage) turn.usage = data.usage;
