@@ -50,8 +50,8 @@ const ground = (node) => {
 const pale = [];
 for (const node of document.querySelectorAll('body *')) {
   const own = [...node.childNodes].some((c) => c.nodeType === 3 && c.data.trim());
-  if (!own || !node.checkVisibility({ opacityProperty: true }) || node.closest(':disabled, .unseen'))
-    continue;
+  const seen = node.checkVisibility({ opacityProperty: true });
+  if (!own || !seen || node.closest(':disabled, .unseen')) continue;
   const style = getComputedStyle(node);
   const [a, b] = [light(rgba(style.color)), light(ground(node))].sort((x, y) => y - x);
   const ratio = (a + 0.05) / (b + 0.05);
@@ -60,14 +60,15 @@ for (const node of document.querySelectorAll('body *')) {
 return [...new Set(pale)];
 """
 
-# Notes what has the focus without showing it. The field of a question shows it by its frame.
-FOCUS = """
-const at = document.activeElement;
-const frame = at.closest('.box, .choose') ?? at;
-const style = getComputedStyle(frame);
-const shown = style.outlineStyle !== 'none' || style.boxShadow !== 'none';
-if (at !== document.body && at.tabIndex >= 0 && !shown)
-  window.unseen.push(at.className || at.id || at.tagName);
+# Notes whatever gets the focus without showing it. A field in a frame shows it by the frame.
+FOCUS_WATCH = """
+window.unseen = [];
+document.addEventListener('focusin', ({ target }) => {
+  const style = getComputedStyle(target.closest('.box, .choose') ?? target);
+  const shown = style.outlineStyle !== 'none' || style.boxShadow !== 'none';
+  if (target.tabIndex >= 0 && !shown)
+    window.unseen.push(target.className || target.id || target.tagName);
+});
 """
 
 # What was fetched from elsewhere than the page's own host.

@@ -184,6 +184,7 @@ class ContextView {
     if (!this.#context.text_bytes) return;
     const last = this.#talk.lastToLight;
     if (last) this.#present(last);
+    if (last && isWide()) this.#talk.scrollTo(last);
     else this.#reader.showPlace(0);
     try {
       const ink = await inkOf(this.#context, this.#signal);

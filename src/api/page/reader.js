@@ -8,6 +8,8 @@ import { percent } from "./words.js";
 
 const AROUND_BYTES = 1500;
 const STEP_BYTES = 3000;
+// At the very end of a text there would be nothing to read: so much of it is shown at least.
+const LAST_BYTES = 600;
 // A piece of text should not begin in the middle of a word: so far a space is looked for.
 const TRIM_BYTES = 120;
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
@@ -61,9 +63,10 @@ export class Reader {
 
   /** Shows the text from a byte on. */
   async showPlace(byte) {
+    const start = Math.max(0, Math.min(byte, this.#context.text_bytes - LAST_BYTES));
     this.#selected = -1;
-    this.#title("The text", this.#at(byte));
-    await this.#load(byte, byte + 2 * AROUND_BYTES);
+    this.#title("The text", this.#at(start));
+    await this.#load(start, start + 2 * AROUND_BYTES);
     this.#part(".pages").scrollTop = 0;
   }
 
@@ -93,7 +96,8 @@ export class Reader {
   }
 
   #at(byte) {
-    return byte === 0 ? "from the start" : `${percent(byte / this.#context.text_bytes)} into the text`;
+    if (byte === 0) return "from the start";
+    return `${percent(byte / this.#context.text_bytes)} into the text`;
   }
 
   #title(words, facts) {

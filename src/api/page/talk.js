@@ -56,6 +56,12 @@ export class Talk {
     this.#part("textarea").focus({ preventScroll: true });
   }
 
+  /** Brings a turn into sight. */
+  scrollTo(turn) {
+    const { node } = this.#views[this.#turns.indexOf(turn)];
+    requestAnimationFrame(() => node.scrollIntoView({ block: "start" }));
+  }
+
   /** Shows a turn as the one whose evidence is on the map. */
   light(turn) {
     this.#lit = turn;
