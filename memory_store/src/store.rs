@@ -159,6 +159,14 @@ impl Store {
         self.change_row(tenant, name, &|row| row.pinned = pinned)
     }
 
+    /// Puts other bytes of the caller's in the place of those of the last commit.
+    ///
+    /// # Errors
+    /// When there is none, or its row cannot be written.
+    pub fn set_meta(&self, tenant: &str, name: &str, meta: &[u8]) -> Result<(), StoreError> {
+        self.change_row(tenant, name, &|row| row.meta = meta.to_vec())
+    }
+
     /// Says when the context is to be removed, in seconds since 1970.
     ///
     /// # Errors

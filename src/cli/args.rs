@@ -9,6 +9,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use super::context_args::{ContextsArgs, IngestArgs, StoreFlags, context_name};
 use super::input::Source;
 use super::run_flags::{AnswerFlags, RunFlags};
+use super::serve_flags::ServeFlags;
 use super::settings::Settings;
 use crate::eval::Task;
 
@@ -37,6 +38,20 @@ pub(super) enum Command {
     ///
     /// Contexts are documents that mneme ingest has read, and conversations of mneme chat --context.
     Contexts(ContextsArgs),
+    /// Serve an OpenAI-compatible API, and a page
+    ///
+    /// Existing clients work by changing a URL; prompts may be longer than the model's window, and
+    /// documents stay as contexts. docs/api.md says what is answered. Without keys only this machine is
+    /// served.
+    Serve(ServeArgs),
+    /// Make a key for the service
+    ///
+    /// The key is printed once, and below it what the file of keys needs to know it by.
+    Key {
+        /// Whose requests those with the key are
+        #[arg(long, value_name = "NAME", default_value = "local")]
+        tenant: String,
+    },
     /// Converse without end
     ///
     /// Talk with the model for as long as you like: what was said long ago is looked up when it
@@ -96,6 +111,20 @@ pub(super) struct AskArgs {
     pub lossy: bool,
     #[command(flatten)]
     pub answer: AnswerFlags,
+    #[command(flatten)]
+    pub store: StoreFlags,
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+/// See [`Command::Serve`].
+#[derive(Debug, clap::Args)]
+pub(super) struct ServeArgs {
+    /// Check the settings, say what is wrong with them, and end
+    #[arg(long)]
+    pub check_config: bool,
+    #[command(flatten)]
+    pub serve: ServeFlags,
     #[command(flatten)]
     pub store: StoreFlags,
     #[command(flatten)]
@@ -296,16 +325,23 @@ fn command() -> clap::Command {
     Words::command().mut_subcommands(|subcommand| {
         subcommand.mut_args(|arg| {
             let key = arg.get_id().as_str().replace('_', "-");
-            let tables = [&defaults["memory"], &defaults["answer"], &defaults];
+            let tables = [&defaults["memory"], &defaults["answer"], &defaults["serve"], &defaults];
             let Some(default) = tables.iter().find_map(|table| table.get(&key)) else { return arg };
+            // A variable of the environment counts as the flag, so it wins over the file.
+            let arg = arg.env(variable(&key)).hide_env(true);
             let default = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
-            if default.is_empty() {
+            if default.is_empty() || default == "[]" {
                 return arg; // its help says what that means
             }
             let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
             arg.help(format!("{help} [default: {default}]"))
         })
     })
+}
+
+/// The variable of the environment that stands for a setting.
+fn variable(key: &str) -> String {
+    format!("MNEME_{}", key.replace('-', "_").to_uppercase())
 }
 
 fn depth(text: &str) -> Result<f32, String> {
@@ -335,6 +371,18 @@ mod tests {
             let told = format!("{}]", default.to_string().trim_matches('"'));
             let help = flag.get_help().unwrap().to_string();
             assert!(help.contains("[default: ") && help.ends_with(&told), "{key}: {help}");
+        }
+    }
+
+    #[test]
+    fn every_setting_of_the_service_has_a_flag_and_a_variable() {
+        let defaults = serde_json::to_value(Settings::default()).unwrap();
+        let command = command();
+        let serve = command.find_subcommand("serve").unwrap();
+        for key in defaults["serve"].as_object().unwrap().keys() {
+            let flag = serve.get_arguments().find(|arg| arg.get_long() == Some(key));
+            let flag = flag.unwrap_or_else(|| panic!("no flag --{key}"));
+            assert_eq!(flag.get_env().unwrap().to_str(), Some(&*variable(key)));
         }
     }
 

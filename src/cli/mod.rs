@@ -36,6 +36,8 @@ mod recall;
 mod repair;
 mod run_flags;
 mod score;
+mod serve;
+mod serve_flags;
 mod settings;
 
 use std::ffi::OsString;
@@ -69,6 +71,8 @@ fn dispatch(command: Command, interrupt: &Interrupt) -> Result<(), Failure> {
         Command::Ingest(args) => ingest::run(args, interrupt),
         Command::Contexts(args) => contexts::run(args, interrupt),
         Command::Chat(args) => chat::run(args, interrupt),
+        Command::Serve(args) => serve::run(args, interrupt),
+        Command::Key { tenant } => serve::make_key(&tenant),
         Command::Score(args) => score::run(args, interrupt),
         Command::Bench(args) => bench::run(args, interrupt),
         Command::Eval(args) => eval::run(args, interrupt),

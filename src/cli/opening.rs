@@ -61,9 +61,6 @@ pub(super) fn store_dir(settings: &Settings) -> Result<PathBuf, Failure> {
     if !settings.store.as_os_str().is_empty() {
         return Ok(settings.store.clone());
     }
-    if let Some(dir) = std::env::var_os("MNEME_STORE").filter(|dir| !dir.is_empty()) {
-        return Ok(dir.into());
-    }
     let strategy = etcetera::base_strategy::choose_native_strategy().map_err(|_| {
         Failure::failed("there is no home folder to keep contexts in; name one with --store DIR")
     })?;

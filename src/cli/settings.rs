@@ -9,7 +9,9 @@ use clap::builder::PossibleValue;
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
+use crate::api::{LogFormat, LogLevel, ServeConfig};
 use crate::backend::{KvType, Precision, Vote};
+use crate::engine::serve::SchedulePolicy;
 use crate::engine::{EngineOptions, GenerateOptions, Sampling};
 use crate::eval::Task;
 use crate::hub::DEFAULT_MODEL;
@@ -30,6 +32,7 @@ pub(super) struct Settings {
     pub store_max_bytes: u64,
     pub memory: MemoryConfig,
     pub answer: AnswerSettings,
+    pub serve: ServeConfig,
 }
 
 /// How products with quantised weights are computed.
@@ -65,6 +68,7 @@ impl Default for Settings {
             store_max_bytes: 0,
             memory: MemoryConfig::default(),
             answer: AnswerSettings::default(),
+            serve: ServeConfig::default(),
         }
     }
 }
@@ -108,6 +112,9 @@ impl Settings {
     fn parse(text: &str) -> anyhow::Result<Self> {
         let settings: Self = toml::from_str(text)?;
         settings.answer.check()?;
+        if let Some((key, what)) = settings.serve.faults().first() {
+            anyhow::bail!("{}serve.{key} {what}", line_of(text, key));
+        }
         Ok(settings)
     }
 
@@ -138,6 +145,12 @@ impl AnswerSettings {
         anyhow::ensure!(self.max_tokens > 0, "answer.max-tokens must be at least 1");
         Ok(())
     }
+}
+
+/// Where a file sets `key`, for messages.
+fn line_of(text: &str, key: &str) -> String {
+    let sets = |line: &str| line.split('=').next().is_some_and(|left| left.trim() == key);
+    text.lines().position(sets).map_or(String::new(), |line| format!("line {}: ", line + 1))
 }
 
 /// A temperature as a flag gives it.
@@ -229,6 +242,48 @@ impl ValueEnum for Vote {
                 .help("Each query's softmax over units, so that no head drowns the others"),
             Self::Raw => PossibleValue::new("raw").help("The scores themselves (InfLLM)"),
         })
+    }
+}
+
+impl ValueEnum for SchedulePolicy {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Feedback, Self::FirstCome]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Feedback => PossibleValue::new("feedback")
+                .help("Who has been served least: short requests do not wait for long ones"),
+            Self::FirstCome => PossibleValue::new("first-come").help("Who came first"),
+        })
+    }
+}
+
+impl ValueEnum for LogFormat {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Text, Self::Json]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Text => PossibleValue::new("text").help("For people"),
+            Self::Json => PossibleValue::new("json").help("For programs"),
+        })
+    }
+}
+
+impl ValueEnum for LogLevel {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Error, Self::Warn, Self::Info, Self::Debug]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+        }))
     }
 }
 
@@ -336,6 +391,8 @@ mod tests {
             ("[memory]\npositions = \"true\"\n", ["line 2", "contiguous"]),
             ("threads = \n", ["line 1", "threads"]),
             ("[answer]\ntop-p = 1.5\n", ["answer.top-p", "at most 1"]),
+            ("[serve]\nlisten = \"here\"\n", ["line 2", "listen"]),
+            ("[serve]\n\nmax-requests = 0\n", ["line 3", "serve.max-requests"]),
         ];
         for (text, words) in refused {
             let message = format!("{:#}", Settings::parse(text).unwrap_err());

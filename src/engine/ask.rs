@@ -8,7 +8,7 @@ use super::loaded::Engine;
 use super::session::{Progress, ProgressFn, Session, SourceText};
 use super::sources::NOWHERE;
 use crate::ids::{ByteSpan, TokenId};
-use crate::memory::Phase;
+use crate::memory::{MemoryConfig, Phase};
 use crate::tokenizer::{Encoded, GenerationPrompt, Message, PartOrigin, Role};
 
 /// What was taken in before an answer.
@@ -135,6 +135,18 @@ impl Engine {
             .map(|span| ByteSpan { start: within(span.start), end: within(span.end) })
             .collect();
         Ok(DocumentPrompt { ids: encoded.ids, sources, text: document.to_owned() })
+    }
+
+    /// A text to read after another.
+    pub fn continuation(&self, text: &str) -> DocumentPrompt {
+        let Encoded { ids, spans } = self.tokenizer().encode_document(text);
+        DocumentPrompt { ids, sources: spans, text: text.to_owned() }
+    }
+
+    /// Bytes that a token read takes in a store, about.
+    pub fn bytes_per_token(&self, memory: &MemoryConfig) -> usize {
+        let unit = self.page_layout(memory).page_bytes() / memory.unit_tokens;
+        unit + unit / 8 // representatives, tokens and text
     }
 
     /// `question` as the end of a user message whose beginning, a document, was read: the tokens are
@@ -285,19 +297,26 @@ impl Session {
     /// # Errors
     /// When it cannot be read back what they stand for.
     pub fn take_evidence(&mut self, n: usize) -> Result<Vec<Passage>, EngineError> {
-        let masses = self.memory.take_evidence();
-        let total: f32 = masses.iter().map(|unit| unit.mass).sum();
         let mut passages = Vec::new();
-        for unit in masses {
-            let tokens = self.memory.unit_tokens(unit.unit as usize);
+        for (tokens, weight) in self.take_attended() {
             if let Some(span) = self.sources.span_of(tokens)? {
-                passages.push(Passage { span, weight: unit.mass / total });
+                passages.push(Passage { span, weight });
             }
             if passages.len() == n {
                 break;
             }
         }
         Ok(passages)
+    }
+
+    /// The same as tokens of all that was taken in.
+    pub fn take_attended(&mut self) -> Vec<(Range<usize>, f32)> {
+        let masses = self.memory.take_evidence();
+        let total: f32 = masses.iter().map(|unit| unit.mass).sum();
+        let attended = masses
+            .iter()
+            .map(|unit| (self.memory.unit_tokens(unit.unit as usize), unit.mass / total));
+        attended.collect()
     }
 
     /// Bytes `span` of the text read, grown to whole characters, which tokens may cut.

@@ -17,6 +17,7 @@ use crate::memory::store::{
     Commit, ContextSummary, DamagedRecord, Fingerprint, OpenContext, PrefixKey, Store,
 };
 use crate::memory::{MemoryConfig, Stores};
+use crate::tokenizer::Message;
 
 /// Tokens read between two saves, at most, unless one says otherwise.
 pub const SAVE_EVERY_TOKENS: usize = 8192;
@@ -54,6 +55,11 @@ impl Contexts {
         &self.store
     }
 
+    /// Whose they are.
+    pub fn tenant(&self) -> &str {
+        &self.tenant
+    }
+
     /// The model that reads them.
     pub fn engine(&self) -> &Engine {
         &self.engine
@@ -82,6 +88,15 @@ impl Contexts {
             notes,
             save_every: SAVE_EVERY_TOKENS,
         })
+    }
+
+    /// Keeps the caller's own words with the context of this name, in place of those that were kept.
+    ///
+    /// # Errors
+    /// When there is none, or its row cannot be written.
+    pub fn set_metadata(&self, name: &str, metadata: String) -> Result<(), EngineError> {
+        let notes = ContextNotes { metadata, ..self.notes(name)? };
+        Ok(self.store.set_meta(&self.tenant, name, &notes.write())?)
     }
 
     /// What the context of this name says of itself.
@@ -235,6 +250,11 @@ impl Context {
         source.clone_into(&mut self.notes.source);
     }
 
+    /// Keeps the caller's own words with it, from the next save on.
+    pub fn set_metadata(&mut self, metadata: String) {
+        self.notes.metadata = metadata;
+    }
+
     /// What it says of itself.
     pub fn notes(&self) -> &ContextNotes {
         &self.notes
@@ -252,6 +272,7 @@ impl Context {
     /// When the store refuses, or an earlier save has failed.
     pub fn save(&mut self) -> Result<(), EngineError> {
         let suspended = self.session.suspend()?;
+        self.notes.text_bytes = self.session.text_bytes();
         let ids = self.session.token_ids()?;
         let mut hasher = blake3::Hasher::new();
         hash_ids(&mut hasher, &ids);
@@ -328,6 +349,24 @@ impl Context {
         self.save()
     }
 
+    /// Saves what was read of its document as all of it, and waits for the disk.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn save_whole(&mut self) -> Result<(), EngineError> {
+        self.save_read(true)?;
+        self.sync()
+    }
+
+    /// How many tokens it has read, where it may read on.
+    ///
+    /// # Errors
+    /// When it is a conversation.
+    pub fn n_read_of_any(&self) -> Result<usize, EngineError> {
+        self.check_document()?;
+        Ok(self.session.n_tokens())
+    }
+
     /// How many tokens of `document` it has read, where it may read on.
     ///
     /// # Errors
@@ -335,6 +374,32 @@ impl Context {
     pub fn n_read_of(&self, document: &DocumentPrompt) -> Result<usize, EngineError> {
         self.check_document()?;
         self.check_begins(document.ids())
+    }
+
+    /// Begins a conversation with what was said before: messages of the system, then turns of a user
+    /// and the model. Gives the tokens to take in, after which [`has_said`](Self::has_said) is due.
+    ///
+    /// # Errors
+    /// When something was read already, the messages do not come in that order, or the template
+    /// refuses.
+    pub fn begin_conversation(&mut self, said: &[Message]) -> Result<Vec<TokenId>, EngineError> {
+        let (conversation, ids) = Conversation::of_messages(self.session.engine(), said)?;
+        self.notes.turns = vec![0];
+        self.notes.conversation = Some(conversation);
+        Ok(ids)
+    }
+
+    /// Saves what was said before.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn has_said(&mut self) -> Result<(), EngineError> {
+        let n_turns = self.notes.conversation.as_ref().map_or(0, Conversation::n_turns);
+        // Turns of before are one step for those who go back: to before all of them, or to their end.
+        self.notes.turns.resize(n_turns + 1, self.session.n_tokens());
+        self.notes.is_whole = true;
+        self.save()?;
+        self.sync()
     }
 
     /// Reads more of the document, and saves it.

@@ -69,8 +69,40 @@ impl Conversation {
         Ok(())
     }
 
+    /// A conversation in which `said` was said, and the tokens of that.
+    pub(super) fn of_messages(
+        engine: &Engine,
+        said: &[Message],
+    ) -> Result<(Self, Vec<TokenId>), EngineError> {
+        let n_system = usize::from(said.first().is_some_and(|first| first.role == Role::System));
+        let turns = &said[n_system..];
+        let is_turn = |pair: &[Message]| matches!(pair, [user, reply] if user.role == Role::User && reply.role == Role::Assistant);
+        if !turns.chunks(2).all(is_turn) {
+            return Err(EngineError::NotTurns);
+        }
+        let system = said[..n_system].first().map(|message| message.content.clone());
+        let conversation = Self { n_turns: turns.len() / 2, ..Self::new(system) };
+        if turns.is_empty() {
+            return Ok((conversation, Vec::new())); // the first turn renders the system's message
+        }
+        let tokenizer = engine.tokenizer();
+        let prompt = tokenizer.render_chat(said, GenerationPrompt::Omit)?;
+        let mut ids = tokenizer.encode_prompt(&prompt).ids;
+        let after = ids_after_message(tokenizer, &prompt, said.len() - 1).len();
+        ids.truncate(ids.len() - after); // the next turn begins with what ends the last reply
+        Ok((conversation, ids))
+    }
+
+    /// Takes note that what [`turn_ids`](Self::turn_ids) gave was taken in.
+    pub fn has_asked(&mut self) {
+        self.n_turns += 1;
+    }
+
     /// The tokens that this turn adds: those that end the reply before it, and its own.
-    fn turn_ids(&self, engine: &Engine, text: &str) -> Result<Vec<TokenId>, EngineError> {
+    ///
+    /// # Errors
+    /// When the template refuses.
+    pub fn turn_ids(&self, engine: &Engine, text: &str) -> Result<Vec<TokenId>, EngineError> {
         if self.is_about_document && self.n_turns == 0 {
             return engine.question_ids(text);
         }

@@ -72,6 +72,12 @@ pub enum EngineError {
          report it if it fails again"
     )]
     Fault,
+    /// Messages that are no turns.
+    #[error(
+        "what was said before must be a system message, or none, and then turns of a user's message and \
+         an assistant's; what the user says now is sent to the conversation afterwards"
+    )]
+    NotTurns,
     /// Nothing to continue from.
     #[error("there is nothing to continue: read a text or ask a question first")]
     NothingRead,

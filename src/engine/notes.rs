@@ -8,7 +8,7 @@ use crate::memory::MemoryConfig;
 use crate::memory::store::ContextSummary;
 
 /// Version of these notes; a later program reads earlier ones.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What a context says of itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +25,10 @@ pub struct ContextNotes {
     pub turns: Vec<usize>,
     /// What is said, where it is a conversation.
     pub conversation: Option<Conversation>,
+    /// Bytes of the text that was read.
+    pub text_bytes: usize,
+    /// Whatever whoever had it read wants to be kept with it.
+    pub metadata: String,
 }
 
 impl ContextNotes {
@@ -37,6 +41,8 @@ impl ContextNotes {
             is_whole: false,
             turns: Vec::new(),
             conversation: None,
+            text_bytes: 0,
+            metadata: String::new(),
         }
     }
 
@@ -61,7 +67,8 @@ impl ContextNotes {
         self.settings = settings_of(config);
     }
 
-    pub(super) fn write(&self) -> Vec<u8> {
+    /// The same as bytes, for the store.
+    pub fn write(&self) -> Vec<u8> {
         let mut out = ByteWriter::new();
         out.u32(VERSION);
         out.bytes(self.settings.as_bytes());
@@ -74,6 +81,8 @@ impl ContextNotes {
         if let Some(conversation) = &self.conversation {
             conversation.write(&mut out);
         }
+        out.len(self.text_bytes);
+        out.bytes(self.metadata.as_bytes());
         out.finish()
     }
 
@@ -97,8 +106,13 @@ impl ContextNotes {
             0 => None,
             _ => Some(Conversation::read(&mut from)?),
         };
+        let (mut text_bytes, mut metadata) = (0, String::new());
+        if version >= 2 {
+            text_bytes = from.len("bytes of the text")?;
+            metadata = from.string("metadata")?;
+        }
         from.finish("end of the notes")?;
-        Ok(Self { settings, model, source, is_whole, turns, conversation })
+        Ok(Self { settings, model, source, is_whole, turns, conversation, text_bytes, metadata })
     }
 }
 

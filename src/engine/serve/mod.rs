@@ -8,10 +8,12 @@
 //!
 //! Not here: what a request is, who may make it, and where its text comes from.
 
+mod recent;
 mod schedule;
 mod sequence;
 mod worker;
 
+pub use recent::RecentSessions;
 pub use schedule::{Demand, Schedule, ScheduleConfig, SchedulePolicy, SequenceId, TOKEN_COST};
-pub use sequence::{Answers, Ended, Event, Stage, Task, Work};
+pub use sequence::{Answers, Ended, Event, Saving, Stage, Task, Work};
 pub use worker::{Place, Server, ServerMeasures};

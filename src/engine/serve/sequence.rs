@@ -66,11 +66,22 @@ pub enum Stage {
         document: Arc<DocumentPrompt>,
         /// Which of its tokens.
         tokens: Range<usize>,
+        /// Whether a context is saved on the way.
+        saving: Saving,
     },
     /// Tokens, read as those of a document.
     Tokens(Vec<TokenId>),
     /// A question.
     Question(Vec<TokenId>),
+}
+
+/// Whether what is read is saved before all of it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Saving {
+    /// Every few seconds, and when nobody waits any more: reading goes on from there.
+    AsItComes,
+    /// All of it or nothing, by the caller.
+    Whole,
 }
 
 /// Answers to one question.
@@ -212,7 +223,7 @@ impl Sequence {
         }
         let config = session.memory.config();
         let (ids, phase, most) = match self.stages.front()? {
-            Stage::Document { document, tokens } => {
+            Stage::Document { document, tokens, .. } => {
                 (&document.ids()[tokens.clone()], Phase::Reading, config.chunk_tokens)
             }
             Stage::Tokens(ids) => (&ids[..], Phase::Reading, config.chunk_tokens),
@@ -251,7 +262,7 @@ impl Sequence {
         let session = work.session_mut();
         let range = self.at..self.at + n_tokens;
         match stage {
-            Stage::Document { document, tokens } => {
+            Stage::Document { document, tokens, .. } => {
                 session.note_document(
                     document,
                     tokens.start + range.start..tokens.start + range.end,
@@ -262,7 +273,11 @@ impl Sequence {
         self.at += n_tokens;
         self.progress.0 += n_tokens;
         let is_whole = self.at == stage.len();
-        if let (Work::Context(context), Stage::Document { document, tokens }) = (work, stage) {
+        if let (
+            Work::Context(context),
+            Stage::Document { document, tokens, saving: Saving::AsItComes },
+        ) = (work, stage)
+        {
             let (saved, when) = self.saved;
             if is_whole || self.at - saved >= SAVE_EVERY_TOKENS || when.elapsed() >= SAVE_EVERY {
                 context.save_read(tokens.start + self.at == document.ids().len())?;
@@ -385,7 +400,8 @@ impl Sequence {
 
     /// Gives up because nobody waits any more; what was read of a document is kept.
     pub fn give_up(&mut self) {
-        let is_document = matches!(self.stages.front(), Some(Stage::Document { .. }));
+        let is_document =
+            matches!(self.stages.front(), Some(Stage::Document { saving: Saving::AsItComes, .. }));
         if let (Some(Work::Context(mut context)), true) = (self.work.take(), is_document) {
             // It is read again from the last save where this fails.
             let _ = context.save_read(false);

@@ -1,0 +1,295 @@
+//! How is a context read? As a task of its own, which goes on when whoever asked for it has left: they
+//! may come back and see how far it is.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc::channel;
+use tokio::sync::{Notify, watch};
+
+use super::answering::{blocking, reading};
+use super::error::{ApiError, ErrorBody};
+use super::keys::Tenant;
+use super::state::{Changing, Service};
+use super::wire::contexts::Status;
+use crate::engine::serve::{Ended, Event, Place, Saving, Stage, Task, Work};
+use crate::engine::{Context, Contexts, DocumentPrompt};
+use crate::memory::store::Pinned;
+use crate::tokenizer::Message;
+
+/// A context that is being read, or could not be.
+#[derive(Debug)]
+pub struct Reading {
+    progress: watch::Sender<Progress>,
+    stop: Notify,
+    /// Bytes of what is read, with what was there before where that is known.
+    pub text_bytes: usize,
+    /// Whether it will be a conversation.
+    pub is_conversation: bool,
+    /// When it was asked for.
+    pub created: u64,
+    /// The client's own, as JSON.
+    pub metadata: String,
+}
+
+/// How far it is.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// What it is doing.
+    pub status: Status,
+    /// Tokens read.
+    pub tokens: usize,
+    /// Tokens there are, once that is known.
+    pub total_tokens: Option<usize>,
+    /// Why it failed.
+    pub error: Option<ErrorBody>,
+}
+
+/// What is to be read.
+pub enum Source {
+    /// A document: the context's beginning.
+    Document(String),
+    /// What comes after what was read.
+    Continuation(String),
+    /// What was said.
+    Messages(Vec<Message>),
+}
+
+/// A reading that was asked for.
+pub struct Request {
+    /// What it will be called.
+    pub name: String,
+    /// What is read.
+    pub source: Source,
+    /// Seconds until it is removed.
+    pub ttl: Option<u64>,
+    /// Whether it is kept whatever the limit of the store.
+    pub pinned: bool,
+    /// The client's own, as JSON; empty to leave what is there.
+    pub metadata: String,
+    /// Where its text comes from, for people.
+    pub origin: String,
+}
+
+impl Reading {
+    /// What can be known of one that begins.
+    pub fn new(request: &Request, n_before: usize) -> Self {
+        let (len, is_conversation) = match &request.source {
+            Source::Document(text) => (text.len(), false),
+            Source::Continuation(text) => (n_before + text.len(), false),
+            Source::Messages(_) => (0, true),
+        };
+        let first = Progress { status: Status::Queued, tokens: 0, total_tokens: None, error: None };
+        Self {
+            progress: watch::Sender::new(first),
+            stop: Notify::new(),
+            text_bytes: len,
+            is_conversation,
+            created: super::state::now(),
+            metadata: request.metadata.clone(),
+        }
+    }
+
+    /// How far it is now.
+    pub fn progress(&self) -> Progress {
+        self.progress.borrow().clone()
+    }
+
+    /// How far it is, as it comes.
+    pub fn watch(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Has it stop; what was read of a document is kept.
+    pub fn stop(&self) {
+        self.stop.notify_one();
+    }
+
+    /// Waits until nothing more is read.
+    pub async fn ended(&self) {
+        let is_over = |progress: &Progress| !progress.status.is_under_way();
+        let _ = self.watch().wait_for(is_over).await; // who sends is here
+    }
+}
+
+impl Status {
+    /// Whether it will change by itself.
+    pub fn is_under_way(self) -> bool {
+        matches!(self, Self::Queued | Self::Reading)
+    }
+}
+
+/// Begins to read. The right to change the context is held until it is over.
+pub fn start(
+    service: &Service,
+    tenant: &Tenant,
+    request: Request,
+    (changing, place): (Changing, Place),
+) -> Arc<Reading> {
+    let n_before = match service.contexts(tenant).notes(&request.name) {
+        Ok(notes) => notes.text_bytes,
+        Err(_) => 0, // there is none yet
+    };
+    let reading = Arc::new(Reading::new(&request, n_before));
+    let name = request.name.clone();
+    service.add_reading(tenant, &name, Arc::clone(&reading));
+    let (service, tenant, shared) = (service.clone(), tenant.clone(), Arc::clone(&reading));
+    tokio::spawn(async move {
+        let run = Run { service: &service, tenant: &tenant, reading: &shared };
+        let read = run.read(request, place).await;
+        drop(changing); // before anybody hears that it is over
+        run.finish(&name, read);
+    });
+    reading
+}
+
+struct Run<'a> {
+    service: &'a Service,
+    tenant: &'a Tenant,
+    reading: &'a Reading,
+}
+
+/// How a reading ended that did not fail.
+enum Read {
+    Whole,
+    Stopped,
+}
+
+impl Run<'_> {
+    async fn read(&self, request: Request, place: Place) -> Result<Read, ApiError> {
+        let (service, tenant) = (self.service.clone(), self.tenant.clone());
+        let (context, stages, request, n_before) = blocking(move || {
+            let contexts = service.contexts(&tenant);
+            let (context, stages) = open(&service, &contexts, &request)?;
+            let n_before = context.session().n_tokens();
+            Ok((context, stages, request, n_before))
+        })
+        .await?;
+        let (events, mut received) = channel(4);
+        let work = Work::Context(Box::new(context));
+        self.service.server().submit(Task { work, stages, answers: None, events }, place);
+        loop {
+            let event = tokio::select! {
+                event = received.recv() => event,
+                () = self.reading.stop.notified() => {
+                    received.close(); // the server keeps what was read, then lets go
+                    while received.recv().await.is_some() {}
+                    return Ok(Read::Stopped);
+                }
+            };
+            match event {
+                Some(Event::Progress { done_tokens, total_tokens }) => {
+                    self.reading.progress.send_modify(|progress| {
+                        progress.status = Status::Reading;
+                        progress.tokens = n_before + done_tokens;
+                        progress.total_tokens = Some(n_before + total_tokens);
+                    });
+                }
+                Some(Event::Piece(..)) => {}
+                Some(Event::Failed(error)) => return Err(error.into()),
+                Some(Event::Ended(_, ended)) => {
+                    let (service, tenant) = (self.service.clone(), self.tenant.clone());
+                    return blocking(move || end(&service, &tenant, *ended, &request)).await;
+                }
+                None => return Err(ApiError::internal("The model's server has ended.")),
+            }
+        }
+    }
+
+    fn finish(&self, name: &str, read: Result<Read, ApiError>) {
+        let (status, error) = match read {
+            Ok(Read::Whole) => (Status::Ready, None),
+            Ok(Read::Stopped) => (Status::Stopped, None),
+            Err(error) => {
+                tracing::warn!(context = name, message = error.body.message, "reading failed");
+                (Status::Failed, Some(error.body))
+            }
+        };
+        if error.is_none() {
+            self.service.remove_reading(self.tenant, name); // from now on the store knows
+        }
+        self.reading.progress.send_modify(|progress| {
+            (progress.status, progress.error) = (status, error);
+        });
+    }
+}
+
+/// The context to read on in, and what to read.
+fn open(
+    service: &Service,
+    contexts: &Contexts,
+    request: &Request,
+) -> Result<(Context, Vec<Stage>), ApiError> {
+    let Request { name, source, metadata, .. } = request;
+    let (mut context, stages) = match source {
+        Source::Document(text) => {
+            let document = Arc::new(service.engine().document_prompt(text)?);
+            let context = to_read(service, contexts, (name, &request.origin), &document)?;
+            let n_read = context.n_read_of(&document)?;
+            (context, vec![reading(&document, n_read, Saving::AsItComes)])
+        }
+        Source::Continuation(text) => {
+            let context = contexts.open(name)?;
+            context.n_read_of_any()?;
+            let document = Arc::new(service.engine().continuation(text));
+            (context, vec![reading(&document, 0, Saving::Whole)])
+        }
+        Source::Messages(messages) => {
+            let mut context = contexts.create(name, service.memory(), &request.origin)?;
+            let ids = context.begin_conversation(messages)?;
+            (context, vec![Stage::Tokens(ids)])
+        }
+    };
+    if !metadata.is_empty() {
+        context.set_metadata(metadata.clone());
+    }
+    Ok((context, stages))
+}
+
+/// The context of this name as far as it was read; or, where there is none, a fork of one that has read
+/// a beginning of the document, or a new one.
+fn to_read(
+    service: &Service,
+    contexts: &Contexts,
+    (name, origin): (&str, &str),
+    document: &DocumentPrompt,
+) -> Result<Context, ApiError> {
+    let store = service.store();
+    let tenant = contexts.tenant();
+    if store.show(tenant, name)?.is_some() {
+        return Ok(contexts.open(name)?);
+    }
+    let found = contexts.longest_prefix(service.memory(), document.ids())?;
+    let found = found.filter(|context| context.notes().conversation.is_none());
+    let Some(found) = found else {
+        return Ok(contexts.create(name, service.memory(), origin)?);
+    };
+    store.fork(tenant, found.name(), name)?;
+    let mut context = contexts.open(name)?;
+    context.set_source(origin);
+    context.set_metadata(String::new());
+    Ok(context)
+}
+
+/// Saves what has to be saved in the end.
+fn end(
+    service: &Service,
+    tenant: &Tenant,
+    ended: Ended,
+    request: &Request,
+) -> Result<Read, ApiError> {
+    let Work::Context(mut context) = ended.work else {
+        return Err(ApiError::internal("The model's server returned something else."));
+    };
+    match &request.source {
+        Source::Messages(_) => context.has_said()?,
+        Source::Document(_) | Source::Continuation(_) => context.save_whole()?,
+    }
+    let (store, name) = (service.store(), &request.name);
+    if let Some(ttl) = request.ttl {
+        store.set_expiry(&tenant.0, name, Some(super::state::now().saturating_add(ttl)))?;
+    }
+    if request.pinned {
+        store.set_pinned(&tenant.0, name, Pinned::Yes)?;
+    }
+    Ok(Read::Whole)
+}
