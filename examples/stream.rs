@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         session.read(&passage, &mut no_progress)?;
         passage.clear();
         session.prompt("\nIn one sentence, what happened:")?;
-        for piece in session.generate(options) {
+        for piece in session.generate(options.clone()) {
             write!(out, "{}", piece?.text)?;
             out.flush()?;
         }

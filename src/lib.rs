@@ -43,8 +43,9 @@
 //!
 //! The floors, lowest first (see ARCHITECTURE.md; imports go down only):
 //! [`ids`] and [`bytes`], [`tensor`], [`backend`], [`attention`], then [`model`], [`memory`], [`tokenizer`] and
-//! [`hub`] side by side, then [`engine`], then [`api`] and [`eval`], then [`cli`].
+//! [`hub`] side by side, then [`engine`], then [`api`], [`agent`] and [`eval`], then [`cli`].
 
+pub mod agent;
 pub mod api;
 pub mod attention;
 pub mod backend;

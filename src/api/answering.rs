@@ -12,8 +12,9 @@ use super::keys::Tenant;
 use super::state::{Changing, Service};
 use super::wire::completions::{Evidence, PromptTokensDetails, Usage};
 use crate::engine::serve::{Answers, Ended, Event, Place, Saving, Stage, Task, Work};
-use crate::engine::{ChatPrompt, Conversation, DocumentPrompt, Session, TokenLogprob};
+use crate::engine::{ChatPrompt, Conversation, DocumentPrompt, Session, TokenLogprob, said};
 use crate::ids::{ByteSpan, TokenId};
+use crate::memory::MemoryConfig;
 
 /// Passages told with an answer.
 const N_PASSAGES: usize = 8;
@@ -123,7 +124,7 @@ impl Question {
             prompt_tokens: session.n_tokens() + ids.len(),
             cached_tokens: session.n_tokens(),
             work: Work::Session(Box::new(session)),
-            stages: vec![Stage::Question(ids)],
+            stages: stages(&ids, &config),
             after: After::Drop,
         })
     }
@@ -143,11 +144,12 @@ impl Question {
         let ids = conversation.turn_ids(service.engine(), said)?;
         conversation.has_asked();
         let cached_tokens = context.session().n_tokens();
+        let config = context.session().memory().config().clone();
         Ok(Self {
             work: Work::Context(Box::new(context)),
             prompt_tokens: cached_tokens + ids.len(),
             cached_tokens,
-            stages: vec![Stage::Question(ids)],
+            stages: stages(&ids, &config),
             after: After::EndTurn(Box::new(conversation), changing),
         })
     }
@@ -184,6 +186,12 @@ impl Question {
             waiting: VecDeque::new(),
         }
     }
+}
+
+/// What is said, so that it fits the window.
+fn stages(ids: &[TokenId], memory: &MemoryConfig) -> Vec<Stage> {
+    let (read, question) = said(ids, memory);
+    vec![Stage::Tokens(read), Stage::Question(question)]
 }
 
 /// What comes of a question, as it comes. Who drops it is heard no more within a chunk.

@@ -45,6 +45,7 @@ pub async fn chat(
 ) -> Result<Response, ApiError> {
     let mut request: ChatRequest = parse(&body, Nulls::AreAbsent)?;
     drop(body);
+    tracing::debug!(user = request.user, "asked");
     check_model(&service, request.model.as_deref())?;
     let answers = Wishes::of_chat(&mut request)?.answers(service.engine(), service.config())?;
     if request.messages.is_empty() {
@@ -77,12 +78,14 @@ fn chat_question(
             return Err(ApiError::invalid("context_mode", message));
         }
         return match service.engine().tokenizer().chat_template() {
-            Some(_) => {
-                Question::of_prompt(service, tenant, service.engine().chat_prompt(&messages)?)
-            }
+            Some(_) => Question::of_prompt(
+                service,
+                tenant,
+                service.engine().chat_prompt(&messages, service.memory())?,
+            ),
             None => {
                 let texts: Vec<_> = messages.iter().map(|m| m.content.as_str()).collect();
-                let prompt = service.engine().text_prompt(&texts.join("\n\n"))?;
+                let prompt = service.engine().text_prompt(&texts.join("\n\n"), service.memory())?;
                 Question::of_prompt(service, tenant, prompt)
             }
         };
@@ -121,6 +124,7 @@ pub async fn complete(
 ) -> Result<Response, ApiError> {
     let mut request: CompletionRequest = parse(&body, Nulls::AreAbsent)?;
     drop(body);
+    tracing::debug!(user = request.user, "asked");
     check_model(&service, request.model.as_deref())?;
     let answers =
         Wishes::of_completion(&mut request).answers(service.engine(), service.config())?;
@@ -147,7 +151,7 @@ pub async fn complete(
     let (for_questions, of) = (service.clone(), tenant.clone());
     let questions = blocking(move || {
         let prompt = |text: &String| {
-            let prompt = for_questions.engine().text_prompt(text)?;
+            let prompt = for_questions.engine().text_prompt(text, for_questions.memory())?;
             Question::of_prompt(&for_questions, &of, prompt)
         };
         prompts.iter().map(prompt).collect::<Result<Vec<_>, ApiError>>()

@@ -81,7 +81,7 @@ impl Default for ServeConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8077)),
             keys: PathBuf::new(),
             max_requests: 64,
-            max_body_bytes: 64 << 20,
+            max_body_bytes: 16 << 20,
             max_answer_tokens: 4096,
             max_choices: 8,
             request_seconds: 3600,

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::error::ApiError;
 use super::keys::Tenant;
-use super::readings::Reading;
+use super::reading::Reading;
 use super::state::Service;
 use super::wire::contexts::{ContextObject, Status};
 use crate::engine::ContextNotes;

@@ -1,33 +1,24 @@
 //! `/v1/contexts`: what is remembered, as a resource. What a context looks like is in `context_view`,
-//! how it is read in `readings`.
-
-use std::convert::Infallible;
-use std::sync::Arc;
-use std::time::Duration;
+//! how it comes to be in `ingest`.
 
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use futures_util::stream::{Stream, StreamExt, unfold};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use utoipa::IntoParams;
 
 use super::answering::blocking;
-use super::completions::{check_model, messages};
+use super::clock::now;
 use super::context_view::{self, view};
 use super::error::{ApiError, ErrorReply};
 use super::keys::Tenant;
-use super::readings::{self, Reading, Request, Source};
-use super::state::{Service, now};
-use super::upload::Upload;
-use super::wire::completions::WireMessage;
+use super::state::Service;
 use super::wire::contexts::{
-    AppendText, ChangeContext, ContextList, ContextObject, ContextText, CreateContext,
-    DeletedContext, ForkContext, ReadingProgress, RewindContext, Status,
+    ChangeContext, ContextList, ContextObject, ContextText, DeletedContext, ForkContext,
+    RewindContext, Status,
 };
 use super::wire::{Nulls, parse};
 use crate::ids::ByteSpan;
@@ -42,149 +33,6 @@ const MAX_TEXT_BYTES: usize = 1 << 20;
 
 /// Bytes of a client's own words at most.
 const MAX_METADATA_BYTES: usize = 16 << 10;
-
-/// Makes a context of a document or of messages.
-#[utoipa::path(
-    post, path = "/v1/contexts", tag = "contexts", request_body = CreateContext,
-    responses(
-        (status = 202, description = "It is being read", body = ContextObject),
-        (status = 200, description = "How far it is, as events"),
-        (status = "4XX", description = "What is wrong with the request", body = ErrorReply),
-        (status = "5XX", description = "What went wrong", body = ErrorReply),
-    )
-)]
-pub async fn create(
-    State(service): State<Service>,
-    Extension(tenant): Extension<Tenant>,
-    upload: Upload,
-) -> Result<Response, ApiError> {
-    let request: CreateContext = match upload {
-        Upload::Json(body) => parse(&body, Nulls::AreAbsent)?,
-        Upload::Form(request) => *request,
-    };
-    check_model(&service, request.model.as_deref())?;
-    let name = match request.name {
-        Some(name) => checked_name(name)?,
-        None => new_name(),
-    };
-    let metadata = request.metadata.as_ref().map_or(Ok(String::new()), metadata)?;
-    let origin = match request.metadata.as_ref().and_then(|it| it.get("file")) {
-        Some(Value::String(file)) => file.clone(),
-        _ => "the service".to_owned(),
-    };
-    let source = source(request.text, request.messages)?;
-    let changing = service.change(&tenant, &name)?;
-    check_new(&service, &tenant, (&name, &source))?;
-    let place = service.reserve()?;
-    service.remove_reading(&tenant, &name); // one that failed
-    let (ttl, pinned) = (request.ttl, request.pinned == Some(true));
-    let request_of = Request { name: name.clone(), source, ttl, pinned, metadata, origin };
-    let reading = readings::start(&service, &tenant, request_of, (changing, place));
-    begun((service, tenant), (name, reading), request.stream == Some(true))
-}
-
-fn source(text: Option<String>, said: Option<Vec<WireMessage>>) -> Result<Source, ApiError> {
-    match (text, said) {
-        (Some(text), None) if text.trim().is_empty() => {
-            Err(ApiError::invalid("text", "`text` is empty: there is nothing to read."))
-        }
-        (Some(text), None) => Ok(Source::Document(text)),
-        (None, Some(said)) => Ok(Source::Messages(messages(said)?)),
-        _ => Err(ApiError::invalid("text", "Send either `text` or `messages`.")),
-    }
-}
-
-/// Refuses a name that is taken, unless by a document that was read in part, and what no room is for.
-fn check_new(
-    service: &Service,
-    tenant: &Tenant,
-    (name, source): (&str, &Source),
-) -> Result<(), ApiError> {
-    if service.store().show(&tenant.0, name)?.is_some() {
-        let notes = service.contexts(tenant).notes(name)?;
-        let goes_on = matches!(source, Source::Document(_)) && !notes.is_whole;
-        if !goes_on || notes.conversation.is_some() {
-            let message =
-                format!("There is a context {name:?} already: delete it, or choose another name.");
-            return Err(ApiError::conflict("context_exists", message).at("name"));
-        }
-    }
-    let max = service.config().tenant_max_bytes;
-    if max > 0 {
-        let used: u64 = service.store().list(&tenant.0)?.iter().map(|it| it.own_bytes).sum();
-        if used >= max {
-            let message = format!(
-                "Contexts of this tenant take {used} bytes of the {max} that they may take: delete some."
-            );
-            return Err(ApiError {
-                status: StatusCode::INSUFFICIENT_STORAGE,
-                ..ApiError::conflict("store_full", message)
-            });
-        }
-    }
-    Ok(())
-}
-
-fn begun(
-    (service, tenant): (Service, Tenant),
-    (name, reading): (String, Arc<Reading>),
-    streams: bool,
-) -> Result<Response, ApiError> {
-    if streams {
-        return Ok(stream(service, tenant, name, reading));
-    }
-    let object = context_view::of_reading(&service, &name, &reading);
-    Ok((StatusCode::ACCEPTED, Json(object)).into_response())
-}
-
-/// How far a reading is, as events: the context as it begins, progress, and the context in the end.
-fn stream(service: Service, tenant: Tenant, name: String, reading: Arc<Reading>) -> Response {
-    let first = json!(context_view::of_reading(&service, &name, &reading));
-    let states = unfold((reading.watch(), false), |(mut watch, is_over)| async move {
-        if is_over || watch.changed().await.is_err() {
-            return None;
-        }
-        let progress = watch.borrow_and_update().clone();
-        let is_over = !progress.status.is_under_way();
-        Some((progress, (watch, is_over)))
-    });
-    let events = states.then(move |progress| {
-        let (service, tenant, name) = (service.clone(), tenant.clone(), name.clone());
-        async move {
-            if progress.status.is_under_way() {
-                return vec![json!(ReadingProgress {
-                    object: "context.progress",
-                    id: name,
-                    tokens: progress.tokens,
-                    total_tokens: progress.total_tokens.unwrap_or(0),
-                })];
-            }
-            let last = match progress.error {
-                Some(error) => json!({ "error": error }),
-                None => {
-                    let of = name.clone();
-                    match blocking(move || view(&service, &tenant, &of)).await {
-                        Ok(object) => json!(object),
-                        Err(error) => json!({ "error": error.body }),
-                    }
-                }
-            };
-            vec![last, Value::Null]
-        }
-    });
-    let events = events.flat_map(futures_util::stream::iter);
-    sse(futures_util::stream::iter([first]).chain(events))
-}
-
-/// Events of JSON; null stands for the end.
-fn sse(events: impl Stream<Item = Value> + Send + 'static) -> Response {
-    let events = events.map(|event| {
-        let data = if event.is_null() { "[DONE]".to_owned() } else { event.to_string() };
-        Ok::<_, Infallible>(Event::default().data(data))
-    });
-    let keep_alive = KeepAlive::new().interval(Duration::from_secs(10));
-    Sse::new(events).keep_alive(keep_alive).into_response()
-}
 
 /// How a list goes on.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -259,6 +107,7 @@ pub async fn change(
 ) -> Result<Json<ContextObject>, ApiError> {
     let request: ChangeContext = parse(&body, Nulls::Count)?;
     let metadata = request.metadata.as_ref().map(metadata).transpose()?;
+    check_ttl(request.ttl.flatten())?;
     let changing = service.change(&tenant, &id)?;
     blocking(move || {
         let store = service.store();
@@ -313,47 +162,6 @@ pub async fn delete(
     Ok(Json(deleted))
 }
 
-/// Reads more of a document.
-#[utoipa::path(
-    post, path = "/v1/contexts/{id}/append", tag = "contexts", params(("id" = String, Path)),
-    request_body = AppendText,
-    responses(
-        (status = 202, description = "It is being read", body = ContextObject),
-        (status = 200, description = "How far it is, as events"),
-        (status = "4XX", description = "What is wrong with the request", body = ErrorReply),
-        (status = "5XX", description = "What went wrong", body = ErrorReply),
-    )
-)]
-pub async fn append(
-    State(service): State<Service>,
-    Extension(tenant): Extension<Tenant>,
-    Path(id): Path<String>,
-    body: Bytes,
-) -> Result<Response, ApiError> {
-    let request: AppendText = parse(&body, Nulls::AreAbsent)?;
-    if request.text.is_empty() {
-        return Err(ApiError::invalid("text", "`text` is empty: there is nothing to read."));
-    }
-    let notes = service.contexts(&tenant).notes(&id)?;
-    if notes.conversation.is_some() {
-        let message = "This context is a conversation: send what is said now to /v1/chat/completions, \
-                       with `context_mode` \"append\".";
-        return Err(ApiError::conflict("is_conversation", message));
-    }
-    let changing = service.change(&tenant, &id)?;
-    let place = service.reserve()?;
-    let request_of = Request {
-        name: id.clone(),
-        source: Source::Continuation(request.text),
-        ttl: None,
-        pinned: false,
-        metadata: String::new(),
-        origin: notes.source,
-    };
-    let reading = readings::start(&service, &tenant, request_of, (changing, place));
-    begun((service, tenant), (id, reading), request.stream == Some(true))
-}
-
 /// Makes another context that has read the same; no unit is copied.
 #[utoipa::path(
     post, path = "/v1/contexts/{id}/fork", tag = "contexts", params(("id" = String, Path)),
@@ -376,6 +184,7 @@ pub async fn fork(
     let name = request.name.map_or_else(|| Ok(new_name()), checked_name)?;
     let changing = service.change(&tenant, &name)?;
     let object = blocking(move || {
+        check_at(&service, &tenant, (&id, request.at, request.turn))?;
         service.store().fork(&tenant.0, &id, &name)?;
         let back = back(&service, &tenant, (&name, request.at, request.turn));
         if let Err(error) = back {
@@ -479,6 +288,7 @@ pub async fn text(
     blocking(move || {
         let context = service.contexts(&tenant).open(&id)?;
         let text_bytes = context.session().text_bytes();
+        let (start, end) = (start.min(text_bytes), end.min(text_bytes));
         let (span, text) = context.session().text(ByteSpan { start, end })?;
         Ok(ContextText { id, start: span.start, end: span.end, text_bytes, text })
     })
@@ -486,8 +296,40 @@ pub async fn text(
     .map(Json)
 }
 
+/// Refuses a place in a context that it does not have.
+fn check_at(
+    service: &Service,
+    tenant: &Tenant,
+    (name, at, turn): (&str, Option<usize>, Option<usize>),
+) -> Result<(), ApiError> {
+    let Some(stored) = service.store().show(&tenant.0, name)? else {
+        return Err(ApiError::no_context(name));
+    };
+    let n_turns = service.contexts(tenant).notes(name)?.turns.len().saturating_sub(1);
+    match (at, turn) {
+        (Some(_), Some(_)) => Err(ApiError::invalid("turn", "Send either `at` or `turn`.")),
+        (Some(at), _) if at as u64 > stored.length => {
+            let message = format!("The context has {} tokens, fewer than {at}.", stored.length);
+            Err(ApiError::invalid("at", message))
+        }
+        (_, Some(turn)) if turn > n_turns => {
+            let message = format!("The context has {n_turns} turns, fewer than {turn}.");
+            Err(ApiError::invalid("turn", message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a time to live that is over at once.
+pub fn check_ttl(ttl: Option<u64>) -> Result<(), ApiError> {
+    match ttl {
+        Some(0) => Err(ApiError::invalid("ttl", "`ttl` must be at least 1 second, or null.")),
+        _ => Ok(()),
+    }
+}
+
 /// A name that nobody chose.
-fn new_name() -> String {
+pub fn new_name() -> String {
     format!("ctx_{:024x}", fastrand::u128(..) >> 32)
 }
 
@@ -504,7 +346,7 @@ pub fn checked_name(name: String) -> Result<String, ApiError> {
     }
 }
 
-fn metadata(metadata: &Map<String, Value>) -> Result<String, ApiError> {
+pub fn metadata(metadata: &Map<String, Value>) -> Result<String, ApiError> {
     let text = Value::Object(metadata.clone()).to_string();
     match text.len() <= MAX_METADATA_BYTES {
         true => Ok(text),

@@ -8,7 +8,7 @@ use axum::response::Html;
 use serde_json::Value;
 use utoipa::OpenApi;
 
-use super::{completions, contexts, error, others, transfer, wire};
+use super::{completions, contexts, error, ingest, metrics, others, transfer, wire};
 
 /// The service's API.
 #[derive(OpenApi)]
@@ -21,12 +21,12 @@ use super::{completions, contexts, error, others, transfer, wire};
     paths(
         completions::chat,
         completions::complete,
-        contexts::create,
+        ingest::create,
         contexts::list,
         contexts::show,
         contexts::change,
         contexts::delete,
-        contexts::append,
+        ingest::append,
         contexts::fork,
         contexts::rewind,
         contexts::text,
@@ -37,7 +37,7 @@ use super::{completions, contexts, error, others, transfer, wire};
         others::tokenize,
         others::health,
         others::ready,
-        others::metrics,
+        metrics::metrics,
     ),
     components(schemas(
         error::ErrorReply,

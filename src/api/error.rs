@@ -129,6 +129,11 @@ impl ApiError {
         Self::new(StatusCode::GATEWAY_TIMEOUT, ("server_error", "timeout"), message)
     }
 
+    /// There is no room on the disk for it.
+    pub fn store_full(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, ("server_error", "store_full"), message)
+    }
+
     /// Something that should not happen did.
     pub fn internal(message: impl Into<String>) -> Self {
         let kind = ("server_error", "internal_error");
@@ -170,6 +175,7 @@ impl From<EngineError> for ApiError {
             EngineError::Chat(_) => Self::bad("invalid_value", message).at("messages"),
             EngineError::Form { .. } => Self::bad("invalid_value", message).at("response_format"),
             EngineError::QuestionTooLong { .. } => Self::bad("context_length_exceeded", message),
+            EngineError::NotTurns => Self::bad("invalid_value", message).at("messages"),
             EngineError::NothingRead => Self::bad("invalid_value", message),
             EngineError::Memory(_) | EngineError::Config(_) => {
                 Self::conflict("settings_differ", message)
@@ -203,10 +209,7 @@ impl From<StoreError> for ApiError {
             StoreError::Conflict { .. } | StoreError::Gone { .. } => {
                 Self::conflict("context_busy", message)
             }
-            StoreError::DiskBudget { .. } => {
-                let kind = ("server_error", "store_full");
-                Self::new(StatusCode::INSUFFICIENT_STORAGE, kind, message)
-            }
+            StoreError::DiskBudget { .. } => Self::store_full(message),
             _ => Self::internal(message),
         }
     }

@@ -1,18 +1,14 @@
 //! What does an operator see? Counts and times in Prometheus' text format.
 
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::keys::Tenant;
-use super::state::Service;
 
 /// What is counted while requests are answered.
 #[derive(Debug)]
@@ -36,11 +32,6 @@ struct RequestLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TenantLabels {
     tenant: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct EventLabels {
-    event: String,
 }
 
 impl Default for Measures {
@@ -94,9 +85,8 @@ impl Measures {
         self.between_tokens.observe(time.as_secs_f64());
     }
 
-    /// All of it, with what the server, the store and the process say, as text.
-    pub fn text(&self, service: &Service) -> String {
-        let mut registry = Registry::with_prefix("mneme");
+    /// Has a registry know them.
+    pub fn register(&self, registry: &mut Registry) {
         registry.register("requests", "Requests replied to", self.requests.clone());
         registry.register("refused", "Requests that found no place", self.refused.clone());
         let tokens = [
@@ -114,58 +104,5 @@ impl Measures {
         for (name, help, histogram) in times {
             registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
         }
-        of_server(&mut registry, service);
-        of_store(&mut registry, service);
-        let mut text = String::new();
-        encode(&mut text, &registry).expect("because a string takes everything");
-        text
     }
-}
-
-fn count(registry: &mut Registry, (name, help): (&str, &str), value: u64) {
-    let counter = Counter::<u64, AtomicU64>::default();
-    counter.inc_by(value);
-    registry.register(name, help, counter);
-}
-
-fn level(registry: &mut Registry, (name, help): (&str, &str), value: u64) {
-    let gauge = Gauge::<i64>::default();
-    gauge.set(value as i64);
-    registry.register(name, help, gauge);
-}
-
-fn of_server(registry: &mut Registry, service: &Service) {
-    let measures = service.server().measures();
-    level(
-        registry,
-        ("running", "Requests and readings that have a place"),
-        measures.n_tasks as u64,
-    );
-    count(registry, ("steps", "Passes of the model"), measures.n_steps);
-    count(registry, ("read_tokens", "Tokens read as those of documents"), measures.tokens_read);
-    count(registry, ("said_tokens", "Tokens of questions and answers"), measures.tokens_said);
-    let of_steps = measures.sequences_of_steps;
-    count(registry, ("step_sequences", "Sequences, summed over steps"), of_steps);
-    let micros = measures.step_time.as_micros() as u64;
-    count(registry, ("step_microseconds", "Time of all steps"), micros);
-    count(registry, ("faults", "Steps that failed where nothing should"), measures.faults);
-    let (n_recent, recent_bytes) = service.recent().size();
-    level(registry, ("recent_sessions", "Sessions kept for what may follow"), n_recent as u64);
-    level(registry, ("recent_bytes", "Bytes that these take"), recent_bytes as u64);
-    level(registry, ("draining", "1 while the service ends"), u64::from(service.is_draining()));
-}
-
-fn of_store(registry: &mut Registry, service: &Service) {
-    let events = service.store().events();
-    let family = Family::<EventLabels, Counter>::default();
-    for (event, n) in [
-        ("checksum_mismatch", events.checksum_mismatches),
-        ("fingerprint_miss", events.fingerprint_misses),
-        ("expired", events.expirations),
-        ("evicted", events.evictions),
-        ("io_error", events.io_errors),
-    ] {
-        family.get_or_create(&EventLabels { event: event.to_owned() }).inc_by(n);
-    }
-    registry.register("store_events", "What happened in the store", family);
 }

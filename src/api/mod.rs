@@ -11,6 +11,7 @@
 //! Invariant: every queue is bounded, and what finds no place is told so.
 
 mod answering;
+mod clock;
 mod completions;
 mod config;
 mod context_view;
@@ -19,12 +20,16 @@ mod describe;
 mod error;
 mod guard;
 mod idempotency;
+mod ingest;
 mod keys;
 mod measures;
+mod metrics;
 mod options;
 mod others;
 mod page;
+mod reading;
 mod readings;
+mod replies;
 mod run;
 mod shape;
 mod state;
@@ -113,12 +118,12 @@ fn handler(method: &str, path: &str) -> MethodRouter<Service> {
         ("POST", "/v1/completions") => post(completions::complete),
         ("GET", "/v1/models") => get(others::models),
         ("GET", "/v1/models/{id}") => get(others::model),
-        ("POST", "/v1/contexts") => post(contexts::create),
+        ("POST", "/v1/contexts") => post(ingest::create),
         ("GET", "/v1/contexts") => get(contexts::list),
         ("GET", "/v1/contexts/{id}") => get(contexts::show),
         ("PATCH", "/v1/contexts/{id}") => patch(contexts::change),
         ("DELETE", "/v1/contexts/{id}") => delete(contexts::delete),
-        ("POST", "/v1/contexts/{id}/append") => post(contexts::append),
+        ("POST", "/v1/contexts/{id}/append") => post(ingest::append),
         ("POST", "/v1/contexts/{id}/fork") => post(contexts::fork),
         ("POST", "/v1/contexts/{id}/rewind") => post(contexts::rewind),
         ("GET", "/v1/contexts/{id}/text") => get(contexts::text),
@@ -127,7 +132,7 @@ fn handler(method: &str, path: &str) -> MethodRouter<Service> {
         ("POST", "/tokenize") => post(others::tokenize),
         ("GET", "/healthz") => get(others::health),
         ("GET", "/readyz") => get(others::ready),
-        ("GET", "/metrics") => get(others::metrics),
+        ("GET", "/metrics") => get(metrics::metrics),
         ("GET", "/openapi.json") => get(describe::openapi),
         ("GET", "/docs") => get(describe::docs),
         ("GET", "/") => get(page::index),

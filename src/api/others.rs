@@ -2,8 +2,6 @@
 
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -16,7 +14,6 @@ use super::keys::Tenant;
 use super::state::Service;
 use super::wire::completions::WireMessage;
 use super::wire::{Nulls, parse};
-use crate::engine::Engine;
 
 /// Lists the service's model.
 #[utoipa::path(
@@ -51,6 +48,9 @@ fn model_object(service: &Service) -> Value {
         "owned_by": "mneme",
     })
 }
+
+/// Bytes whose tokens are told at once.
+const MAX_TEXT_BYTES: usize = 1 << 20;
 
 /// `POST /tokenize`
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -90,14 +90,20 @@ pub async fn tokenize(
 ) -> Result<Json<Tokens>, ApiError> {
     let request: TokenizeRequest = parse(&body, Nulls::AreAbsent)?;
     super::completions::check_model(&service, request.model.as_deref())?;
-    blocking(move || tokens(service.engine(), request)).await.map(Json)
+    blocking(move || tokens(&service, request)).await.map(Json)
 }
 
-fn tokens(engine: &Engine, request: TokenizeRequest) -> Result<Tokens, ApiError> {
+fn tokens(service: &Service, request: TokenizeRequest) -> Result<Tokens, ApiError> {
+    let engine = service.engine();
     let tokens = match (request.text, request.messages) {
+        (Some(text), None) if text.len() > MAX_TEXT_BYTES => return Err(too_long("text")),
         (Some(text), None) => engine.tokenize(&text),
         (None, Some(said)) if !said.is_empty() => {
-            let prompt = engine.chat_prompt(&messages(said)?)?;
+            let said = messages(said)?;
+            if said.iter().map(|it| it.content.len()).sum::<usize>() > MAX_TEXT_BYTES {
+                return Err(too_long("messages"));
+            }
+            let prompt = engine.chat_prompt(&said, service.memory())?;
             prompt.ids.iter().map(|id| (*id, engine.token_text(*id))).collect()
         }
         _ => return Err(ApiError::invalid("text", "Send either `text` or `messages`.")),
@@ -107,6 +113,11 @@ fn tokens(engine: &Engine, request: TokenizeRequest) -> Result<Tokens, ApiError>
         tokens: tokens.iter().map(|(id, _)| id.0).collect(),
         pieces: tokens.into_iter().map(|(_, piece)| piece).collect(),
     })
+}
+
+fn too_long(field: &str) -> ApiError {
+    let message = format!("`{field}` may have {MAX_TEXT_BYTES} bytes here.");
+    ApiError::invalid(field, message)
 }
 
 /// Says that the process lives.
@@ -131,14 +142,4 @@ pub async fn ready(State(service): State<Service>) -> Result<&'static str, ApiEr
         true => Err(ApiError::draining()),
         false => Ok("ready\n"),
     }
-}
-
-/// Gives the measures, in Prometheus' text format.
-#[utoipa::path(
-    get, path = "/metrics", tag = "others",
-    responses((status = 200, description = "The measures", body = String))
-)]
-pub async fn metrics(State(service): State<Service>) -> Response {
-    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(CONTENT_TYPE, content_type)], service.measures().text(&service)).into_response()
 }

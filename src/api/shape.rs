@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::answering::Told;
-use super::state::{Service, now};
+use super::clock::now;
+use super::state::Service;
 use super::wire::completions::{Evidence, Usage, WireLogprob};
 use crate::engine::{Engine, TokenLogprob};
 use crate::ids::TokenId;

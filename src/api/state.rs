@@ -4,14 +4,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::clock::now;
 use super::config::ServeConfig;
 use super::error::ApiError;
-use super::idempotency::Replies;
 use super::keys::{Keys, Tenant};
 use super::measures::Measures;
-use super::readings::Reading;
+use super::reading::Reading;
+use super::replies::Replies;
 use crate::engine::serve::{Place, RecentSessions, Server};
 use crate::engine::{Contexts, Engine};
 use crate::memory::MemoryConfig;
@@ -208,11 +208,6 @@ impl Service {
     pub fn drain(&self) {
         self.inner.is_draining.store(true, Ordering::Release);
     }
-}
-
-/// Seconds since 1970.
-pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// What a panic left behind is as sound as before: all changes are single steps.

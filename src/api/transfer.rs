@@ -26,6 +26,9 @@ use super::wire::contexts::ContextObject;
 const N_PIECES: usize = 4;
 const PIECE_BYTES: usize = 1 << 20;
 
+/// Bytes read of a file that was refused already.
+const MAX_DRAINED_BYTES: usize = 64 << 20;
+
 /// Writes a context to one file.
 #[utoipa::path(
     get, path = "/v1/contexts/{id}/export", tag = "contexts", params(("id" = String, Path)),
@@ -108,16 +111,22 @@ pub async fn import(
 ) -> Result<Response, ApiError> {
     let Query(ImportAs { name }) =
         name.map_err(|error| ApiError::bad("invalid_value", error.body_text()))?;
-    let name = name.map(checked_name).transpose()?;
     let (pieces, received) = channel(N_PIECES);
     let mut body = request.into_body().into_data_stream();
     tokio::spawn(async move {
+        let mut drained = 0;
         while let Some(piece) = body.next().await {
-            if pieces.send(piece.map_err(io::Error::other)).await.is_err() {
-                return; // the import has failed
+            // Where the import has failed the rest is read all the same, up to a limit, so that the
+            // client hears of it.
+            let n_bytes = piece.as_ref().map_or(0, Bytes::len);
+            drained += if pieces.is_closed() { n_bytes } else { 0 };
+            if drained > MAX_DRAINED_BYTES {
+                return;
             }
+            let _ = pieces.send(piece.map_err(io::Error::other)).await; // see above
         }
     });
+    let name = name.map(checked_name).transpose()?;
     let object = blocking(move || {
         let mut input = Arriving { received, piece: Bytes::new() };
         let imported = service.store().import(&tenant.0, name.as_deref(), &mut input);

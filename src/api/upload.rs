@@ -23,7 +23,8 @@ impl FromRequest<Service> for Upload {
 
     async fn from_request(request: Request, state: &Service) -> Result<Self, ApiError> {
         let content_type = request.headers().get(CONTENT_TYPE).and_then(|it| it.to_str().ok());
-        if !content_type.is_some_and(|it| it.starts_with("multipart/form-data")) {
+        let is_form = |it: &str| it.to_ascii_lowercase().starts_with("multipart/form-data");
+        if !content_type.is_some_and(is_form) {
             return bytes(request, state).await.map(Self::Json);
         }
         let form = Multipart::from_request(request, state).await;

@@ -322,21 +322,25 @@ pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command
 /// The command line, its help with the defaults that the settings have.
 fn command() -> clap::Command {
     let defaults = serde_json::to_value(Settings::default()).expect("because it is plain data");
-    Words::command().mut_subcommands(|subcommand| {
-        subcommand.mut_args(|arg| {
-            let key = arg.get_id().as_str().replace('_', "-");
-            let tables = [&defaults["memory"], &defaults["answer"], &defaults["serve"], &defaults];
-            let Some(default) = tables.iter().find_map(|table| table.get(&key)) else { return arg };
-            // A variable of the environment counts as the flag, so it wins over the file.
-            let arg = arg.env(variable(&key)).hide_env(true);
-            let default = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
-            if default.is_empty() || default == "[]" {
-                return arg; // its help says what that means
-            }
-            let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-            arg.help(format!("{help} [default: {default}]"))
-        })
-    })
+    with_defaults(Words::command(), &defaults)
+}
+
+/// The same of a command and all below it.
+fn with_defaults(command: clap::Command, defaults: &serde_json::Value) -> clap::Command {
+    let command = command.mut_args(|arg| {
+        let key = arg.get_id().as_str().replace('_', "-");
+        let tables = [&defaults["memory"], &defaults["answer"], &defaults["serve"], defaults];
+        let Some(default) = tables.iter().find_map(|table| table.get(&key)) else { return arg };
+        // A variable of the environment counts as the flag, so it wins over the file.
+        let arg = arg.env(variable(&key)).hide_env(true);
+        let default = default.as_str().map_or_else(|| default.to_string(), str::to_owned);
+        if default.is_empty() || default == "[]" {
+            return arg; // its help says what that means
+        }
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        arg.help(format!("{help} [default: {default}]"))
+    });
+    command.mut_subcommands(|subcommand| with_defaults(subcommand, defaults))
 }
 
 /// The variable of the environment that stands for a setting.

@@ -99,6 +99,8 @@ pub(super) struct Answer {
     left: usize,
     n_tokens: usize,
     finish: Option<FinishReason>,
+    /// Whether a stop string ended it: what came after that is not told.
+    was_cut: bool,
 }
 
 impl Answer {
@@ -117,6 +119,7 @@ impl Answer {
             left: options.max_tokens,
             n_tokens: 0,
             finish: (options.max_tokens == 0).then_some(FinishReason::Length),
+            was_cut: false,
         })
     }
 
@@ -172,6 +175,7 @@ impl Answer {
         let text = match self.stops.push(self.decoder.push(engine.tokenizer().piece(token))) {
             Passed::Text(text) => text,
             Passed::Stopped(text) => {
+                self.was_cut = true;
                 self.finish = Some(FinishReason::Stop);
                 text
             }
@@ -185,8 +189,10 @@ impl Answer {
 
     /// Text that waited for what did not come, once the answer is over.
     pub fn rest(&mut self) -> String {
-        let held = self.stops.finish();
-        held + &self.decoder.finish()
+        match self.was_cut {
+            true => String::new(),
+            false => self.stops.finish() + &self.decoder.finish(),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! How do several texts go through the model together? A chunk of each, one after another in the same
 //! buffers: weights are read once for all of them, and each attends to its own memory.
 
+use super::buffers::Runner;
 use super::error::EngineError;
 use super::loaded::Engine;
 use super::session::Session;
@@ -27,18 +28,7 @@ pub(super) enum Logits {
     NotWanted,
 }
 
-/// The buffers of forward passes.
-pub(super) struct Runner {
-    pub workspace: Workspace<CpuBackend>,
-    logits: Vec<f32>, // [row][vocab]
-}
-
 impl Runner {
-    /// For passes of up to `max_tokens` tokens.
-    pub fn new(engine: &Engine, max_tokens: usize) -> Self {
-        Self { workspace: engine.transformer().workspace(max_tokens), logits: Vec::new() }
-    }
-
     /// Runs all chunks through all layers and into their memories. One that fails does not keep the
     /// others from it.
     ///

@@ -74,12 +74,9 @@ impl Conversation {
         engine: &Engine,
         said: &[Message],
     ) -> Result<(Self, Vec<TokenId>), EngineError> {
-        let n_system = usize::from(said.first().is_some_and(|first| first.role == Role::System));
+        check_turns(said)?;
+        let n_system = n_system(said);
         let turns = &said[n_system..];
-        let is_turn = |pair: &[Message]| matches!(pair, [user, reply] if user.role == Role::User && reply.role == Role::Assistant);
-        if !turns.chunks(2).all(is_turn) {
-            return Err(EngineError::NotTurns);
-        }
         let system = said[..n_system].first().map(|message| message.content.clone());
         let conversation = Self { n_turns: turns.len() / 2, ..Self::new(system) };
         if turns.is_empty() {
@@ -126,6 +123,23 @@ impl Conversation {
         let prompt = tokenizer.render_chat(&messages, GenerationPrompt::Add)?;
         Ok(ids_after_message(tokenizer, &prompt, reply_idx))
     }
+}
+
+/// Checks that messages are a system's, or none, and then turns.
+///
+/// # Errors
+/// When they are not.
+pub fn check_turns(said: &[Message]) -> Result<(), EngineError> {
+    let is_turn = |pair: &[Message]| matches!(pair, [user, reply] if user.role == Role::User && reply.role == Role::Assistant);
+    match said[n_system(said)..].chunks(2).all(is_turn) {
+        true => Ok(()),
+        false => Err(EngineError::NotTurns),
+    }
+}
+
+/// Messages of the system's at the beginning: one or none.
+fn n_system(said: &[Message]) -> usize {
+    usize::from(said.first().is_some_and(|first| first.role == Role::System))
 }
 
 /// The tokens of `prompt` after message `message_idx`.

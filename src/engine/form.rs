@@ -1,17 +1,15 @@
 //! How is an answer held to a form? A grammar says before each token which may come (`llguidance`);
 //! the answer is over when the grammar says so.
 
-use std::sync::Arc;
-
+use llguidance::Matcher;
 use llguidance::api::TopLevelGrammar;
-use llguidance::toktrie::{ApproximateTokEnv, SimpleVob, TokEnv, TokRxInfo, TokTrie};
-use llguidance::{Matcher, ParserFactory};
+use llguidance::toktrie::SimpleVob;
 use serde_json::Value;
 
 use super::error::EngineError;
+use super::forms::form_error;
 use super::loaded::Engine;
 use crate::ids::TokenId;
-use crate::tokenizer::Tokenizer;
 
 /// What form an answer must have.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,38 +29,6 @@ pub(super) struct Form {
     allowed: Option<SimpleVob>,
 }
 
-/// What grammars are made with, for one vocabulary.
-pub(super) struct Forms {
-    factory: ParserFactory,
-}
-
-impl Forms {
-    /// Takes a moment: all tokens are put into a trie.
-    ///
-    /// # Errors
-    /// When the vocabulary has no token that ends a text.
-    pub fn new(tokenizer: &Tokenizer) -> Result<Self, EngineError> {
-        let no_end = || form_error("this model has no token that ends an answer");
-        let end = tokenizer.end_ids().first().ok_or_else(no_end)?;
-        let n_tokens = tokenizer.vocab_size() as u32;
-        let word = |id: u32| {
-            let piece = tokenizer.piece(TokenId(id));
-            match tokenizer.is_control(TokenId(id)) {
-                true => [&[TokTrie::SPECIAL_TOKEN_MARKER], tokenizer.spell(TokenId(id)).as_bytes()]
-                    .concat(),
-                false => piece.to_vec(),
-            }
-        };
-        let words: Vec<Vec<u8>> = (0..n_tokens).map(word).collect();
-        let trie = TokTrie::from(&TokRxInfo::new(n_tokens, end.0), &words);
-        let ends: Vec<u32> = tokenizer.end_ids().iter().map(|id| id.0).collect();
-        let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie.with_eos_tokens(&ends)));
-        let mut factory = ParserFactory::new_simple(&environment).map_err(form_error)?;
-        factory.quiet();
-        Ok(Self { factory })
-    }
-}
-
 impl Engine {
     /// A grammar's beginning; none for text of any form.
     ///
@@ -74,6 +40,7 @@ impl Engine {
             AnswerForm::JsonObject => serde_json::json!({ "type": "object" }),
             AnswerForm::JsonSchema(schema) => schema.clone(),
         };
+        let schema = without_idle_blanks(schema);
         let parser = self.forms()?.factory.create_parser(TopLevelGrammar::from_json_schema(schema));
         let matcher = Matcher::new(parser);
         match matcher.get_error() {
@@ -115,6 +82,14 @@ impl Form {
     }
 }
 
-fn form_error(what: impl std::fmt::Display) -> EngineError {
-    EngineError::Form { what: what.to_string() }
+/// The schema with one way to write blanks: a small model that may write any number of them may never
+/// come to an end.
+fn without_idle_blanks(mut schema: Value) -> Value {
+    if let Value::Object(fields) = &mut schema {
+        let writing = serde_json::json!({
+            "whitespace_flexible": false, "item_separator": ", ", "key_separator": ": ",
+        });
+        fields.entry("x-guidance").or_insert(writing);
+    }
+    schema
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use super::error::EngineError;
-use super::form::Forms;
+use super::forms::Forms;
 use super::identity;
 use crate::backend::cpu::CpuBackend;
 use crate::backend::{Backend, Precision};

@@ -5,6 +5,7 @@
 use super::error::EngineError;
 use super::loaded::Engine;
 use crate::ids::{ByteSpan, TokenId};
+use crate::memory::MemoryConfig;
 use crate::tokenizer::{
     Encoded, GenerationPrompt, Message, PartOrigin, Prompt, PromptPart, SpecialTokens,
 };
@@ -22,7 +23,7 @@ pub struct ChatPrompt {
     pub spans: Vec<ByteSpan>,
 }
 
-/// Tokens of a question at most: it should leave the window room for what it is about.
+/// Tokens of a question at most, whatever the window.
 const LONGEST_QUESTION: usize = 256;
 
 /// Tokens taken as the question where nothing says where it begins.
@@ -33,7 +34,11 @@ impl Engine {
     ///
     /// # Errors
     /// When the model has no template, or it refuses.
-    pub fn chat_prompt(&self, messages: &[Message]) -> Result<ChatPrompt, EngineError> {
+    pub fn chat_prompt(
+        &self,
+        messages: &[Message],
+        memory: &MemoryConfig,
+    ) -> Result<ChatPrompt, EngineError> {
         let prompt = self.tokenizer().render_chat(messages, GenerationPrompt::Add)?;
         let last = messages.len().saturating_sub(1);
         let is_last = |part: &&PromptPart| matches!(part.origin, PartOrigin::Message { message_idx, .. } if message_idx == last);
@@ -48,19 +53,23 @@ impl Engine {
             .unwrap_or(0);
         let content = content.map_or("", |span| &prompt.text[span.start..span.end]);
         let paragraph = content.trim_end().rfind("\n\n").map(|at| start + at);
-        self.split(&prompt, paragraph.into_iter().chain([message_start]))
+        self.split((&prompt, memory), paragraph.into_iter().chain([message_start]))
     }
 
     /// A text to go on from.
     ///
     /// # Errors
     /// None today.
-    pub fn text_prompt(&self, text: &str) -> Result<ChatPrompt, EngineError> {
+    pub fn text_prompt(
+        &self,
+        text: &str,
+        memory: &MemoryConfig,
+    ) -> Result<ChatPrompt, EngineError> {
         let span = ByteSpan { start: 0, end: text.len() };
         let origin = PartOrigin::Message { message_idx: 0, content_start: 0 };
         let prompt = Prompt { text: text.to_owned(), parts: vec![PromptPart { span, origin }] };
         let paragraph = text.trim_end().rfind("\n\n");
-        let mut split = self.split(&prompt, paragraph.into_iter().chain([0]))?;
+        let mut split = self.split((&prompt, memory), paragraph.into_iter().chain([0]))?;
         if let Some(start) = self.tokenizer().text_start() {
             split.ids.insert(0, start);
             split.spans.insert(0, ByteSpan { start: 0, end: 0 });
@@ -73,13 +82,13 @@ impl Engine {
     /// or before its last tokens.
     fn split(
         &self,
-        prompt: &Prompt,
+        (prompt, memory): (&Prompt, &MemoryConfig),
         borders: impl Iterator<Item = usize>,
     ) -> Result<ChatPrompt, EngineError> {
         let tokenizer = self.tokenizer();
         for border in borders {
             let question = tokenizer.encode_prompt(&part_of(prompt, border..prompt.text.len()));
-            if question.ids.len() <= LONGEST_QUESTION {
+            if question.ids.len() <= longest_question(memory) {
                 let read = match border {
                     0 => Encoded { ids: Vec::new(), spans: Vec::new() },
                     _ => tokenizer.encode_prompt(&part_of(prompt, 0..border)),
@@ -88,7 +97,7 @@ impl Engine {
             }
         }
         let Encoded { ids, spans } = tokenizer.encode_prompt(prompt);
-        let question_at = ids.len().saturating_sub(LAST_TOKENS);
+        let question_at = ids.len().saturating_sub(LAST_TOKENS.min(longest_question(memory)));
         Ok(ChatPrompt { ids, question_at, text: prompt.text.clone(), spans })
     }
 
@@ -106,6 +115,21 @@ impl Engine {
             false => String::from_utf8_lossy(self.tokenizer().piece(id)).into_owned(),
         }
     }
+}
+
+/// Tokens of a question at most: it leaves half of the window to what it is about.
+fn longest_question(memory: &MemoryConfig) -> usize {
+    LONGEST_QUESTION.min(memory.window_tokens / 2).max(1)
+}
+
+/// The tokens of what is said to a context: all but the last of a long text is read.
+pub fn said(ids: &[TokenId], memory: &MemoryConfig) -> (Vec<TokenId>, Vec<TokenId>) {
+    let longest = longest_question(memory);
+    let question_at = match ids.len() <= longest {
+        true => 0,
+        false => ids.len() - LAST_TOKENS.min(longest),
+    };
+    (ids[..question_at].to_vec(), ids[question_at..].to_vec())
 }
 
 /// The part of a prompt that lies in bytes `range`.

@@ -197,7 +197,8 @@ mod tests {
     #[test]
     fn the_tail_is_cut_by_share_by_number_and_by_likeliness() {
         let logits = [2.0, 1.5, 0.0, 0.0]; // shares of 0.51, 0.31, 0.07, 0.07
-        let cases: [(fn(&mut Sampling), &[usize]); 5] = [
+        type Change = fn(&mut Sampling);
+        let cases: [(Change, &[usize]); 5] = [
             (|it| it.top_p = 0.5, &[0]),
             (|it| it.top_p = 0.6, &[0, 1]),
             (|it| it.top_k = 1, &[0]),

@@ -35,6 +35,7 @@ mod pins;
 mod place;
 mod recut;
 mod reuse;
+mod size;
 mod stores;
 mod suspend;
 mod unit_index;

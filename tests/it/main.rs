@@ -1,6 +1,8 @@
 //! Do the parts hold together? One binary of integration tests, one module a subject.
 
+mod agent;
 mod allocation;
+mod api;
 mod bad_folders;
 mod bad_gguf;
 mod cli;

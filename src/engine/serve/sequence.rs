@@ -13,7 +13,7 @@ use super::schedule::Demand;
 use crate::engine::answer::{Answer, FinishReason, GenerateOptions, Piece};
 use crate::engine::ask::DocumentPrompt;
 use crate::engine::batch::{Chunk, Logits};
-use crate::engine::contexts::{Context, SAVE_EVERY, SAVE_EVERY_TOKENS};
+use crate::engine::context::{Context, SAVE_EVERY, SAVE_EVERY_TOKENS};
 use crate::engine::error::EngineError;
 use crate::engine::first_pass::FirstPass;
 use crate::engine::session::Session;
@@ -273,6 +273,7 @@ impl Sequence {
         self.at += n_tokens;
         self.progress.0 += n_tokens;
         let is_whole = self.at == stage.len();
+        let is_read = !matches!(stage, Stage::Question(_));
         if let (
             Work::Context(context),
             Stage::Document { document, tokens, saving: Saving::AsItComes },
@@ -288,9 +289,11 @@ impl Sequence {
             self.stages.pop_front();
             (self.at, self.has_pins) = (0, false);
         }
-        let (done_tokens, total_tokens) = self.progress;
-        // Whoever does not listen misses no more than this.
-        let _ = self.events.try_send(Event::Progress { done_tokens, total_tokens });
+        if is_read {
+            let (done_tokens, total_tokens) = self.progress;
+            // Whoever does not listen misses no more than this.
+            let _ = self.events.try_send(Event::Progress { done_tokens, total_tokens });
+        }
         Ok(())
     }
 

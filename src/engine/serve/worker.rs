@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::schedule::{Demand, Schedule, ScheduleConfig, SequenceId};
 use super::sequence::{Sequence, Standing, Task};
-use crate::engine::batch::{Chunk, Runner};
+use crate::engine::batch::Chunk;
+use crate::engine::buffers::Runner;
 use crate::engine::error::EngineError;
 use crate::engine::loaded::Engine;
 use crate::memory::{MemoryConfig, Phase};
