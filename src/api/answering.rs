@@ -172,7 +172,7 @@ impl Question {
         service.measures().count_prompt(tenant, self.prompt_tokens, self.cached_tokens);
         let answers = Some(answers);
         let (work, stages) = (self.work, self.stages);
-        service.server().submit(Task { work, stages, answers, events }, place);
+        service.server().submit(Task { work, stages, answers, events, held: None }, place);
         Telling {
             service: service.clone(),
             tenant: tenant.clone(),

@@ -22,7 +22,7 @@ use super::wire::contexts::{
 };
 use super::wire::{Nulls, parse};
 use crate::ids::ByteSpan;
-use crate::memory::store::Pinned;
+use crate::memory::store::{Pinned, StoreError};
 
 /// Contexts in a list where nobody says, and at most.
 const DEFAULT_LIMIT: usize = 20;
@@ -154,7 +154,7 @@ pub async fn delete(
         drop(changing);
         match removed {
             // It was stopped before anything of it was kept.
-            Err(_) if reading.is_some() => Ok(()),
+            Err(StoreError::UnknownContext { .. }) if reading.is_some() => Ok(()),
             removed => Ok(removed?),
         }
     })

@@ -218,13 +218,13 @@ pub async fn append(
     if request.text.is_empty() {
         return Err(ApiError::invalid("text", "`text` is empty: there is nothing to read."));
     }
+    let changing = service.change(&tenant, &id)?;
     let notes = service.contexts(&tenant).notes(&id)?;
     if notes.conversation.is_some() {
         let message = "This context is a conversation: send what is said now to /v1/chat/completions, \
                        with `context_mode` \"append\".";
         return Err(ApiError::conflict("is_conversation", message));
     }
-    let changing = service.change(&tenant, &id)?;
     let place = service.reserve()?;
     let request_of = Request {
         name: id.clone(),

@@ -27,7 +27,10 @@ const OPERATOR: &str = "operator";
 /// Gives the measures, in Prometheus' text format.
 #[utoipa::path(
     get, path = "/metrics", tag = "others",
-    responses((status = 200, description = "The measures", body = String))
+    responses((
+        status = 200, description = "The measures", body = String,
+        content_type = "application/openmetrics-text",
+    ))
 )]
 pub async fn metrics(
     State(service): State<Service>,

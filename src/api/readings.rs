@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc::channel;
+use tokio::sync::oneshot;
 
 use super::answering::{blocking, reading};
 use super::clock::now;
@@ -63,14 +64,16 @@ impl Run<'_> {
         })
         .await?;
         let (events, mut received) = channel(4);
+        let (held, let_go) = oneshot::channel();
         let work = Work::Context(Box::new(context));
-        self.service.server().submit(Task { work, stages, answers: None, events }, place);
+        let task = Task { work, stages, answers: None, events, held: Some(held) };
+        self.service.server().submit(task, place);
         loop {
             let event = tokio::select! {
                 event = received.recv() => event,
                 () = self.reading.stopped() => {
                     received.close(); // the server keeps what was read, then lets go
-                    while received.recv().await.is_some() {}
+                    let _ = let_go.await; // nothing is sent: it is dropped
                     return Ok(Read::Stopped);
                 }
             };

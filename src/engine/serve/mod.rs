@@ -8,12 +8,14 @@
 //!
 //! Not here: what a request is, who may make it, and where its text comes from.
 
+mod place;
 mod recent;
 mod schedule;
 mod sequence;
 mod worker;
 
+pub use place::Place;
 pub use recent::RecentSessions;
 pub use schedule::{Demand, Schedule, ScheduleConfig, SchedulePolicy, SequenceId, TOKEN_COST};
 pub use sequence::{Answers, Ended, Event, Saving, Stage, Task, Work};
-pub use worker::{Place, Server, ServerMeasures};
+pub use worker::{Server, ServerMeasures};

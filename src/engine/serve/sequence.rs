@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::oneshot;
 
+use super::place::Place;
 use super::schedule::Demand;
 use crate::engine::answer::{Answer, FinishReason, GenerateOptions, Piece};
 use crate::engine::ask::DocumentPrompt;
@@ -56,6 +58,8 @@ pub struct Task {
     pub answers: Option<Answers>,
     /// Who waits for it; when nobody does any more it ends.
     pub events: Sender<Event>,
+    /// Dropped when the server has let go of all that it works on, however it ended.
+    pub held: Option<oneshot::Sender<()>>,
 }
 
 /// Something to take in.
@@ -125,6 +129,8 @@ pub struct Ended {
 /// A task on its way.
 pub(super) struct Sequence {
     work: Option<Work>, // until the end
+    /// Until the end is told; answers to one question share it.
+    place: Option<Arc<Place>>,
     stages: VecDeque<Stage>,
     /// Tokens of the first stage that were taken in.
     at: usize,
@@ -140,6 +146,7 @@ pub(super) struct Sequence {
     pending: [TokenId; 1],    // the token given out last
     saved: (usize, Instant),  // tokens of the stage, and when
     blocked_since: Option<Instant>,
+    _held: Option<oneshot::Sender<()>>,
 }
 
 /// Where a sequence stands.
@@ -155,10 +162,11 @@ pub(super) enum Standing {
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Sequence {
-    pub fn new(task: Task) -> Self {
+    pub fn new(task: Task, place: Option<Arc<Place>>) -> Self {
         let total = task.stages.iter().map(Stage::len).sum();
         let mut sequence = Self {
             work: Some(task.work),
+            place,
             stages: task.stages.into(),
             at: 0,
             pass: None,
@@ -172,6 +180,7 @@ impl Sequence {
             pending: [TokenId(0)],
             saved: (0, Instant::now()),
             blocked_since: None,
+            _held: task.held,
         };
         sequence.session_mut().memory.take_evidence();
         sequence
@@ -360,12 +369,14 @@ impl Sequence {
             let session = self.session().fork(self.session().memory.config())?;
             let seed = sampling.seed.wrapping_add(number as u64);
             let answer = first.sibling(&session.engine, seed, sampling);
-            let mut sibling = Self::new(Task {
+            let task = Task {
                 work: Work::Session(Box::new(session)),
                 stages: Vec::new(),
                 answers: None,
                 events: self.events.clone(),
-            });
+                held: None,
+            };
+            let mut sibling = Self::new(task, self.place.clone());
             (sibling.number, sibling.answer) = (number, Some(answer));
             siblings.push(sibling);
         }
@@ -382,6 +393,12 @@ impl Sequence {
     /// Sends what the listener has room for.
     pub fn send(&mut self) -> Standing {
         while let Some(event) = self.outbox.pop_front() {
+            // Who hears of the end finds the place free. Nobody else sends in between: the answers to
+            // one question are all on this thread.
+            let is_last = matches!(event, Event::Ended(..) | Event::Failed(_));
+            if is_last && self.events.capacity() > 0 {
+                self.place = None;
+            }
             match self.events.try_send(event) {
                 Ok(()) => self.blocked_since = None,
                 Err(TrySendError::Full(event)) => {

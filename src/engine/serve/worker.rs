@@ -1,12 +1,13 @@
 //! Who runs the steps? One thread, which owns all sequences and the buffers of the passes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::place::{Place, Places};
 use super::schedule::{Demand, Schedule, ScheduleConfig, SequenceId};
 use super::sequence::{Sequence, Standing, Task};
 use crate::engine::batch::Chunk;
@@ -26,12 +27,11 @@ struct Shared {
     commands: Mutex<Option<Sender<Admitted>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     counts: Arc<Counts>,
-    max_tasks: usize,
+    places: Places,
 }
 
 #[derive(Default)]
 struct Counts {
-    n_tasks: AtomicUsize,
     n_steps: AtomicU64,
     tokens_read: AtomicU64,
     tokens_said: AtomicU64,
@@ -59,20 +59,9 @@ pub struct ServerMeasures {
     pub faults: u64,
 }
 
-/// A place in the server, given back when dropped.
-pub struct Place {
-    counts: Arc<Counts>,
-}
-
 struct Admitted {
     task: Task,
     place: Place,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.counts.n_tasks.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 impl Server {
@@ -108,18 +97,14 @@ impl Server {
             commands: Mutex::new(Some(commands)),
             thread: Mutex::new(Some(thread)),
             counts,
-            max_tasks,
+            places: Places::new(max_tasks),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
 
     /// A place for one more task, if there is any.
     pub fn reserve(&self) -> Option<Place> {
-        let counts = &self.shared.counts;
-        let max = self.shared.max_tasks;
-        let more = |n: usize| (n < max).then_some(n + 1);
-        let reserved = counts.n_tasks.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
-        reserved.ok().map(|_| Place { counts: Arc::clone(counts) })
+        self.shared.places.take()
     }
 
     /// Gives it a task; what comes of it is sent to the task's listener. Where the server has ended
@@ -137,7 +122,7 @@ impl Server {
         let counts = &*self.shared.counts;
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         ServerMeasures {
-            n_tasks: counts.n_tasks.load(Ordering::Relaxed),
+            n_tasks: self.shared.places.n_taken(),
             n_steps: read(&counts.n_steps),
             tokens_read: read(&counts.tokens_read),
             tokens_said: read(&counts.tokens_said),
@@ -173,8 +158,6 @@ struct Worker {
 struct Running {
     id: SequenceId,
     sequence: Sequence,
-    /// Kept until the end; forks of a sequence share its place.
-    _place: Arc<Place>,
 }
 
 /// How long the thread sleeps while all listeners are slower than it.
@@ -229,19 +212,19 @@ impl Worker {
     }
 
     fn begin(&mut self, Admitted { task, place }: Admitted) {
-        let mut sequence = Sequence::new(task);
+        let mut sequence = Sequence::new(task, Some(Arc::new(place)));
         let settled = sequence.settle(&mut self.born);
         if let Err(error) = settled {
             sequence.fail(error);
         }
-        self.add(sequence, &Arc::new(place));
+        self.add(sequence);
     }
 
-    fn add(&mut self, sequence: Sequence, place: &Arc<Place>) {
+    fn add(&mut self, sequence: Sequence) {
         let id = SequenceId(self.next_id);
         self.next_id += 1;
         self.schedule.add(id, sequence.prompt_tokens(), self.begun.elapsed());
-        self.running.push(Running { id, sequence, _place: Arc::clone(place) });
+        self.running.push(Running { id, sequence });
     }
 
     /// Sends what waits, and lets go of who is over or not awaited any more.
@@ -312,12 +295,11 @@ impl Worker {
         if let Err(error) = done {
             sequence.fail(error);
         }
-        let place = Arc::clone(&self.running[at]._place);
         for mut born in std::mem::take(&mut self.born) {
             if let Err(error) = born.settle(&mut self.born) {
                 born.fail(error);
             }
-            self.add(born, &place);
+            self.add(born);
         }
     }
 

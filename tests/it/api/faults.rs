@@ -96,6 +96,38 @@ fn a_reading_that_is_stopped_goes_on_where_it_was() {
     client.wait_idle();
 }
 
+/// A context that was deleted while it was read came back: whoever waited for the reading's end did not
+/// wait for the server, which saved it once more.
+#[test]
+fn what_is_deleted_while_it_is_read_stays_so() {
+    let world = World::new();
+    let server = world.serve(Keys::default(), |_| {});
+    let client = server.client();
+    for i in 0..20 {
+        let name = format!("short-{i}");
+        client.post("/v1/contexts", &json!({ "name": name, "text": letters(i, 20_000) }));
+        std::thread::sleep(Duration::from_millis(i % 7 * 3));
+        assert_eq!(client.raw("DELETE", &format!("/v1/contexts/{name}"), b"").status, 200);
+    }
+    client.wait_idle();
+    assert_eq!(client.get("/v1/contexts").json()["data"], json!([]));
+}
+
+/// A place was given back after the reply: who asked one thing after another was refused.
+#[test]
+fn who_has_been_answered_may_ask_again_at_once() {
+    let world = World::new();
+    let server = world.serve(Keys::default(), |config| config.max_requests = 1);
+    let client = server.client();
+    for seed in 0..30 {
+        let body = json!({ "prompt": letters(seed, 10), "max_tokens": 2 });
+        assert_eq!(client.post("/v1/completions", &body).status, 200, "request {seed}");
+        let made =
+            client.post("/v1/contexts", &json!({ "text": letters(seed, 30), "stream": true }));
+        assert_eq!(made.status, 200, "context {seed}");
+    }
+}
+
 #[test]
 fn what_was_acknowledged_is_there_after_a_restart() {
     let world = World::new();

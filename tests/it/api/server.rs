@@ -47,6 +47,7 @@ fn what_is_said_together_is_what_each_would_say_alone() {
                 stages: vec![Stage::Tokens(read.clone()), Stage::Question(question.clone())],
                 answers: Some(Answers { options: options(seed), n: 1 }),
                 events,
+                held: None,
             };
             server.submit(task, server.reserve().unwrap());
             listeners.push(received);
@@ -86,6 +87,7 @@ fn several_answers_are_those_of_their_seeds() {
         stages: vec![Stage::Question(read[..20].to_vec())],
         answers: Some(Answers { options: options(5), n: 4 }),
         events,
+        held: None,
     };
     server.submit(task, server.reserve().unwrap());
     assert!(server.reserve().is_none(), "one place, which all four share");
