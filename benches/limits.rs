@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for precision in [Precision::Int16, Precision::Int8, Precision::F32] {
         let backend = CpuBackend::new(n_threads, precision);
         println!("{}, {precision:?}", backend.description());
-        for n_tokens in [1, 4, 512] {
+        for n_tokens in [1, 2, 4, 8, 16, 512] {
             let seconds = best(|| products.run(&backend, n_tokens));
             let flops = products.multiplications(n_tokens) as f64 * 2.0 / seconds;
             let bytes = weight_bytes as f64 / seconds;

@@ -6,9 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::pool::{ThreadPool, Worker};
 use super::simd::Isa;
 use super::simd::attend::{Arithmetic, Scratch};
-use super::simd::panel::Panel;
+use super::simd::multiply::MultiplyScratch;
 use super::simd::softmax::RowState;
-use super::simd::unpack::UnpackedRow;
 use crate::backend::PageLayout;
 
 /// The threads and what they work with.
@@ -50,8 +49,7 @@ pub struct WorkerScratch {
 /// What a worker needs beside inputs and outputs.
 #[derive(Debug, Default)]
 pub struct ProjectScratch {
-    pub panel: Panel,
-    pub unpacked: UnpackedRow,
+    pub multiply: MultiplyScratch,
     pub row: Vec<f32>,        // [cols]
     pub wide_panel: Vec<f32>, // [cols][WIDE_PANEL_ROWS]
     pub out: Vec<f32>,        // [token][rows of the task]

@@ -7,8 +7,7 @@ use std::ops::Range;
 use super::crew::{Crew, ProjectScratch};
 use super::pool::{Block, Grid, MAX_GRIDS};
 use super::simd::Isa;
-use super::simd::dot::{DotRows, MAX_TOKENS};
-use super::simd::panel::{FillPanel, PANEL_ROWS, PanelProduct};
+use super::simd::multiply::{MultiplyRows, padded_rows};
 use super::simd::quantize::{Quantize, QuantizedRows, RowLayout};
 use super::simd::rows::{Dot, WidenRow};
 use super::simd::tile::{Product, Start};
@@ -16,15 +15,18 @@ use super::simd::unpack::group_of;
 use crate::backend::{Backend, Precision, Projection, Write};
 use crate::tensor::Matrix;
 
-/// Up to so many tokens weights are multiplied straight from the file, four tokens a pass; above,
-/// unpacking them into panels pays (measured on the default model's shapes).
-const MAX_DIRECT_TOKENS: usize = 12;
+/// Up to so many tokens plain weights are multiplied row by row; above, widening them into panels
+/// pays. It also is the most tokens whose tasks are long.
+const MAX_FEW_TOKENS: usize = 16;
 
-/// Most weight rows of a task on the direct path. A task is a long run of memory, since short runs
-/// keep the prefetchers from getting up to speed: where the matrix is small, one a thread.
-const MAX_DIRECT_ROWS: usize = 512;
+/// Most weight rows of a task of few tokens. It is a long run of memory, since short runs keep the
+/// prefetchers from getting up to speed: where the matrix is small, one a thread.
+const MAX_LONG_TASK_ROWS: usize = 512;
 
-/// Weight rows in an f32 panel.
+/// Weight rows of a task of many tokens.
+const SHORT_TASK_ROWS: usize = 32;
+
+/// Weight rows in an f32 panel, which is a task of many tokens.
 const WIDE_PANEL_ROWS: usize = 64;
 
 /// Activations as bytes, made once for all products of a layer's inputs.
@@ -89,7 +91,7 @@ pub fn project<B: Backend<Buffer = Vec<f32>, Weight = Matrix>>(
 ) {
     let precision = inputs.precision;
     let n_tokens = inputs.n_tokens;
-    let expected = inputs.expected.map(|matrix| (matrix, direct_rows_of_a_task(crew, matrix)));
+    let expected = inputs.expected.map(|matrix| (matrix, rows_of_a_long_task(crew, matrix)));
     let n_threads = crew.pool.n_threads();
     let mut tasks = Tasks { weights: [None; MAX_GRIDS], expected, n_threads };
     let mut grids = std::array::from_fn::<_, MAX_GRIDS, _>(|_| Grid::empty());
@@ -149,18 +151,18 @@ fn bytes_of_task(matrix: &Matrix, n_rows: usize, task: usize) -> &[u8] {
 }
 
 fn rows_of_a_task(crew: &Crew, matrix: &Matrix, n_tokens: usize, precision: Precision) -> usize {
-    match (takes_bytes(matrix, precision), n_tokens <= MAX_DIRECT_TOKENS) {
-        (_, true) => direct_rows_of_a_task(crew, matrix),
-        (true, false) => PANEL_ROWS,
+    match (takes_bytes(matrix, precision), n_tokens <= MAX_FEW_TOKENS) {
+        (_, true) => rows_of_a_long_task(crew, matrix),
+        (true, false) => SHORT_TASK_ROWS,
         (false, false) => WIDE_PANEL_ROWS,
     }
 }
 
-fn direct_rows_of_a_task(crew: &Crew, matrix: &Matrix) -> usize {
+fn rows_of_a_long_task(crew: &Crew, matrix: &Matrix) -> usize {
     let n_threads = crew.pool.n_threads();
-    // As many tasks for each thread, or one waits for the other.
-    let n_tasks = n_threads * matrix.rows.div_ceil(n_threads * MAX_DIRECT_ROWS);
-    matrix.rows.div_ceil(n_tasks).next_multiple_of(4)
+    // As many tasks for each thread, or one waits for the other; whole vectors of rows.
+    let n_tasks = n_threads * matrix.rows.div_ceil(n_threads * MAX_LONG_TASK_ROWS);
+    matrix.rows.div_ceil(n_tasks).next_multiple_of(16)
 }
 
 /// Computes a task's rows into `scratch.out`, `[token][stride]`, and returns the stride.
@@ -170,50 +172,30 @@ fn multiply(
     (matrix, rows, next): (&Matrix, &Range<usize>, &[u8]),
     scratch: &mut ProjectScratch,
 ) -> usize {
-    let precision = inputs.precision;
-    let direct = inputs.n_tokens <= MAX_DIRECT_TOKENS;
-    let stride = match (takes_bytes(matrix, precision), direct) {
-        (true, false) => PANEL_ROWS,
+    let are_few = inputs.n_tokens <= MAX_FEW_TOKENS;
+    let are_bytes = takes_bytes(matrix, inputs.precision);
+    let stride = match (are_bytes, are_few) {
+        (true, _) => padded_rows(rows.len()),
+        (false, true) => rows.len(),
         (false, false) => rows.len().next_multiple_of(16),
-        (_, true) => rows.len(),
     };
     let needed = inputs.n_tokens * stride;
     if scratch.out.len() < needed {
         scratch.out.resize(needed, 0.0);
     }
-    match (takes_bytes(matrix, precision), direct) {
-        (true, true) => dot_bytes(isa, inputs, (matrix, rows, next), scratch),
-        (true, false) => {
-            let ProjectScratch { panel, out, .. } = scratch;
-            isa.run(FillPanel { matrix, first_row: rows.start, panel });
-            isa.run(PanelProduct { panel, x: inputs.quantized.rows(), out: &mut out[..needed] });
-        }
+    match (are_bytes, are_few) {
+        (true, _) => isa.run(MultiplyRows {
+            matrix,
+            rows: rows.clone(),
+            x: inputs.quantized.rows(),
+            out: &mut scratch.out[..needed],
+            next,
+            scratch: &mut scratch.multiply,
+        }),
         (false, true) => dot_floats(isa, inputs, matrix, rows, scratch),
         (false, false) => multiply_floats(isa, inputs, matrix, rows, scratch),
     }
     stride
-}
-
-fn dot_bytes(
-    isa: Isa,
-    inputs: &Inputs<'_>,
-    (matrix, rows, next): (&Matrix, &Range<usize>, &[u8]),
-    scratch: &mut ProjectScratch,
-) {
-    scratch.unpacked.resize(matrix.cols);
-    let mut token = 0;
-    while token < inputs.n_tokens {
-        let n = MAX_TOKENS.min(inputs.n_tokens - token);
-        isa.run(DotRows {
-            matrix,
-            rows: rows.clone(),
-            x: inputs.quantized.rows().tokens(token, n),
-            out: &mut scratch.out[token * rows.len()..][..n * rows.len()],
-            next: if token + n < inputs.n_tokens { &[] } else { next }, // the same rows again
-            unpacked: &mut scratch.unpacked,
-        });
-        token += n;
-    }
 }
 
 fn dot_floats(

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::vector::{Blocks, Kernel, Simd};
+use super::vector::{Kernel, Simd};
 
 /// Vectors of 256 bits.
 #[derive(Clone, Copy)]
@@ -24,7 +24,6 @@ impl Simd for Avx2 {
     const TILE_VECTORS: usize = 2;
     type F = __m256;
     type I = __m256i;
-    type P = __m128;
 
     #[inline(always)]
     unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
@@ -109,16 +108,6 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn reduce_add_4([a, b, c, d]: [__m256; 4]) -> [f32; 4] {
-        unsafe {
-            let all = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
-            let four = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps::<1>(all));
-            let mut sums = [0.0; 4];
-            _mm_storeu_ps(sums.as_mut_ptr(), four);
-            sums
-        }
-    }
-    #[inline(always)]
     unsafe fn store_i8(p: *mut i8, a: __m256) {
         unsafe {
             let words = _mm256_cvtps_epi32(a);
@@ -131,6 +120,10 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn prefetch(p: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn prefetch_early(p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
 
     #[inline(always)]
@@ -217,84 +210,56 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn add_ints(a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi32(a, b) }
+    }
+    #[inline(always)]
     unsafe fn shift_left_7(a: __m256i) -> __m256i {
         unsafe { _mm256_slli_epi32::<7>(a) }
     }
 
     #[inline(always)]
-    unsafe fn load_q4_0(p: *const u8) -> Blocks<Self> {
+    unsafe fn transpose_words(p: *const u8, stride: usize) -> [__m256i; 4] {
         unsafe {
-            let (first, second) = nibbles(p.add(2), p.add(20));
-            Blocks { first, second, pairs: doubled_scales(p, p.add(18)) }
-        }
-    }
-    #[inline(always)]
-    unsafe fn load_q4_1(p: *const u8) -> Blocks<Self> {
-        unsafe {
-            let (first, second) = nibbles(p.add(4), p.add(24));
-            let scales = _mm_cvtsi32_si128(p.cast::<i32>().read_unaligned());
-            let scales = _mm_insert_epi32::<1>(scales, p.add(20).cast::<i32>().read_unaligned());
-            Blocks { first, second, pairs: _mm_cvtph_ps(scales) }
-        }
-    }
-    #[inline(always)]
-    unsafe fn load_q8_0(p: *const u8) -> Blocks<Self> {
-        unsafe {
-            let gather = |at: usize| {
-                let low = _mm_loadu_si128(p.add(at).cast());
-                let both = _mm256_set_m128i(_mm_loadu_si128(p.add(at + 34).cast()), low);
-                _mm256_xor_si256(both, _mm256_set1_epi8(-128))
+            // Rows that are four apart go into one vector: within its halves, which is where the
+            // unpacking below takes place, the rows then come out in order.
+            let every_fourth = |first: usize| {
+                let row = |i: usize| _mm_loadu_si128(p.add((first + 4 * i) * stride).cast());
+                _mm256_set_m128i(row(1), row(0))
             };
-            Blocks { first: gather(2), second: gather(18), pairs: doubled_scales(p, p.add(34)) }
+            let (a, b) = (every_fourth(0), every_fourth(1));
+            let (c, d) = (every_fourth(2), every_fourth(3));
+            let (ab_low, ab_high) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+            let (cd_low, cd_high) = (_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+            [
+                _mm256_unpacklo_epi64(ab_low, cd_low),
+                _mm256_unpackhi_epi64(ab_low, cd_low),
+                _mm256_unpacklo_epi64(ab_high, cd_high),
+                _mm256_unpackhi_epi64(ab_high, cd_high),
+            ]
         }
     }
     #[inline(always)]
-    unsafe fn zero_pairs() -> __m128 {
-        unsafe { _mm_setzero_ps() }
+    unsafe fn low_nibbles(a: __m256i) -> __m256i {
+        unsafe { _mm256_and_si256(a, _mm256_set1_epi8(15)) }
     }
     #[inline(always)]
-    unsafe fn add_pairs(a: __m128, b: __m128) -> __m128 {
-        unsafe { _mm_add_ps(a, b) }
+    unsafe fn high_nibbles(a: __m256i) -> __m256i {
+        unsafe { _mm256_and_si256(_mm256_srli_epi16::<4>(a), _mm256_set1_epi8(15)) }
     }
     #[inline(always)]
-    unsafe fn mul_pairs(a: __m128, p: *const f32) -> __m128 {
-        unsafe { _mm_mul_ps(a, _mm_loadu_ps(p)) }
+    unsafe fn flip_signs(a: __m256i) -> __m256i {
+        unsafe { _mm256_xor_si256(a, _mm256_set1_epi8(-128)) }
     }
     #[inline(always)]
-    unsafe fn spread_firsts(pairs: __m128) -> __m256 {
+    unsafe fn split_halves(a: __m256i) -> [__m256; 2] {
         unsafe {
-            let lanes = _mm256_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2);
-            _mm256_permutevar8x32_ps(_mm256_castps128_ps256(pairs), lanes)
+            // Lower words first, within each half; then across the halves.
+            let words = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+            let sorted = _mm256_shuffle_epi8(a, _mm256_set_m128i(words, words));
+            let halves = _mm256_permute4x64_epi64::<0b11_01_10_00>(sorted);
+            let upper = _mm256_extracti128_si256::<1>(halves);
+            [_mm256_cvtph_ps(_mm256_castsi256_si128(halves)), _mm256_cvtph_ps(upper)]
         }
-    }
-    #[inline(always)]
-    unsafe fn add_seconds(acc: __m256, pairs: __m128, factor: f32) -> __m256 {
-        unsafe {
-            let factors = _mm256_setr_ps(0.0, factor, 0.0, factor, 0.0, 0.0, 0.0, 0.0);
-            _mm256_fmadd_ps(_mm256_zextps128_ps256(pairs), factors, acc)
-        }
-    }
-}
-
-/// Low and high nibbles of 16 bytes at `a` and 16 at `b`.
-#[inline(always)]
-unsafe fn nibbles(a: *const u8, b: *const u8) -> (__m256i, __m256i) {
-    // SAFETY: the caller vouches for the features and the pointers.
-    unsafe {
-        let both = _mm256_set_m128i(_mm_loadu_si128(b.cast()), _mm_loadu_si128(a.cast()));
-        let mask = _mm256_set1_epi8(15);
-        let high = _mm256_and_si256(_mm256_srli_epi16::<4>(both), mask);
-        (_mm256_and_si256(both, mask), high)
-    }
-}
-
-/// The f16 at `a` twice, the f16 at `b` twice.
-#[inline(always)]
-unsafe fn doubled_scales(a: *const u8, b: *const u8) -> __m128 {
-    // SAFETY: the caller vouches for the features and the pointers.
-    unsafe {
-        let doubled =
-            |p: *const u8| i32::from(p.cast::<u16>().read_unaligned()).wrapping_mul(0x1_0001);
-        _mm_cvtph_ps(_mm_insert_epi32::<1>(_mm_cvtsi32_si128(doubled(a)), doubled(b)))
     }
 }

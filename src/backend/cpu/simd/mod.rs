@@ -17,12 +17,14 @@ mod portable;
 
 pub mod attend;
 pub mod best_key;
-pub mod dot;
+mod dot;
+mod fill;
 pub mod key_mass;
+pub mod multiply;
 mod page;
 mod page_step;
 pub mod pairs;
-pub mod panel;
+mod panel;
 pub mod quantize;
 pub mod rows;
 pub mod segments;
@@ -30,6 +32,7 @@ pub mod softmax;
 #[cfg(test)]
 mod tests;
 pub mod tile;
+mod turn;
 pub mod unpack;
 mod vector;
 

@@ -14,7 +14,7 @@ use half::f16;
 
 #[cfg(not(target_arch = "aarch64"))]
 use super::neon_emulated::*;
-use super::vector::{Blocks, Kernel, Simd};
+use super::vector::{Kernel, Simd};
 
 /// Pairs of vectors of 128 bits.
 #[derive(Clone, Copy)]
@@ -42,7 +42,6 @@ impl Simd for Neon {
     const TILE_VECTORS: usize = 2;
     type F = F;
     type I = I;
-    type P = float32x4_t;
 
     #[inline(never)]
     unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
@@ -144,6 +143,19 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    unsafe fn prefetch_early(_p: *const u8) {
+        #[cfg(target_arch = "aarch64")]
+        unsafe {
+            // As above.
+            std::arch::asm!(
+                "prfm pldl2keep, [{p}]",
+                p = in(reg) _p,
+                options(nostack, preserves_flags, readonly)
+            );
+        }
+    }
+
+    #[inline(always)]
     unsafe fn zero_i() -> I {
         [vdupq_n_s32(0); 2]
     }
@@ -212,55 +224,49 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    unsafe fn add_ints(a: I, b: I) -> I {
+        [vaddq_s32(a[0], b[0]), vaddq_s32(a[1], b[1])]
+    }
+    #[inline(always)]
     unsafe fn shift_left_7(a: I) -> I {
         a.map(|a| vshlq_n_s32::<7>(a))
     }
 
     #[inline(always)]
-    unsafe fn load_q4_0(p: *const u8) -> Blocks<Self> {
-        unsafe {
-            let (first, second) = nibbles(p.add(2), p.add(20));
-            Blocks { first, second, pairs: halves([p, p, p.add(18), p.add(18)]) }
-        }
+    unsafe fn transpose_words(p: *const u8, stride: usize) -> [I; 4] {
+        // Four rows a register.
+        let register = |first: usize| {
+            let row = |i: usize| unsafe { vld1q_u8(p.add((first + i) * stride)) };
+            let [a, b, c, d] = [0, 1, 2, 3].map(|i| vreinterpretq_s32_u8(row(i)));
+            let (ac_low, ac_high) = (vzip1q_s32(a, c), vzip2q_s32(a, c));
+            let (bd_low, bd_high) = (vzip1q_s32(b, d), vzip2q_s32(b, d));
+            [
+                vzip1q_s32(ac_low, bd_low),
+                vzip2q_s32(ac_low, bd_low),
+                vzip1q_s32(ac_high, bd_high),
+                vzip2q_s32(ac_high, bd_high),
+            ]
+        };
+        let (first, second) = (register(0), register(4));
+        std::array::from_fn(|j| [first[j], second[j]])
     }
     #[inline(always)]
-    unsafe fn load_q4_1(p: *const u8) -> Blocks<Self> {
-        unsafe {
-            let (first, second) = nibbles(p.add(4), p.add(24));
-            Blocks { first, second, pairs: halves([p, p.add(2), p.add(20), p.add(22)]) }
-        }
+    unsafe fn low_nibbles(a: I) -> I {
+        a.map(|a| vandq_s32(a, vdupq_n_s32(0x0f0f_0f0f)))
     }
     #[inline(always)]
-    unsafe fn load_q8_0(p: *const u8) -> Blocks<Self> {
-        unsafe {
-            let gather = |at: usize| {
-                let blocks = [vld1q_u8(p.add(at)), vld1q_u8(p.add(at + 34))];
-                blocks.map(|q| vreinterpretq_s32_u8(veorq_u8(q, vdupq_n_u8(0x80))))
-            };
-            let pairs = halves([p, p, p.add(34), p.add(34)]);
-            Blocks { first: gather(2), second: gather(18), pairs }
-        }
+    unsafe fn high_nibbles(a: I) -> I {
+        a.map(|a| vandq_s32(vshrq_n_s32::<4>(a), vdupq_n_s32(0x0f0f_0f0f)))
     }
     #[inline(always)]
-    unsafe fn zero_pairs() -> float32x4_t {
-        vdupq_n_f32(0.0)
+    unsafe fn flip_signs(a: I) -> I {
+        a.map(|a| veorq_s32(a, vdupq_n_s32(i32::from_ne_bytes([0x80; 4]))))
     }
     #[inline(always)]
-    unsafe fn add_pairs(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        vaddq_f32(a, b)
-    }
-    #[inline(always)]
-    unsafe fn mul_pairs(a: float32x4_t, p: *const f32) -> float32x4_t {
-        vmulq_f32(a, unsafe { vld1q_f32(p) })
-    }
-    #[inline(always)]
-    unsafe fn spread_firsts(pairs: float32x4_t) -> F {
-        [vdupq_laneq_f32::<0>(pairs), vdupq_laneq_f32::<2>(pairs)]
-    }
-    #[inline(always)]
-    unsafe fn add_seconds(acc: F, pairs: float32x4_t, factor: f32) -> F {
-        let factors = [0.0, factor, 0.0, factor];
-        [vfmaq_f32(acc[0], pairs, unsafe { vld1q_f32(factors.as_ptr()) }), acc[1]]
+    unsafe fn split_halves(a: I) -> [F; 2] {
+        let bits = a.map(|a| vreinterpretq_u32_s32(a));
+        let upper = bits.map(|bits| vshrq_n_u32::<16>(bits));
+        [bits, upper].map(|bits| bits.map(|bits| widened(vmovn_u32(bits))))
     }
 }
 
@@ -299,24 +305,4 @@ fn dot2(acc: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t {
     let (a, b) = (vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b));
     let low = vmull_s16(vget_low_s16(a), vget_low_s16(b));
     vaddq_s32(acc, vpaddq_s32(low, vmull_high_s16(a, b)))
-}
-
-/// Low and high nibbles of 16 bytes at `a` and 16 at `b`.
-#[inline(always)]
-unsafe fn nibbles(a: *const u8, b: *const u8) -> (I, I) {
-    // SAFETY: the caller vouches for the pointers.
-    let packed = unsafe { [vld1q_u8(a), vld1q_u8(b)] };
-    let low = packed.map(|packed| vreinterpretq_s32_u8(vandq_u8(packed, vdupq_n_u8(15))));
-    let high = packed.map(|packed| vreinterpretq_s32_u8(vshrq_n_u8::<4>(packed)));
-    (low, high)
-}
-
-/// The f16 at four places.
-#[inline(always)]
-unsafe fn halves(places: [*const u8; 4]) -> float32x4_t {
-    // SAFETY: the caller vouches for the pointers.
-    unsafe {
-        let bits = places.map(|p| p.cast::<u16>().read_unaligned());
-        widened(vld1_u16(bits.as_ptr()))
-    }
 }

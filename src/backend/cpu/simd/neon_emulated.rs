@@ -123,6 +123,7 @@ reinterpret! {
     vreinterpretq_f32_s32: int32x4_t -> float32x4_t;
     vreinterpretq_f32_u32: uint32x4_t -> float32x4_t;
     vreinterpretq_u32_f32: float32x4_t -> uint32x4_t;
+    vreinterpretq_u32_s32: int32x4_t -> uint32x4_t;
     vreinterpretq_s32_u8: uint8x16_t -> int32x4_t;
     vreinterpretq_s8_s32: int32x4_t -> int8x16_t;
     vreinterpretq_s16_s32: int32x4_t -> int16x8_t;
@@ -142,7 +143,7 @@ binary! {
     vorrq_u32: uint32x4_t = |a, b| a | b;
     vcgeq_u32: uint32x4_t = |a, b| if a >= b { u32::MAX } else { 0 };
     vandq_u8: uint8x16_t = |a, b| a & b;
-    veorq_u8: uint8x16_t = |a, b| a ^ b;
+    veorq_s32: int32x4_t = |a, b| a ^ b;
     veorq_s8: int8x16_t = |a, b| a ^ b;
 }
 unary! {
@@ -152,6 +153,7 @@ unary! {
     // Ties to even, saturating; NaN becomes 0.
     vcvtnq_s32_f32: float32x4_t -> int32x4_t = |a| a.round_ties_even() as i32;
     vmovl_u16: uint16x4_t -> uint32x4_t = u32::from;
+    vmovn_u32: uint32x4_t -> uint16x4_t = |a| a as u16;
     vmovl_s8: int8x8_t -> int16x8_t = i16::from;
     vmovl_s16: int16x4_t -> int32x4_t = i32::from;
     vqmovn_s32: int32x4_t -> int16x4_t = |a| a.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
@@ -161,6 +163,7 @@ shift! {
     vshlq_n_s32: int32x4_t = |a, n| a << n;
     vshrq_n_s32: int32x4_t = |a, n| a >> n;
     vshlq_n_u32: uint32x4_t = |a, n| a << n;
+    vshrq_n_u32: uint32x4_t = |a, n| a >> n;
     vshlq_n_s16: int16x8_t = |a, n| a << n;
     vshrq_n_u8: uint8x16_t = |a, n| a >> n;
 }
@@ -183,9 +186,16 @@ pub fn vmaxnmvq_f32(a: float32x4_t) -> f32 {
     a.0.into_iter().fold(f32::NAN, f32::max)
 }
 
+/// The first two lanes of each, one of `a` and one of `b` in turn.
 #[inline(always)]
-pub fn vdupq_laneq_f32<const LANE: i32>(a: float32x4_t) -> float32x4_t {
-    float32x4_t([a.0[LANE as usize]; 4])
+pub fn vzip1q_s32(a: int32x4_t, b: int32x4_t) -> int32x4_t {
+    int32x4_t([a.0[0], b.0[0], a.0[1], b.0[1]])
+}
+
+/// The last two lanes of each, one of `a` and one of `b` in turn.
+#[inline(always)]
+pub fn vzip2q_s32(a: int32x4_t, b: int32x4_t) -> int32x4_t {
+    int32x4_t([a.0[2], b.0[2], a.0[3], b.0[3]])
 }
 
 #[inline(always)]

@@ -1,143 +1,102 @@
-//! How are many tokens multiplied with quantised weights at several times the speed of f32?
+//! How are activations multiplied with weight rows that lie side by side?
 //!
-//! The prefill path: 32 weight rows are unpacked once into a panel in which vector lanes are rows,
-//! then all tokens of the chunk run past it. A register tile holds six tokens and two vectors of
-//! rows; four quants of a token are broadcast to all lanes. Within a group sums are integers, and
-//! each group costs one conversion and two multiply-adds a vector: with VNNI some 45 multiply-adds
-//! a cycle where f32 has 16.
+//! 32 weight rows are unpacked into a panel in which vector lanes are rows (`fill.rs`), and all
+//! tokens run past it while it lies in the L1 cache. A register tile holds up to six tokens and two
+//! vectors of rows; four quants of a token are broadcast to all lanes. Within a group sums are
+//! integers, and each group costs one conversion and two multiply-adds a vector: with VNNI some 45
+//! multiply-adds a cycle where f32 has 16. No lane ever meets another, so that the additions of a
+//! sum come in the order of the columns, whatever the tile, the vectors and the number of tokens.
 
+use std::ops::Range;
+
+use super::dot::Target;
 use super::quantize::QuantizedRows;
-use super::unpack::{Unpack, UnpackedRow, group_of};
-use super::vector::{Kernel, Simd};
-use crate::tensor::{DType, Matrix};
+use super::unpack::group_of;
+use super::vector::Simd;
+use crate::tensor::DType;
 
 /// Weight rows in a panel.
 pub const PANEL_ROWS: usize = 32;
 
-/// Tokens in a register tile.
-const TOKENS: usize = 6;
+/// Columns of a panel: whole blocks of every format, and few enough that the panel leaves room in
+/// the L1 cache for the tokens that run past it.
+pub const PANEL_COLS: usize = 256;
 
-/// Some rows of a weight matrix, unpacked with rows side by side.
-#[derive(Debug, Default)]
+/// Some rows of some columns of a weight matrix, unpacked with rows side by side.
+#[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Panel {
-    q: Vec<u8>,        // [cols / 4][PANEL_ROWS][4]
-    scales: Vec<f32>,  // [cols / group][PANEL_ROWS]
-    offsets: Vec<f32>, // [cols / group][PANEL_ROWS]
-    unpacked: UnpackedRow,
-    cols: usize,
-    group: usize,
-    wide: bool,
+    /// `[quad of columns][row][4]`
+    pub q: [u8; PANEL_COLS * PANEL_ROWS],
+    /// `[group][row]`
+    pub scales: [f32; PANEL_COLS / 16 * PANEL_ROWS],
+    /// `[group][row]`
+    pub offsets: [f32; PANEL_COLS / 16 * PANEL_ROWS],
 }
 
-/// Unpacks `PANEL_ROWS` rows from `first_row` on; rows beyond the matrix are zeros.
-#[derive(Debug)]
-pub struct FillPanel<'a> {
-    /// Of a quantised type.
-    pub matrix: &'a Matrix,
-    /// The panel's first row.
-    pub first_row: usize,
-    /// Its allocation is reused.
-    pub panel: &'a mut Panel,
-}
-
-impl Kernel for FillPanel<'_> {
-    type Output = ();
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let Self { matrix, first_row, panel } = self;
-        let cols = matrix.cols;
-        let group = group_of(matrix.dtype).expect("because only quantised types come here");
-        (panel.cols, panel.group, panel.wide) = (cols, group, matrix.dtype == DType::Q8_0);
-        panel.q.resize(cols * PANEL_ROWS, 0);
-        panel.scales.resize(cols / group * PANEL_ROWS, 0.0);
-        panel.offsets.resize(cols / group * PANEL_ROWS, 0.0);
-        panel.unpacked.resize(cols);
-        for lane in 0..PANEL_ROWS {
-            let row = first_row + lane;
-            if row < matrix.rows {
-                let (dtype, bytes) = (matrix.dtype, matrix.row(row));
-                // SAFETY: the caller vouches for the instruction set.
-                unsafe { Unpack { dtype, bytes, out: &mut panel.unpacked }.run::<S>() }
-            } else {
-                panel.unpacked.q.fill(0);
-                panel.unpacked.scales.fill(0.0);
-                panel.unpacked.offsets.fill(0.0);
-            }
-            panel.place(lane);
-        }
+impl Default for Panel {
+    fn default() -> Self {
+        let scales = [0.0; PANEL_COLS / 16 * PANEL_ROWS];
+        Self { q: [0; PANEL_COLS * PANEL_ROWS], scales, offsets: scales }
     }
 }
 
-impl Panel {
-    /// Copies the unpacked row into its lane.
-    #[inline(always)]
-    fn place(&mut self, lane: usize) {
-        let (words, _) = self.unpacked.q[..self.cols].as_chunks::<4>();
-        let (places, _) = self.q.as_chunks_mut::<4>();
-        for (places, word) in places.chunks_exact_mut(PANEL_ROWS).zip(words) {
-            places[lane] = *word;
-        }
-        let groups = self.cols / self.group;
-        for (group, scale) in self.unpacked.scales[..groups].iter().enumerate() {
-            self.scales[group * PANEL_ROWS + lane] = *scale;
-        }
-        for (group, offset) in self.unpacked.offsets[..groups].iter().enumerate() {
-            self.offsets[group * PANEL_ROWS + lane] = *offset;
-        }
-    }
-}
-
-/// `out[token][row of the panel] = panel[row] . x[token]`.
-#[derive(Debug)]
+/// Adds a panel's part of the sums to those of the columns before it.
 pub struct PanelProduct<'a> {
-    /// The weights.
+    /// Filled with the weights of `cols`.
     pub panel: &'a Panel,
+    /// Of the weights.
+    pub dtype: DType,
     /// Any number of tokens.
     pub x: QuantizedRows<'a>,
-    /// `[token][PANEL_ROWS]`
-    pub out: &'a mut [f32],
-}
-
-impl Kernel for PanelProduct<'_> {
-    type Output = ();
-    #[inline(always)]
-    unsafe fn run<S: Simd>(mut self) {
-        let n_tokens = self.x.n_tokens();
-        assert_eq!(self.x.layout.cols, self.panel.cols, "inputs as wide as the weights");
-        assert_eq!(self.out.len(), n_tokens * PANEL_ROWS, "a sum a row and token");
-        // SAFETY: lengths are checked; the caller vouches for the instruction set.
-        unsafe {
-            match (self.panel.group, self.panel.wide) {
-                (16, _) => self.run_group::<S, 16, false>(),
-                (_, false) => self.run_group::<S, 32, false>(),
-                (_, true) => self.run_group::<S, 32, true>(),
-            }
-        }
-    }
+    /// Which columns; the first of all begin the sums.
+    pub cols: Range<usize>,
+    /// `[token][row of the panel]`
+    pub out: Target,
 }
 
 impl PanelProduct<'_> {
+    /// Adds it.
+    ///
+    /// # Safety
+    /// The instruction set is present, there is room at `out`, and `cols` are the panel's.
     #[inline(always)]
-    unsafe fn run_group<S: Simd, const GROUP: usize, const WIDE: bool>(&mut self) {
+    pub unsafe fn run<S: Simd>(&self) {
+        // SAFETY: by the caller's word.
+        unsafe {
+            match (group_of(self.dtype), self.dtype) {
+                (Some(16), _) => self.run_group::<S, 16, false>(),
+                (_, DType::Q8_0) => self.run_group::<S, 32, true>(),
+                (_, _) => self.run_group::<S, 32, false>(),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn run_group<S: Simd, const GROUP: usize, const WIDE: bool>(&self) {
         let n_tokens = self.x.n_tokens();
+        let most = if S::TILE_VECTORS == 4 { 6 } else { 4 };
         let mut token = 0;
         while token < n_tokens {
             let left = n_tokens - token;
-            // SAFETY: the tokens are there, as `run` has checked.
+            // As few tiles as will do, of about the same size: small ones are slow.
+            let n = left.div_ceil(left.div_ceil(most));
+            // SAFETY: the tokens are there.
             unsafe {
-                match (left, S::TILE_VECTORS) {
-                    (TOKENS.., 4) => self.tile::<S, GROUP, WIDE, TOKENS, 2>(token),
+                match (n, S::TILE_VECTORS) {
+                    (6, 4) => self.tile::<S, GROUP, WIDE, 6, 2>(token),
+                    (5, 4) => self.tile::<S, GROUP, WIDE, 5, 2>(token),
+                    (4, 4) => self.tile::<S, GROUP, WIDE, 4, 2>(token),
+                    (3, 4) => self.tile::<S, GROUP, WIDE, 3, 2>(token),
+                    (2, 4) => self.tile::<S, GROUP, WIDE, 2, 2>(token),
                     (_, 4) => self.tile::<S, GROUP, WIDE, 1, 2>(token),
-                    (3.., _) => self.tile::<S, GROUP, WIDE, 3, 1>(token),
+                    (4, _) => self.tile::<S, GROUP, WIDE, 4, 1>(token),
+                    (3, _) => self.tile::<S, GROUP, WIDE, 3, 1>(token),
+                    (2, _) => self.tile::<S, GROUP, WIDE, 2, 1>(token),
                     (_, _) => self.tile::<S, GROUP, WIDE, 1, 1>(token),
                 }
             }
-            token += match (left, S::TILE_VECTORS) {
-                (TOKENS.., 4) => TOKENS,
-                (_, 4) => 1,
-                (3.., _) => 3,
-                (_, _) => 1,
-            };
+            token += n;
         }
     }
 
@@ -150,17 +109,26 @@ impl PanelProduct<'_> {
         const N: usize,
         const V: usize,
     >(
-        &mut self,
+        &self,
         token: usize,
     ) {
         for row in (0..PANEL_ROWS).step_by(V * S::LANES) {
             // SAFETY: `row + V * LANES <= PANEL_ROWS`, since both are powers of two.
             unsafe {
-                let sums = self.sums::<S, GROUP, WIDE, N, V>(token, row);
+                let Target { first, stride } = self.out;
+                let out = first.add(token * stride + row);
+                let mut sums = [[S::splat(0.0); V]; N];
+                if self.cols.start > 0 {
+                    for (i, sums) in sums.iter_mut().enumerate() {
+                        for (v, sum) in sums.iter_mut().enumerate() {
+                            *sum = S::load(out.add(i * stride + v * S::LANES));
+                        }
+                    }
+                }
+                self.add::<S, GROUP, WIDE, N, V>(&mut sums, token, row);
                 for (i, sums) in sums.into_iter().enumerate() {
-                    let out = self.out.as_mut_ptr().add((token + i) * PANEL_ROWS + row);
                     for (v, sum) in sums.into_iter().enumerate() {
-                        S::store(out.add(v * S::LANES), sum);
+                        S::store(out.add(i * stride + v * S::LANES), sum);
                     }
                 }
             }
@@ -168,27 +136,21 @@ impl PanelProduct<'_> {
     }
 
     #[inline(always)]
-    unsafe fn sums<
-        S: Simd,
-        const GROUP: usize,
-        const WIDE: bool,
-        const N: usize,
-        const V: usize,
-    >(
+    unsafe fn add<S: Simd, const GROUP: usize, const WIDE: bool, const N: usize, const V: usize>(
         &self,
+        sums: &mut [[S::F; V]; N],
         token: usize,
         row: usize,
-    ) -> [[S::F; V]; N] {
-        let (cols, words) = (self.panel.cols, self.x.layout.words());
+    ) {
+        let Range { start, end } = self.cols.clone();
+        let words = self.x.layout.words();
         let two_terms = self.x.layout.n_terms == 2;
-        let unit = if two_terms { 1.0 / 128.0 } else { 1.0 };
         // SAFETY: rows, groups and tokens lie inside the panel and the inputs.
         unsafe {
-            let x = self.x.q(token).as_ptr();
-            let pairs = self.x.pairs(token).as_ptr();
-            let half_sums = self.x.half_sums(token).as_ptr();
-            let mut sums = [[S::splat(0.0); V]; N];
-            for group in 0..cols / GROUP {
+            let x = self.x.q(token).as_ptr().add(start);
+            let pairs = self.x.pairs(token).as_ptr().add(start / 16);
+            let half_sums = self.x.half_sums(token).as_ptr().add(start / 16);
+            for group in 0..(end - start) / GROUP {
                 let quads = group * GROUP / 4..(group + 1) * GROUP / 4;
                 let mut dots = [[S::zero_i(); V]; N];
                 self.add_quads::<S, WIDE, N, V>(&mut dots, quads.clone(), row, x);
@@ -196,13 +158,14 @@ impl PanelProduct<'_> {
                     for dot in dots.as_flattened_mut() {
                         *dot = S::shift_left_7(*dot);
                     }
-                    self.add_quads::<S, WIDE, N, V>(&mut dots, quads, row, x.add(cols));
+                    let x = x.add(self.x.layout.cols);
+                    self.add_quads::<S, WIDE, N, V>(&mut dots, quads, row, x);
                 }
                 let scales = self.panel.scales.as_ptr().add(group * PANEL_ROWS + row);
                 let offsets = self.panel.offsets.as_ptr().add(group * PANEL_ROWS + row);
                 for (i, sums) in sums.iter_mut().enumerate() {
                     let pair = pairs.add(i * words + group * GROUP / 32 * 2);
-                    let x_scale = S::splat(*pair * unit);
+                    let x_scale = S::splat(*pair);
                     let x_sum = S::splat(if GROUP == 16 {
                         *half_sums.add(i * words + group)
                     } else {
@@ -215,7 +178,6 @@ impl PanelProduct<'_> {
                     }
                 }
             }
-            sums
         }
     }
 
@@ -224,7 +186,7 @@ impl PanelProduct<'_> {
     unsafe fn add_quads<S: Simd, const WIDE: bool, const N: usize, const V: usize>(
         &self,
         dots: &mut [[S::I; V]; N],
-        quads: std::ops::Range<usize>,
+        quads: Range<usize>,
         row: usize,
         x: *const i8,
     ) {

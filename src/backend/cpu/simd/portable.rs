@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::vector::{Blocks, Kernel, Simd};
+use super::vector::{Kernel, Simd};
 
 /// Vectors of eight floats in an array.
 #[derive(Clone, Copy)]
@@ -22,7 +22,6 @@ impl Simd for Portable {
     const TILE_VECTORS: usize = 1;
     type F = F;
     type I = [i32; 8];
-    type P = [f32; 4];
 
     #[inline(never)]
     unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
@@ -104,6 +103,8 @@ impl Simd for Portable {
 
     #[inline(always)]
     unsafe fn prefetch(_p: *const u8) {}
+    #[inline(always)]
+    unsafe fn prefetch_early(_p: *const u8) {}
 
     #[inline(always)]
     unsafe fn zero_i() -> [i32; 8] {
@@ -168,60 +169,36 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    unsafe fn add_ints(a: [i32; 8], b: [i32; 8]) -> [i32; 8] {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+    #[inline(always)]
     unsafe fn shift_left_7(a: [i32; 8]) -> [i32; 8] {
         a.map(|a| a << 7)
     }
 
     #[inline(always)]
-    unsafe fn load_q4_0(p: *const u8) -> Blocks<Self> {
-        unsafe {
-            let (first, second) = nibbles([p.add(2), p.add(20)]);
-            let (a, b) = (half_at(p), half_at(p.add(18)));
-            Blocks { first, second, pairs: [a, a, b, b] }
-        }
+    unsafe fn transpose_words(p: *const u8, stride: usize) -> [[i32; 8]; 4] {
+        let row = |i: usize| unsafe { p.add(i * stride).cast::<[i32; 4]>().read_unaligned() };
+        let rows: [[i32; 4]; 8] = std::array::from_fn(row);
+        std::array::from_fn(|j| rows.map(|row| row[j]))
     }
     #[inline(always)]
-    unsafe fn load_q4_1(p: *const u8) -> Blocks<Self> {
-        unsafe {
-            let (first, second) = nibbles([p.add(4), p.add(24)]);
-            let pairs = [p, p.add(2), p.add(20), p.add(22)].map(|p| half_at(p));
-            Blocks { first, second, pairs }
-        }
+    unsafe fn low_nibbles(a: [i32; 8]) -> [i32; 8] {
+        a.map(|a| a & 0x0f0f_0f0f)
     }
     #[inline(always)]
-    unsafe fn load_q8_0(p: *const u8) -> Blocks<Self> {
-        unsafe {
-            let gather = |at: usize| {
-                let blocks = [p.add(at), p.add(at + 34)];
-                let quants = blocks.map(|p| p.cast::<[u8; 16]>().read_unaligned());
-                bytemuck::cast(quants.map(|quants| quants.map(|q| q ^ 0x80)))
-            };
-            let (a, b) = (half_at(p), half_at(p.add(34)));
-            Blocks { first: gather(2), second: gather(18), pairs: [a, a, b, b] }
-        }
+    unsafe fn high_nibbles(a: [i32; 8]) -> [i32; 8] {
+        a.map(|a| a >> 4 & 0x0f0f_0f0f)
     }
     #[inline(always)]
-    unsafe fn zero_pairs() -> [f32; 4] {
-        [0.0; 4]
+    unsafe fn flip_signs(a: [i32; 8]) -> [i32; 8] {
+        a.map(|a| a ^ i32::from_ne_bytes([0x80; 4]))
     }
     #[inline(always)]
-    unsafe fn add_pairs(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
-        std::array::from_fn(|i| a[i] + b[i])
-    }
-    #[inline(always)]
-    unsafe fn mul_pairs(a: [f32; 4], p: *const f32) -> [f32; 4] {
-        let b = unsafe { p.cast::<[f32; 4]>().read_unaligned() };
-        std::array::from_fn(|i| a[i] * b[i])
-    }
-    #[inline(always)]
-    unsafe fn spread_firsts(pairs: [f32; 4]) -> F {
-        std::array::from_fn(|i| pairs[i / 4 * 2])
-    }
-    #[inline(always)]
-    unsafe fn add_seconds(mut acc: F, pairs: [f32; 4], factor: f32) -> F {
-        acc[1] += factor * pairs[1];
-        acc[3] += factor * pairs[3];
-        acc
+    unsafe fn split_halves(a: [i32; 8]) -> [F; 2] {
+        let float = |bits: i32| f16::from_bits(bits as u16).to_f32();
+        [a.map(float), a.map(|a| float(a >> 16))]
     }
 }
 
@@ -239,21 +216,4 @@ fn low(pair: i32) -> i32 {
 #[inline(always)]
 fn high(pair: i32) -> i32 {
     pair >> 16
-}
-
-/// Low and high nibbles of two blocks of 16 bytes.
-#[inline(always)]
-unsafe fn nibbles(blocks: [*const u8; 2]) -> ([i32; 8], [i32; 8]) {
-    // SAFETY: the caller vouches for the pointers.
-    let packed = blocks.map(|p| unsafe { p.cast::<[u8; 16]>().read_unaligned() });
-    let low = packed.map(|block| block.map(|byte| byte & 15));
-    let high = packed.map(|block| block.map(|byte| byte >> 4));
-    (bytemuck::cast(low), bytemuck::cast(high))
-}
-
-/// The f16 at `p`.
-#[inline(always)]
-unsafe fn half_at(p: *const u8) -> f32 {
-    // SAFETY: the caller vouches for the pointer.
-    f16::from_bits(unsafe { p.cast::<u16>().read_unaligned() }).to_f32()
 }

@@ -1,15 +1,13 @@
 //! How do activations become bytes? In blocks of 32 with a scale each, as one or two signed bytes
 //! an element: `x ~ scale * (q0 + q1 / 128)`. One byte is what GGML calls Q8; its rounding noise
 //! can be seen in the logits. The second byte brings 15 bits, more than the weights or the sums
-//! deserve, at less than twice the products.
+//! deserve, at less than twice the products. The products count in units of the last byte, so that
+//! is what the scale kept stands for: `x ~ unit * (128 * q0 + q1)`.
 
 use super::vector::{Kernel, Simd};
 
 /// Elements that share one scale, as in the weights' formats.
 pub const BLOCK: usize = 32;
-
-/// Rows are padded to whole steps of this many blocks: the widest vectors take four at once.
-const PADDING_BLOCKS: usize = 4;
 
 /// Where the parts of a quantised row are, in units of f32 words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,27 +19,17 @@ pub struct RowLayout {
 }
 
 impl RowLayout {
-    fn padded(self) -> usize {
-        self.cols.next_multiple_of(BLOCK * PADDING_BLOCKS)
-    }
-
-    /// Words of a row: bytes in order, bytes block-paired, `(scale, scale * sum)` of each block,
-    /// `scale * sum` of each half block.
+    /// Words of a row: bytes in order, `(unit, sum)` of each block, the sum of each half block.
     pub fn words(self) -> usize {
-        let bytes = self.n_terms * (self.cols + self.padded()) / 4;
-        (bytes + self.padded() / 16 + self.cols / 16).next_multiple_of(16)
-    }
-
-    fn paired_at(self) -> usize {
-        self.n_terms * self.cols / 4
+        (self.half_sums_at() + self.cols / 16).next_multiple_of(16)
     }
 
     fn pairs_at(self) -> usize {
-        self.paired_at() + self.n_terms * self.padded() / 4
+        self.n_terms * self.cols / 4
     }
 
     fn half_sums_at(self) -> usize {
-        self.pairs_at() + self.padded() / 16
+        self.pairs_at() + self.cols / 16
     }
 }
 
@@ -60,38 +48,19 @@ impl<'a> QuantizedRows<'a> {
         self.words.len() / self.layout.words()
     }
 
-    /// Some of the tokens.
-    pub fn tokens(&self, first: usize, n: usize) -> QuantizedRows<'a> {
-        let width = self.layout.words();
-        QuantizedRows { layout: self.layout, words: &self.words[first * width..][..n * width] }
-    }
-
     /// `[term][cols]`: the bytes in the order of the elements.
     #[inline(always)]
     pub fn q(&self, token: usize) -> &'a [i8] {
-        bytemuck::cast_slice(&self.row(token)[..self.layout.paired_at()])
+        bytemuck::cast_slice(&self.row(token)[..self.layout.pairs_at()])
     }
 
-    /// `[term][step][half][block of the step][16]`: for steps of as many blocks as two vectors
-    /// hold, the first halves of the blocks and then the second halves; zeros after the end.
-    #[inline(always)]
-    pub fn paired(&self, token: usize) -> &'a [i8] {
-        bytemuck::cast_slice(&self.row(token)[self.layout.paired_at()..self.layout.pairs_at()])
-    }
-
-    /// Bytes of one term of [`paired`](Self::paired).
-    #[inline(always)]
-    pub fn paired_len(&self) -> usize {
-        self.layout.padded()
-    }
-
-    /// `[block][scale, scale * sum]`, zeros after the end.
+    /// `[block][unit, sum of the elements]`
     #[inline(always)]
     pub fn pairs(&self, token: usize) -> &'a [f32] {
         &self.row(token)[self.layout.pairs_at()..self.layout.half_sums_at()]
     }
 
-    /// `[half block]`: scale * sum.
+    /// `[half block]`: sums of the elements.
     #[inline(always)]
     pub fn half_sums(&self, token: usize) -> &'a [f32] {
         &self.row(token)[self.layout.half_sums_at()..][..self.layout.cols / 16]
@@ -124,10 +93,9 @@ impl Kernel for Quantize<'_> {
         assert!(x.len() == cols && cols.is_multiple_of(BLOCK), "whole blocks");
         assert!(out.len() == layout.words() && (1..=2).contains(&n_terms), "a row of the layout");
         let (bytes, floats) = out.split_at_mut(layout.pairs_at());
-        let (q, paired) = bytes.split_at_mut(layout.paired_at());
-        let q: &mut [i8] = bytemuck::cast_slice_mut(q);
-        let paired: &mut [i8] = bytemuck::cast_slice_mut(paired);
+        let q: &mut [i8] = bytemuck::cast_slice_mut(bytes);
         let (pairs, half_sums) = floats.split_at_mut(layout.half_sums_at() - layout.pairs_at());
+        let units_of_scale = if n_terms == 2 { 1.0 / 128.0 } else { 1.0 };
         for block in 0..cols / BLOCK {
             let x = &x[block * BLOCK..][..BLOCK];
             // SAFETY: a block is 32 long, a multiple of the lanes.
@@ -144,34 +112,16 @@ impl Kernel for Quantize<'_> {
             let mut sums = [0.0; 2];
             for (half, sum) in sums.iter_mut().enumerate() {
                 let at = block * BLOCK + half * 16;
-                let place = S::BLOCKS * BLOCK * (block / S::BLOCKS)
-                    + (half * S::BLOCKS + block % S::BLOCKS) * 16;
-                // SAFETY: 16 elements from `at` are in each term of `q`, and 16 from `place` in
-                // each term of `paired`, whose length is a multiple of a step's.
+                // SAFETY: 16 elements from `at` are in each term of `q`.
                 unsafe {
                     let q = q.as_mut_ptr().add(at);
-                    let x = x.as_ptr().add(half * 16);
-                    *sum = quantize_half::<S>(x, inverse, n_terms, q, cols);
-                    for term in 0..n_terms {
-                        let target = paired.as_mut_ptr().add(term * layout.padded() + place);
-                        target.copy_from_nonoverlapping(q.add(term * cols), 16);
-                    }
+                    *sum = quantize_half::<S>(x.as_ptr().add(half * 16), inverse, n_terms, q, cols);
                 }
             }
-            pairs[2 * block] = scale;
+            pairs[2 * block] = scale * units_of_scale;
             pairs[2 * block + 1] = scale * (sums[0] + sums[1]);
             half_sums[2 * block] = scale * sums[0];
             half_sums[2 * block + 1] = scale * sums[1];
-        }
-        pairs[cols / 16..].fill(0.0);
-        for paired in paired.chunks_exact_mut(layout.padded()) {
-            for block in cols / BLOCK..layout.padded() / BLOCK {
-                for half in 0..2 {
-                    let place = S::BLOCKS * BLOCK * (block / S::BLOCKS)
-                        + (half * S::BLOCKS + block % S::BLOCKS) * 16;
-                    paired[place..place + 16].fill(0);
-                }
-            }
         }
     }
 }

@@ -15,16 +15,12 @@ pub const TILE_ROWS: usize = 6;
 pub trait Simd: Copy + 'static {
     /// Floats in a vector: 8 or 16.
     const LANES: usize;
-    /// Blocks of 32 weights that two vectors of bytes hold: `LANES / 4`, four lanes for each.
-    const BLOCKS: usize = Self::LANES / 4;
     /// Vectors side by side in a register tile of `TILE_ROWS` rows.
     const TILE_VECTORS: usize;
     /// `LANES` floats.
     type F: Copy;
     /// `LANES` integers of 32 bits, or `4 * LANES` bytes.
     type I: Copy;
-    /// `BLOCKS` pairs of floats.
-    type P: Copy;
 
     /// Runs another kernel as a function of its own: one that several loops use is compiled once.
     unsafe fn call<K: Kernel>(kernel: K) -> K::Output;
@@ -50,17 +46,13 @@ pub trait Simd: Copy + 'static {
     unsafe fn scale_by_power(a: Self::F, n: Self::F) -> Self::F;
     unsafe fn reduce_add(a: Self::F) -> f32;
     unsafe fn reduce_max(a: Self::F) -> f32;
-    /// [`reduce_add`](Self::reduce_add) of four vectors at once.
-    #[inline(always)]
-    unsafe fn reduce_add_4(a: [Self::F; 4]) -> [f32; 4] {
-        // SAFETY: by the caller's word.
-        a.map(|a| unsafe { Self::reduce_add(a) })
-    }
     /// Rounds to the nearest integers and writes them as `LANES` signed bytes (they must fit).
     unsafe fn store_i8(p: *mut i8, a: Self::F);
 
     /// Asks for the cache line at `p`, which need not be valid.
     unsafe fn prefetch(p: *const u8);
+    /// As [`prefetch`](Self::prefetch), but no nearer than the L2 cache: for what is read later.
+    unsafe fn prefetch_early(p: *const u8);
 
     unsafe fn zero_i() -> Self::I;
     /// Reads `4 * LANES` bytes.
@@ -92,34 +84,21 @@ pub trait Simd: Copy + 'static {
     /// Rounds to the nearest integers and writes them as `LANES` 16-bit numbers (they must fit).
     unsafe fn store_i16(p: *mut i16, a: Self::F);
 
+    unsafe fn add_ints(a: Self::I, b: Self::I) -> Self::I;
     /// `a << 7`
     unsafe fn shift_left_7(a: Self::I) -> Self::I;
 
-    /// `BLOCKS` consecutive blocks of Q4_0; the type's one scale twice.
-    unsafe fn load_q4_0(p: *const u8) -> Blocks<Self>;
-    /// `BLOCKS` consecutive blocks of Q4_1.
-    unsafe fn load_q4_1(p: *const u8) -> Blocks<Self>;
-    /// `BLOCKS` consecutive blocks of Q8_0, 128 added to each quant; the type's one scale twice.
-    unsafe fn load_q8_0(p: *const u8) -> Blocks<Self>;
-    unsafe fn zero_pairs() -> Self::P;
-    unsafe fn add_pairs(a: Self::P, b: Self::P) -> Self::P;
-    /// Times the `2 * BLOCKS` floats at `p`.
-    unsafe fn mul_pairs(a: Self::P, p: *const f32) -> Self::P;
-    /// The first number of each pair, in four lanes each.
-    unsafe fn spread_firsts(pairs: Self::P) -> Self::F;
-    /// Adds `factor` times the second number of each pair to `acc`, each in a lane of its own.
-    unsafe fn add_seconds(acc: Self::F, pairs: Self::P, factor: f32) -> Self::F;
-}
-
-/// Some consecutive blocks of 32 weights, unpacked.
-#[derive(Clone, Copy)]
-pub struct Blocks<S: Simd> {
-    /// The first 16 quants of each block, block after block.
-    pub first: S::I,
-    /// The last 16 quants of each block.
-    pub second: S::I,
-    /// Scale and offset of each block.
-    pub pairs: S::P,
+    /// Sixteen bytes of each of `LANES` rows, `stride` bytes apart, turned on their side: vector
+    /// `j` holds the `j`-th four bytes of each row.
+    unsafe fn transpose_words(p: *const u8, stride: usize) -> [Self::I; 4];
+    /// The lower four bits of each byte.
+    unsafe fn low_nibbles(a: Self::I) -> Self::I;
+    /// The upper four bits of each byte.
+    unsafe fn high_nibbles(a: Self::I) -> Self::I;
+    /// Each byte plus 128, so that signed bytes become unsigned.
+    unsafe fn flip_signs(a: Self::I) -> Self::I;
+    /// The lower and the upper f16 of each integer.
+    unsafe fn split_halves(a: Self::I) -> [Self::F; 2];
 }
 
 /// A loop, ready to run: its arguments, and a body generic over the instruction set.

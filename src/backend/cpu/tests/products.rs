@@ -3,7 +3,8 @@
 use fastrand::Rng;
 
 use super::{ROUNDING, Weights, backends, floats};
-use crate::backend::cpu::project::Tasks;
+use crate::backend::cpu::CpuBackend;
+use crate::backend::cpu::project::{Tasks, takes_bytes};
 use crate::backend::cpu::simd::Isa;
 use crate::backend::cpu::simd::unpack::{Unpack, UnpackedRow, group_of};
 use crate::backend::{Backend, Precision, Projection, Write};
@@ -11,7 +12,7 @@ use crate::ids::TokenId;
 use crate::tensor::{DType, Matrix};
 
 const ROWS: [usize; 4] = [1, 5, 33, 100];
-const TOKENS: [usize; 8] = [1, 2, 3, 4, 5, 12, 13, 40];
+const TOKENS: [usize; 10] = [1, 2, 3, 4, 5, 8, 11, 16, 17, 40];
 const MAX_ROWS: usize = 100;
 const MAX_TOKENS: usize = 40;
 const PRECISIONS: [Precision; 3] = [Precision::F32, Precision::Int16, Precision::Int8];
@@ -195,6 +196,63 @@ fn weights_of_several_types_and_heights_are_multiplied_at_once() {
                     expected.check(out, &vec![0.0; out.len()], n_rows, &case);
                 }
             }
+        }
+    }
+}
+
+/// `[token][row]` of the first `n_tokens` tokens.
+fn multiplied(backend: &CpuBackend, matrix: &Matrix, x: &[f32], n_tokens: usize) -> Vec<f32> {
+    let mut out = vec![0.0; n_tokens * matrix.rows];
+    let mut outputs = [Projection { weight: matrix, out: &mut out }];
+    backend.project(&x.to_vec(), n_tokens, &mut outputs, Write::Set);
+    out
+}
+
+/// Contexts are decoded together, documents are read in chunks: neither may change what is said.
+#[test]
+fn a_tokens_sums_are_the_same_bits_alone_and_with_others() {
+    const N_TOKENS: usize = 20;
+    const N_ROWS: usize = 53;
+    let mut rng = Rng::with_seed(14);
+    for dtype in DType::ALL {
+        let cols = *cols_of(dtype).last().unwrap();
+        let weights = Weights::random(dtype, N_ROWS, cols, &mut rng);
+        let (matrix, x) = (weights.matrix(N_ROWS), inputs(N_TOKENS, cols, &mut rng));
+        for precision in PRECISIONS {
+            for backend in backends(precision) {
+                let alone: Vec<f32> = x
+                    .chunks_exact(cols)
+                    .flat_map(|x| multiplied(&backend, &matrix, x, 1))
+                    .collect();
+                let all = multiplied(&backend, &matrix, &x, N_TOKENS);
+                for n_tokens in 1..=N_TOKENS {
+                    let found = multiplied(&backend, &matrix, &x, n_tokens);
+                    // What is multiplied in floats is added in another order above sixteen tokens.
+                    let is_other = !takes_bytes(&matrix, precision) && n_tokens > 16;
+                    let expected = if is_other { &all } else { &alone };
+                    let is_same =
+                        found.iter().zip(expected).all(|(a, b)| a.to_bits() == b.to_bits());
+                    assert!(is_same, "{dtype}, {n_tokens} tokens, {precision:?}, {backend:?}");
+                }
+            }
+        }
+    }
+}
+
+/// Lanes never meet, so their number makes no difference; a fused multiply-add does.
+#[test]
+fn sums_of_quantised_weights_are_the_same_bits_on_all_sets_that_fuse() {
+    let mut rng = Rng::with_seed(15);
+    for dtype in DType::ALL.into_iter().filter(|dtype| group_of(*dtype).is_some()) {
+        let cols = *cols_of(dtype).last().unwrap();
+        let weights = Weights::random(dtype, 37, cols, &mut rng);
+        let (matrix, x) = (weights.matrix(37), inputs(7, cols, &mut rng));
+        for precision in [Precision::Int16, Precision::Int8] {
+            let fusing = Isa::under_test().into_iter().filter(|isa| isa.name() != "portable");
+            let sums: Vec<Vec<f32>> = fusing
+                .map(|isa| multiplied(&CpuBackend::with_isa(isa, 1, precision), &matrix, &x, 7))
+                .collect();
+            assert!(sums.iter().all(|found| *found == sums[0]), "{dtype}, {precision:?}");
         }
     }
 }

@@ -1,0 +1,135 @@
+//! How is a panel filled? With rows turned as they lie in the file (`turn.rs`) where their format
+//! allows it; rows of the other formats are unpacked to bytes first (`unpack.rs`).
+
+use std::ops::Range;
+
+use super::panel::{PANEL_ROWS, Panel};
+use super::turn::{BlockFormat, Q4_0, Q4_1, Q8_0, Sink, Source, turn};
+use super::unpack::{Unpack, UnpackedRow, group_of};
+use super::vector::{Kernel, Simd};
+use crate::tensor::{DType, Matrix};
+
+/// Which part of a matrix is to fill a panel.
+#[derive(Clone, Debug)]
+pub struct Fill<'a> {
+    /// Of a quantised type.
+    pub matrix: &'a Matrix,
+    /// At most `PANEL_ROWS`. Where there are fewer, the other lanes hold anything.
+    pub rows: Range<usize>,
+    /// At most `PANEL_COLS`, from a multiple of that on.
+    pub cols: Range<usize>,
+    /// What will fill the panel after this one, for prefetching alone.
+    pub next: *const u8,
+}
+
+/// Rows on their way into a panel.
+#[derive(Debug, Default)]
+pub struct FillScratch {
+    unpacked: UnpackedRow,
+    /// `[lane][bytes of the row]`
+    pub rows: Vec<u8>,
+}
+
+impl Fill<'_> {
+    /// Fills `panel`.
+    ///
+    /// # Safety
+    /// The instruction set is present.
+    #[inline(always)]
+    pub unsafe fn run<S: Simd>(&self, panel: &mut Panel, scratch: &mut FillScratch) {
+        for lane in (0..self.rows.len()).step_by(S::LANES) {
+            let lanes = Lanes { panel: &mut *panel, lane };
+            // SAFETY: by the caller's word.
+            unsafe {
+                match self.matrix.dtype {
+                    DType::Q4_0 => self.turn::<S, Q4_0>(lanes, scratch),
+                    DType::Q4_1 => self.turn::<S, Q4_1>(lanes, scratch),
+                    DType::Q8_0 => self.turn::<S, Q8_0>(lanes, scratch),
+                    _ => self.unpack::<S>(lanes, scratch),
+                }
+            }
+        }
+    }
+
+    /// The rows of `LANES` lanes from `lane` on, or as many as are left.
+    #[inline(always)]
+    fn rows_from<S: Simd>(&self, lane: usize) -> Range<usize> {
+        let first = self.rows.start + lane;
+        first..self.rows.end.min(first + S::LANES)
+    }
+
+    #[inline(always)]
+    unsafe fn turn<S: Simd, B: BlockFormat>(
+        &self,
+        mut lanes: Lanes<'_>,
+        scratch: &mut FillScratch,
+    ) {
+        let rows = self.rows_from::<S>(lanes.lane);
+        let blocks = self.cols.start / 32..self.cols.end / 32;
+        let done = blocks.start * PANEL_ROWS + blocks.len() * lanes.lane;
+        let source = Source::new::<S, B>(self.matrix, rows, blocks, &mut scratch.rows);
+        let source = source.followed_by(self.next.wrapping_add(done * B::BYTES));
+        // SAFETY: by the caller's word; what `source` points at is borrowed here.
+        unsafe { turn::<S, B>(source, &mut lanes) }
+    }
+
+    #[inline(always)]
+    unsafe fn unpack<S: Simd>(&self, mut lanes: Lanes<'_>, scratch: &mut FillScratch) {
+        let dtype = self.matrix.dtype;
+        let group = group_of(dtype).expect("because only quantised types come here");
+        let n_cols = self.cols.len();
+        let FillScratch { unpacked, rows } = scratch;
+        unpacked.resize(n_cols);
+        rows.resize(rows.len().max(S::LANES * n_cols), 0);
+        let places = rows.chunks_exact_mut(n_cols);
+        for (i, (row, place)) in self.rows_from::<S>(lanes.lane).zip(places).enumerate() {
+            let bytes = &self.matrix.row(row)[dtype.row_bytes(self.cols.start)..];
+            let bytes = &bytes[..dtype.row_bytes(n_cols)];
+            // SAFETY: the caller vouches for the instruction set.
+            unsafe { Unpack { dtype, bytes, out: &mut *unpacked }.run::<S>() }
+            place.copy_from_slice(&unpacked.q[..n_cols]);
+            for at in 0..n_cols / group {
+                let place = at * PANEL_ROWS + lanes.lane + i;
+                lanes.panel.scales[place] = unpacked.scales[at];
+                lanes.panel.offsets[place] = unpacked.offsets[at];
+            }
+        }
+        for quad in (0..n_cols / 4).step_by(4) {
+            // SAFETY: `LANES` rows of `n_cols` bytes lie in `rows`, and in the panel.
+            unsafe {
+                let words = S::transpose_words(rows.as_ptr().add(4 * quad), n_cols);
+                for (j, word) in words.into_iter().enumerate() {
+                    Sink::<S>::quad(&mut lanes, 0, quad + j, word);
+                }
+            }
+        }
+    }
+}
+
+/// Lays blocks down in a panel, from lane `lane` on.
+struct Lanes<'a> {
+    panel: &'a mut Panel,
+    lane: usize,
+}
+
+impl<S: Simd> Sink<S> for Lanes<'_> {
+    #[inline(always)]
+    unsafe fn scales(&mut self, block: usize, scale: S::F, offset: S::F) {
+        let at = block * PANEL_ROWS + self.lane;
+        // SAFETY: by the caller's word: the block lies in the panel.
+        unsafe {
+            S::store(self.panel.scales.as_mut_ptr().add(at), scale);
+            S::store(self.panel.offsets.as_mut_ptr().add(at), offset);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn quad(&mut self, block: usize, quad: usize, weights: S::I) {
+        let at = ((8 * block + quad) * PANEL_ROWS + self.lane) * 4;
+        // SAFETY: by the caller's word: the block lies in the panel.
+        unsafe { S::store_i(self.panel.q.as_mut_ptr().add(at), weights) }
+    }
+
+    #[inline(always)]
+    unsafe fn end(&mut self, _block: usize) {}
+}
