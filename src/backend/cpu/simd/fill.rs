@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::panel::{PANEL_ROWS, Panel};
 use super::turn::{BlockFormat, Q4_0, Q4_1, Q8_0, Sink, Source, turn};
-use super::unpack::{Unpack, UnpackedRow, group_of};
+use super::unpack::{Unpack, UnpackedRows, group_of};
 use super::vector::{Kernel, Simd};
 use crate::tensor::{DType, Matrix};
 
@@ -25,8 +25,8 @@ pub struct Fill<'a> {
 /// Rows on their way into a panel.
 #[derive(Debug, Default)]
 pub struct FillScratch {
-    unpacked: UnpackedRow,
-    /// `[lane][bytes of the row]`
+    unpacked: UnpackedRows, // a row a lane
+    /// Rows as they lie in the file, where they are fewer than lanes.
     pub rows: Vec<u8>,
 }
 
@@ -78,30 +78,43 @@ impl Fill<'_> {
         let dtype = self.matrix.dtype;
         let group = group_of(dtype).expect("because only quantised types come here");
         let n_cols = self.cols.len();
-        let FillScratch { unpacked, rows } = scratch;
-        unpacked.resize(n_cols);
-        rows.resize(rows.len().max(S::LANES * n_cols), 0);
-        let places = rows.chunks_exact_mut(n_cols);
-        for (i, (row, place)) in self.rows_from::<S>(lanes.lane).zip(places).enumerate() {
+        let unpacked = &mut scratch.unpacked;
+        unpacked.resize(S::LANES, n_cols);
+        for (i, row) in self.rows_from::<S>(lanes.lane).enumerate() {
             let bytes = &self.matrix.row(row)[dtype.row_bytes(self.cols.start)..];
-            let bytes = &bytes[..dtype.row_bytes(n_cols)];
+            let (bytes, out) = (&bytes[..dtype.row_bytes(n_cols)], unpacked.row(i));
             // SAFETY: the caller vouches for the instruction set.
-            unsafe { Unpack { dtype, bytes, out: &mut *unpacked }.run::<S>() }
-            place.copy_from_slice(&unpacked.q[..n_cols]);
-            for at in 0..n_cols / group {
-                let place = at * PANEL_ROWS + lanes.lane + i;
-                lanes.panel.scales[place] = unpacked.scales[at];
-                lanes.panel.offsets[place] = unpacked.offsets[at];
-            }
+            unsafe { Unpack { dtype, bytes, out }.run::<S>() }
         }
-        for quad in (0..n_cols / 4).step_by(4) {
-            // SAFETY: `LANES` rows of `n_cols` bytes lie in `rows`, and in the panel.
-            unsafe {
-                let words = S::transpose_words(rows.as_ptr().add(4 * quad), n_cols);
+        // SAFETY: `LANES` rows are in `unpacked`, their scales in fours, and in the panel.
+        unsafe {
+            for quad in (0..n_cols / 4).step_by(4) {
+                let words = S::transpose_words(unpacked.q.as_ptr().add(4 * quad), n_cols);
                 for (j, word) in words.into_iter().enumerate() {
                     Sink::<S>::quad(&mut lanes, 0, quad + j, word);
                 }
             }
+            let stride = unpacked.scales_stride();
+            let Lanes { panel, lane } = lanes;
+            for at in (0..n_cols / group).step_by(4) {
+                let place = at * PANEL_ROWS + lane;
+                let scales = unpacked.scales.as_ptr().add(at);
+                turn_floats::<S>(scales, stride, panel.scales.as_mut_ptr().add(place));
+                let offsets = unpacked.offsets.as_ptr().add(at);
+                turn_floats::<S>(offsets, stride, panel.offsets.as_mut_ptr().add(place));
+            }
+        }
+    }
+}
+
+/// Puts four floats of each of `LANES` rows, `stride` floats apart, into four rows of a panel.
+#[inline(always)]
+unsafe fn turn_floats<S: Simd>(from: *const f32, stride: usize, to: *mut f32) {
+    // SAFETY: by the caller's word.
+    unsafe {
+        let words = S::transpose_words(from.cast(), 4 * stride);
+        for (j, word) in words.into_iter().enumerate() {
+            S::store_i(to.add(j * PANEL_ROWS).cast(), word);
         }
     }
 }

@@ -104,7 +104,6 @@ duplicate! {
     vdupq_n_s32: i32 => int32x4_t;
     vdupq_n_u32: u32 => uint32x4_t;
     vdupq_n_s16: i16 => int16x8_t;
-    vdupq_n_u8: u8 => uint8x16_t;
     vdupq_n_s8: i8 => int8x16_t;
 }
 load! {
@@ -142,7 +141,6 @@ binary! {
     vandq_u32: uint32x4_t = |a, b| a & b;
     vorrq_u32: uint32x4_t = |a, b| a | b;
     vcgeq_u32: uint32x4_t = |a, b| if a >= b { u32::MAX } else { 0 };
-    vandq_u8: uint8x16_t = |a, b| a & b;
     veorq_s32: int32x4_t = |a, b| a ^ b;
     veorq_s8: int8x16_t = |a, b| a ^ b;
 }
@@ -165,7 +163,6 @@ shift! {
     vshlq_n_u32: uint32x4_t = |a, n| a << n;
     vshrq_n_u32: uint32x4_t = |a, n| a >> n;
     vshlq_n_s16: int16x8_t = |a, n| a << n;
-    vshrq_n_u8: uint8x16_t = |a, n| a >> n;
 }
 
 /// `a + b * c`, rounded once.

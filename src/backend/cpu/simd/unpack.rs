@@ -7,23 +7,53 @@
 use super::vector::{Kernel, Simd};
 use crate::tensor::DType;
 
-/// A row as `weight[i] = scale[i / group] * q[i] + offset[i / group]`.
+/// Rows as `weight[i] = scale[i / group] * q[i] + offset[i / group]`.
 #[derive(Debug, Default)]
-pub struct UnpackedRow {
-    /// `[cols]`
+pub struct UnpackedRows {
+    /// Columns of a row.
+    pub cols: usize,
+    /// `[row][cols]`
     pub q: Vec<u8>,
-    /// `[cols / group]`
+    /// `[row][scales_stride]`
     pub scales: Vec<f32>,
-    /// `[cols / group]`
+    /// `[row][scales_stride]`
     pub offsets: Vec<f32>,
 }
 
-impl UnpackedRow {
-    /// Makes room for `cols` weights; keeps its allocation.
-    pub fn resize(&mut self, cols: usize) {
-        self.q.resize(cols, 0);
-        self.scales.resize(cols / 16, 0.0);
-        self.offsets.resize(cols / 16, 0.0);
+/// One of them.
+#[derive(Debug)]
+pub struct UnpackedRow<'a> {
+    /// `[cols]`
+    pub q: &'a mut [u8],
+    /// `[cols / group]`, and room for as many as there would be of 16.
+    pub scales: &'a mut [f32],
+    /// As `scales`.
+    pub offsets: &'a mut [f32],
+}
+
+impl UnpackedRows {
+    /// Makes room for rows of `cols` weights; keeps its allocations.
+    pub fn resize(&mut self, n_rows: usize, cols: usize) {
+        self.cols = cols;
+        let (n_weights, n_scales) = (n_rows * cols, n_rows * self.scales_stride());
+        self.q.resize(n_weights.max(self.q.len()), 0);
+        self.scales.resize(n_scales.max(self.scales.len()), 0.0);
+        self.offsets.resize(n_scales.max(self.offsets.len()), 0.0);
+    }
+
+    /// Floats from one row's scales to the next one's: whole fours.
+    pub fn scales_stride(&self) -> usize {
+        (self.cols / 16).next_multiple_of(4)
+    }
+
+    /// Row `row`.
+    pub fn row(&mut self, row: usize) -> UnpackedRow<'_> {
+        let stride = self.scales_stride();
+        UnpackedRow {
+            q: &mut self.q[row * self.cols..][..self.cols],
+            scales: &mut self.scales[row * stride..][..stride],
+            offsets: &mut self.offsets[row * stride..][..stride],
+        }
     }
 }
 
@@ -43,8 +73,8 @@ pub struct Unpack<'a> {
     pub dtype: DType,
     /// The row.
     pub bytes: &'a [u8],
-    /// Resized for at least the row's columns.
-    pub out: &'a mut UnpackedRow,
+    /// As wide as the row.
+    pub out: UnpackedRow<'a>,
 }
 
 impl Kernel for Unpack<'_> {
@@ -71,7 +101,7 @@ impl Kernel for Unpack<'_> {
 #[inline(always)]
 fn blocks<const BYTES: usize, const LEN: usize, const GROUPS: usize>(
     bytes: &[u8],
-    out: &mut UnpackedRow,
+    out: UnpackedRow<'_>,
     unpack: impl Fn(&[u8; BYTES], &mut [u8; LEN], &mut [f32; GROUPS], &mut [f32; GROUPS]),
 ) {
     let (blocks, _) = bytes.as_chunks::<BYTES>();

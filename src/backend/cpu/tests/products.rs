@@ -6,7 +6,7 @@ use super::{ROUNDING, Weights, backends, floats};
 use crate::backend::cpu::CpuBackend;
 use crate::backend::cpu::project::{Tasks, takes_bytes};
 use crate::backend::cpu::simd::Isa;
-use crate::backend::cpu::simd::unpack::{Unpack, UnpackedRow, group_of};
+use crate::backend::cpu::simd::unpack::{Unpack, UnpackedRows, group_of};
 use crate::backend::{Backend, Precision, Projection, Write};
 use crate::ids::TokenId;
 use crate::tensor::{DType, Matrix};
@@ -67,11 +67,11 @@ fn term_sizes(weights: &Weights) -> Vec<f64> {
     let mut sizes: Vec<f64> = weights.values.iter().map(|w| f64::from(w.abs())).collect();
     let Some(group) = group_of(weights.dtype) else { return sizes };
     let matrix = weights.matrix(weights.rows);
-    let mut unpacked = UnpackedRow::default();
-    unpacked.resize(weights.cols);
+    let mut unpacked = UnpackedRows::default();
+    unpacked.resize(1, weights.cols);
     for row in 0..weights.rows {
         let (dtype, bytes) = (weights.dtype, matrix.row(row));
-        Isa::present()[0].run(Unpack { dtype, bytes, out: &mut unpacked });
+        Isa::present()[0].run(Unpack { dtype, bytes, out: unpacked.row(0) });
         for (col, size) in sizes[row * weights.cols..][..weights.cols].iter_mut().enumerate() {
             *size += 2.0 * f64::from(unpacked.offsets[col / group].abs());
         }

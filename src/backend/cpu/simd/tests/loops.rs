@@ -7,7 +7,7 @@ use crate::backend::cpu::simd::Isa;
 use crate::backend::cpu::simd::pairs::{ColScales, PairProduct, ShortRows};
 use crate::backend::cpu::simd::quantize::{Quantize, QuantizedRows, RowLayout};
 use crate::backend::cpu::simd::tile::{Product, Start};
-use crate::backend::cpu::simd::unpack::{Unpack, UnpackedRow, group_of};
+use crate::backend::cpu::simd::unpack::{Unpack, UnpackedRows, group_of};
 use crate::tensor::{DType, dequantize_row};
 
 const QUANTISED: [DType; 10] = [
@@ -54,9 +54,9 @@ fn an_unpacked_row_means_what_the_format_says() {
             let mut expected = vec![0.0; cols];
             dequantize_row(dtype, &bytes, &mut expected);
             for isa in Isa::under_test() {
-                let mut unpacked = UnpackedRow::default();
-                unpacked.resize(cols);
-                isa.run(Unpack { dtype, bytes: &bytes, out: &mut unpacked });
+                let mut unpacked = UnpackedRows::default();
+                unpacked.resize(1, cols);
+                isa.run(Unpack { dtype, bytes: &bytes, out: unpacked.row(0) });
                 let group = group_of(dtype).unwrap();
                 for (i, expected) in expected.iter().enumerate() {
                     let scale = f64::from(unpacked.scales[i / group]);
