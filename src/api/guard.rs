@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn names_of_this_machine_are_known() {
         for name in
-            ["localhost", "localhost:80", "127.0.0.1:8077", "[::1]:8077", "::1", "127.1.2.3"]
+            ["localhost", "localhost:80", "127.0.0.1:8077", "[::1]:8077", "[::1]", "127.1.2.3"]
         {
             assert!(is_loopback(name), "{name}");
         }

@@ -423,8 +423,9 @@ impl Sequence {
         let is_document =
             matches!(self.stages.front(), Some(Stage::Document { saving: Saving::AsItComes, .. }));
         if let (Some(Work::Context(mut context)), true) = (self.work.take(), is_document) {
-            // It is read again from the last save where this fails.
-            let _ = context.save_read(false);
+            // It is read again from the last save where this fails. Waiting for the disk is part of
+            // letting go: whoever removes the context now must not have it written afterwards.
+            let _ = context.save_read(false).and_then(|()| context.sync());
         }
     }
 

@@ -10,13 +10,15 @@ use super::client::{World, read_chunk, read_reply};
 use crate::fixtures::letters;
 
 fn long_answer(seed: u64) -> Value {
-    json!({ "prompt": letters(seed, 60), "max_tokens": 3000, "temperature": 1, "stream": true })
+    json!({ "prompt": letters(seed, 60), "max_tokens": 900_000, "temperature": 1, "stream": true })
 }
 
 #[test]
 fn who_leaves_gives_the_place_back() {
     let world = World::new();
-    let server = world.serve(Keys::default(), |config| config.max_requests = 2);
+    let server = world.serve(Keys::default(), |config| {
+        (config.max_requests, config.max_answer_tokens) = (2, 1_000_000);
+    });
     let client = server.client();
     for seed in 0..4 {
         let body = long_answer(seed).to_string();
@@ -38,7 +40,9 @@ fn who_leaves_gives_the_place_back() {
 #[test]
 fn more_than_there_is_room_for_are_told_so_and_none_is_lost() {
     let world = World::new();
-    let server = world.serve(Keys::default(), |config| config.max_requests = 3);
+    let server = world.serve(Keys::default(), |config| {
+        (config.max_requests, config.max_answer_tokens) = (3, 1_000_000);
+    });
     let client = server.client();
     let held: Vec<_> = (0..3)
         .map(|seed| {
