@@ -3,6 +3,7 @@ restart."""
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from texts import FIELDS, QUESTION, document, password
 
@@ -162,6 +163,7 @@ def it_is_deleted(test, server):
     idle, running = server.wait_idle(5)
     test.check("delete: stops a reading within a chunk", reply.status == 200
                and reply.seconds < 5 and idle, (reply, reply.seconds, running))
+    what_is_deleted_stays_so(test, server)
     events = server.stream("/v1/contexts", {"name": "long", "text": document("long", 2000),
                                             "stream": True})
     next(events)
@@ -169,6 +171,25 @@ def it_is_deleted(test, server):
     *_, last, done = list(events)
     test.check("delete: whoever follows the reading is told", done == "[DONE]" and (
         "error" in last or last["status"] == "stopped"), last)
+
+
+def what_is_deleted_stays_so(test, server):
+    """A reading that was stopped by DELETE once saved its context after that: 200, 404, and 200."""
+    def made_and_deleted(number):
+        name = f"fleeting-{number}"
+        body = {"name": name, "text": document(name, 150)}
+        made = server.call("POST", "/v1/contexts", body)
+        time.sleep(number % 6 / 200)
+        return name, made.status, server.call("DELETE", f"/v1/contexts/{name}").status
+
+    with ThreadPoolExecutor(6) as pool:
+        done = list(pool.map(made_and_deleted, range(36)))
+    time.sleep(0.5)
+    back = [name for name, *_ in done if server.call("GET", f"/v1/contexts/{name}").status != 404]
+    test.check("delete: what was deleted while it was read does not come back", not back and all(
+        statuses == [202, 200] for _, *statuses in done), (back, done))
+    for name in back:
+        server.call("DELETE", f"/v1/contexts/{name}")
 
 
 def who_comes_too_early_is_told(test, server):
