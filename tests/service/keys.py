@@ -197,7 +197,7 @@ def others_are_not_served(test):
     def run_with(*options, **environment):
         return subprocess.run([test.binary, "serve", "--store", str(test.stores / "none"),
                                *options], capture_output=True, text=True, timeout=60,
-                              env={"PATH": "", "HOME": "/nowhere", **environment})
+                              env={"PATH": "", "HOME": "/dev/null", **environment})
 
     for address in ("0.0.0.0:0", "[::]:0"):
         done = run_with("--listen", address, "--check-config")
