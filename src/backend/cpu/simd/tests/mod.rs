@@ -2,4 +2,5 @@
 //! written in it do what they say? On every set, against plain arithmetic.
 
 mod loops;
+mod turning;
 mod vocabulary;
