@@ -1,5 +1,5 @@
-"""Too many, too slow, gone too soon: what bad luck and bad manners do to the service. Afterwards all
-places are free, no file is left open, and memory is as it was."""
+"""Too many, too slow, gone too soon: what bad luck and bad manners do to the service. Afterwards
+all places are free, no file is left open, and memory is as it was."""
 
 import json
 import random
@@ -197,7 +197,7 @@ def wait_for_places(server, n_taken, seconds=10):
 
 
 def people_leave(test, server):
-    """The first third fills what is filled once: buffers, the sessions kept, the allocator's pools."""
+    """The first third fills what is filled once: buffers, sessions kept, the allocator's pools."""
     seconds = test.arguments.disconnect_seconds
     leave_for(server, seconds / 3, 1)
     wait_for_places(server, 1)
