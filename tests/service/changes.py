@@ -134,8 +134,9 @@ def it_is_moved(test, server):
         test.check(f"import: {what} is told, however long the file", reply.status == status, reply)
     flipped = bytearray(exported.body)
     flipped[len(flipped) // 2] ^= 1
-    for what, content in (("a flipped bit", bytes(flipped)), ("half", exported.body[:len(flipped) // 2]),
-                          ("nothing", b""), ("something else", b"PK" * 5000),
+    half = exported.body[:len(flipped) // 2]
+    for what, content in (("a flipped bit", bytes(flipped)), ("half", half), ("nothing", b""),
+                          ("something else", b"PK" * 5000),
                           ("more", exported.body + b"!")):
         reply = other.call("POST", "/v1/contexts/import?name=bad", content)
         test.check(f"import: {what} is refused", reply.status == 400
@@ -197,6 +198,9 @@ def who_comes_too_early_is_told(test, server):
     for what, method, path, body in (
             ("a question", "POST", "/v1/chat/completions", {
                 "messages": [{"role": "user", "content": "x"}], "context": "busy"}),
+            ("a fork", "POST", "/v1/contexts/busy/fork", {}),
+            ("an export", "GET", "/v1/contexts/busy/export", None),
+            ("a look at the text", "GET", "/v1/contexts/busy/text", None),
             ("more text", "POST", "/v1/contexts/busy/append", {"text": "more"}),
             ("a change", "PATCH", "/v1/contexts/busy", {"pinned": True}),
             ("a rewinding", "POST", "/v1/contexts/busy/rewind", {"tokens": 1}),

@@ -1,5 +1,5 @@
-"""How does the service end? Told to, it lets requests end and stops readings, which go on the next time;
-killed, it has lost nothing that it said was done."""
+"""How does the service end? Told to, it lets requests end and stops readings, which go on the next
+time; killed, it has lost nothing that it said was done."""
 
 import random
 import signal

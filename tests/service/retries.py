@@ -19,7 +19,8 @@ def run(test):
                a_stream_is_begun_once, who_hangs_up_may_ask_again, changes_are_replayed), server)
     server.kill()
     small = test.server("small", "--max-requests", "1")
-    test.each((who_asks_one_by_one_has_a_place, a_full_service_says_when, the_package_tries_again), small)
+    test.each((who_asks_one_by_one_has_a_place, a_full_service_says_when,
+               the_package_tries_again), small)
 
 
 def post(server, path, body, key):

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The service against real clients: tests/service/run.sh BINARY [WORK] [OPTIONS]
 #
-# BINARY is a built `mneme` whose default model is at hand. WORK is where the clients are installed, once,
-# and where stores and logs lie; options are those of service_test.py (--help lists them).
+# BINARY is a built `mneme` whose default model is at hand. WORK is where the clients are installed,
+# once, and where stores and logs lie; options are those of service_test.py (--help lists them).
 # One line a check, then `N passed, M failed`; the exit status is 0 where all passed.
 set -euo pipefail
 

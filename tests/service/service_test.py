@@ -2,8 +2,9 @@
 """The service from outside, by the clients that people have. run.sh starts it; its parts are the
 modules below, each with a function `run(test)`.
 
-What the model says is not judged, only that the same question has the same answer where it must, and
-that replies have the shape of docs/api.md. Servers listen on loopback, with stores of their own.
+What the model says is not judged, only that the same question has the same answer where it must,
+and that replies have the shape of docs/api.md. Servers listen on loopback, each with a store of
+its own.
 """
 
 import argparse
@@ -17,8 +18,8 @@ from pathlib import Path
 
 from server import Server, made_keys
 
-PARTS = ("openai_package", "contexts", "changes", "retries", "keys", "malformed", "described", "abuse",
-         "endings")
+PARTS = ("openai_package", "contexts", "changes", "retries", "keys", "malformed", "described",
+         "abuse", "endings")
 
 
 class Test:
