@@ -7,7 +7,9 @@
 //!
 //! use mneme::agent::{Agent, Heard, LocalAgent, RemoteAgent, Say};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let contexts: mneme::engine::Contexts = unimplemented!();
+//! # let engine = mneme::Engine::load("model.gguf".as_ref(), &Default::default())?;
+//! # let store = mneme::memory::store::Store::open("store".as_ref(), Default::default())?;
+//! # let contexts = mneme::engine::Contexts::new(engine, store, "local");
 //! let agent: Box<dyn Agent> = match std::env::var("MNEME_URL") {
 //!     Ok(url) => Box::new(RemoteAgent::new(&url, None)),
 //!     Err(_) => Box::new(LocalAgent::new(contexts, Default::default())),

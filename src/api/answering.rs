@@ -38,7 +38,12 @@ enum After {
     /// It is kept for what may follow; passages are of this text.
     Keep(Arc<ChatPrompt>),
     /// It is a context's, whose turn ends.
-    EndTurn(Box<Conversation>, #[allow(dead_code)] Changing),
+    EndTurn {
+        /// As it is with the turn.
+        conversation: Box<Conversation>,
+        /// Given back once the turn is kept.
+        _changing: Changing,
+    },
 }
 
 /// What comes of a question.
@@ -83,15 +88,13 @@ impl Question {
         let memory = service.memory();
         let recent = service.recent().longest_prefix(&tenant.0, read, memory)?;
         let n_recent = recent.as_ref().map_or(0, |(_, n)| *n);
-        let stored = match service.contexts(tenant).longest_prefix(memory, read)? {
-            Some(context) if context.session().n_tokens() > n_recent => {
-                let n = context.session().n_tokens();
-                Some((context.session().fork(memory)?, n))
-            }
-            _ => None,
-        };
-        let found = stored.or(recent);
-        let (session, cached_tokens) = match found {
+        let stored = stored_prefix(service, tenant, (read, n_recent));
+        // Whatever is wrong with the store: it would only have saved time.
+        let stored = stored.unwrap_or_else(|error| {
+            tracing::warn!(message = error.body.message, "what was read before is not used");
+            None
+        });
+        let (session, cached_tokens) = match stored.or(recent) {
             Some(found) => found,
             None => (service.engine().session(memory)?, 0),
         };
@@ -150,7 +153,7 @@ impl Question {
             prompt_tokens: cached_tokens + ids.len(),
             cached_tokens,
             stages: stages(&ids, &config),
-            after: After::EndTurn(Box::new(conversation), changing),
+            after: After::EndTurn { conversation: Box::new(conversation), _changing: changing },
         })
     }
 
@@ -186,6 +189,19 @@ impl Question {
             waiting: VecDeque::new(),
         }
     }
+}
+
+/// A session of a context that has read more than `n_known` of the tokens that `ids` begin with.
+fn stored_prefix(
+    service: &Service,
+    tenant: &Tenant,
+    (ids, n_known): (&[TokenId], usize),
+) -> Result<Option<(Session, usize)>, ApiError> {
+    let known = service.contexts(tenant).longest_prefix(service.memory(), ids)?;
+    let more = known.filter(|context| context.session().n_tokens() > n_known);
+    let Some(context) = more else { return Ok(None) };
+    let n_tokens = context.session().n_tokens();
+    Ok(Some((context.session().fork(service.memory())?, n_tokens)))
 }
 
 /// What is said, so that it fits the window.
@@ -322,7 +338,7 @@ fn keep(
             let ids = prompt.ids.iter().copied().chain(said).collect();
             service.recent().keep(&tenant.0, ids, *session);
         }
-        (Work::Context(mut context), After::EndTurn(conversation, _changing)) => {
+        (Work::Context(mut context), After::EndTurn { conversation, .. }) => {
             context.end_turn(&conversation)?;
         }
         _ => {}

@@ -103,7 +103,7 @@ fn of_stored(service: &Service, stored: ContextSummary) -> ContextObject {
             _ => service.model().to_owned(),
         },
         kind: if is_conversation { "conversation" } else { "document" },
-        status: Status::of_stored(is_whole),
+        status: if is_whole { Status::Ready } else { Status::Stopped },
         created: stored.created,
         last_used: stored.used,
         expires_at: stored.expires,

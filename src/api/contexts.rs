@@ -18,7 +18,7 @@ use super::keys::Tenant;
 use super::state::Service;
 use super::wire::contexts::{
     ChangeContext, ContextList, ContextObject, ContextText, DeletedContext, ForkContext,
-    RewindContext, Status,
+    RewindContext,
 };
 use super::wire::{Nulls, parse};
 use crate::ids::ByteSpan;
@@ -286,6 +286,7 @@ pub async fn text(
         return Err(ApiError::invalid("end", message));
     }
     blocking(move || {
+        service.stored(&tenant, &id)?;
         let context = service.contexts(&tenant).open(&id)?;
         let text_bytes = context.session().text_bytes();
         let (start, end) = (start.min(text_bytes), end.min(text_bytes));
@@ -302,9 +303,7 @@ fn check_at(
     tenant: &Tenant,
     (name, at, turn): (&str, Option<usize>, Option<usize>),
 ) -> Result<(), ApiError> {
-    let Some(stored) = service.store().show(&tenant.0, name)? else {
-        return Err(ApiError::no_context(name));
-    };
+    let stored = service.stored(tenant, name)?;
     let n_turns = service.contexts(tenant).notes(name)?.turns.len().saturating_sub(1);
     match (at, turn) {
         (Some(_), Some(_)) => Err(ApiError::invalid("turn", "Send either `at` or `turn`.")),
@@ -346,6 +345,7 @@ pub fn checked_name(name: String) -> Result<String, ApiError> {
     }
 }
 
+/// The client's own words, to be kept.
 pub fn metadata(metadata: &Map<String, Value>) -> Result<String, ApiError> {
     let text = Value::Object(metadata.clone()).to_string();
     match text.len() <= MAX_METADATA_BYTES {
@@ -354,12 +354,5 @@ pub fn metadata(metadata: &Map<String, Value>) -> Result<String, ApiError> {
             let message = format!("`metadata` has more than {MAX_METADATA_BYTES} bytes.");
             Err(ApiError::invalid("metadata", message))
         }
-    }
-}
-
-impl Status {
-    /// What a context is doing that no reading is known of.
-    pub fn of_stored(is_whole: bool) -> Self {
-        if is_whole { Self::Ready } else { Self::Stopped }
     }
 }

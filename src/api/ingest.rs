@@ -93,7 +93,7 @@ fn source(text: Option<String>, said: Option<Vec<WireMessage>>) -> Result<Source
     }
 }
 
-/// Refuses a name that is taken, unless by a document that was read in part, and what no room is for.
+/// Refuses a name that is taken, unless by a document that was read in part.
 fn check_new(
     service: &Service,
     tenant: &Tenant,
@@ -106,16 +106,6 @@ fn check_new(
             let message =
                 format!("There is a context {name:?} already: delete it, or choose another name.");
             return Err(ApiError::conflict("context_exists", message).at("name"));
-        }
-    }
-    let max = service.config().tenant_max_bytes;
-    if max > 0 {
-        let used: u64 = service.store().list(&tenant.0)?.iter().map(|it| it.own_bytes).sum();
-        if used >= max {
-            let message = format!(
-                "Contexts of this tenant take {used} bytes of the {max} that they may take: delete some."
-            );
-            return Err(ApiError::store_full(message));
         }
     }
     Ok(())

@@ -85,6 +85,7 @@ const UNDESCRIBED: &[&str] = &["/openapi.json", "/docs", "/", "/page/{name}"];
 /// All that the service answers.
 pub fn app(service: Service) -> Router {
     let once = from_fn_with_state(service.clone(), idempotency::once);
+    let within_limit = from_fn_with_state(service.clone(), upload::within_limit);
     let mut router = Router::new();
     for (method, path) in ROUTES {
         let handler = handler(method, path);
@@ -92,6 +93,10 @@ pub fn app(service: Service) -> Router {
         let handler = match is_repeatable && *method != "GET" && *path != "/v1/contexts/import" {
             true => handler.layer(once.clone()),
             false => handler,
+        };
+        let handler = match *path {
+            "/v1/contexts/import" => handler, // a file of any length, never in memory as a whole
+            _ => handler.layer(within_limit.clone()),
         };
         router = router.route(path, handler);
     }

@@ -14,7 +14,7 @@ use super::reading::{Reading, Request, Source};
 use super::state::{Changing, Service};
 use super::wire::contexts::Status;
 use crate::engine::serve::{Ended, Event, Place, Saving, Stage, Task, Work};
-use crate::engine::{Context, Contexts, DocumentPrompt};
+use crate::engine::{Context, Contexts};
 use crate::memory::store::Pinned;
 
 /// Begins to read. The right to change the context is held until it is over.
@@ -124,14 +124,21 @@ fn open(
     let (mut context, stages) = match source {
         Source::Document(text) => {
             let document = Arc::new(service.engine().document_prompt(text)?);
-            let context = to_read(service, contexts, (name, &request.origin), &document)?;
+            let is_new = service.store().show(contexts.tenant(), name)?.is_none();
+            let context = contexts.to_read(name, service.memory(), (&document, &request.origin))?;
             let n_read = context.n_read_of(&document)?;
+            let room = check_room(service, contexts, document.ids().len() - n_read);
+            if room.is_err() && is_new && n_read > 0 {
+                service.store().delete(contexts.tenant(), name)?; // a fork that reads nothing
+            }
+            room?;
             (context, vec![reading(&document, n_read, Saving::AsItComes)])
         }
         Source::Continuation(text) => {
             let context = contexts.open(name)?;
             context.n_read_of_any()?;
             let document = Arc::new(service.engine().continuation(text));
+            check_room(service, contexts, document.ids().len())?;
             (context, vec![reading(&document, 0, Saving::Whole)])
         }
         Source::Messages(messages) => {
@@ -146,29 +153,9 @@ fn open(
     Ok((context, stages))
 }
 
-/// The context of this name as far as it was read; or, where there is none, a fork of one that has read
-/// a beginning of the document, or a new one.
-fn to_read(
-    service: &Service,
-    contexts: &Contexts,
-    (name, origin): (&str, &str),
-    document: &DocumentPrompt,
-) -> Result<Context, ApiError> {
-    let store = service.store();
-    let tenant = contexts.tenant();
-    if store.show(tenant, name)?.is_some() {
-        return Ok(contexts.open(name)?);
-    }
-    let found = contexts.longest_prefix(service.memory(), document.ids())?;
-    let found = found.filter(|context| context.notes().conversation.is_none());
-    let Some(found) = found else {
-        return Ok(contexts.create(name, service.memory(), origin)?);
-    };
-    store.fork(tenant, found.name(), name)?;
-    let mut context = contexts.open(name)?;
-    context.set_source(origin);
-    context.set_metadata(String::new());
-    Ok(context)
+fn check_room(service: &Service, contexts: &Contexts, n_tokens: usize) -> Result<(), ApiError> {
+    let bytes = n_tokens * service.engine().bytes_per_token(service.memory());
+    service.check_room(contexts.tenant(), bytes as u64)
 }
 
 /// Saves what has to be saved in the end.

@@ -39,6 +39,9 @@ pub enum ServeError {
 /// How often it is looked whether requests have ended.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// How long connections may take to close once all requests have ended.
+const LAST: Duration = Duration::from_secs(5);
+
 /// Serves until `told` is done, then ends. `ready` hears the address, the port chosen where it was 0.
 ///
 /// # Errors
@@ -46,7 +49,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub async fn serve(
     service: Service,
     ready: impl FnOnce(SocketAddr),
-    told: impl Future<Output = ()> + Send + 'static,
+    told: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let address = service.config().listen;
     if service.keys().is_empty() && !address.ip().is_loopback() {
@@ -55,27 +58,20 @@ pub async fn serve(
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|source| ServeError::Listen { address, source })?;
     ready(listener.local_addr()?);
-    let (ended, stop) = tokio::sync::oneshot::channel();
-    let ending = service.clone();
-    tokio::spawn(async move {
-        told.await;
-        drain(&ending).await;
-        let _ = ended.send(()); // who listens is below
-    });
+    let (ended, stop) = tokio::sync::oneshot::channel::<()>();
     let stopped = async {
         let _ = stop.await;
     };
-    // Connections that are still open then have had their time.
     let serving = axum::serve(listener, app(service.clone())).with_graceful_shutdown(stopped);
-    let is_ended = async {
-        while !service.is_draining() {
-            sleep(LOOK).await;
-        }
-        sleep(Duration::from_secs(service.config().drain_seconds) + Duration::from_secs(5)).await;
+    let ending = async {
+        told.await;
+        drain(&service).await;
+        let _ = ended.send(()); // from now on connections close as they become idle
+        sleep(LAST).await; // those that are open then have had their time
     };
     tokio::select! {
         served = serving.into_future() => Ok(served?),
-        () = is_ended => Ok(()),
+        () = ending => Ok(()),
     }
 }
 

@@ -15,7 +15,7 @@ use super::replies::Replies;
 use crate::engine::serve::{Place, RecentSessions, Server};
 use crate::engine::{Contexts, Engine};
 use crate::memory::MemoryConfig;
-use crate::memory::store::Store;
+use crate::memory::store::{ContextSummary, Store};
 
 /// A service of one model. Clones are the same service.
 #[derive(Clone)]
@@ -175,6 +175,40 @@ impl Service {
     /// The reading of a context, if it is being read or has failed to be.
     pub fn reading(&self, tenant: &Tenant, name: &str) -> Option<Arc<Reading>> {
         locked(&self.inner.readings).get(&(tenant.clone(), name.to_owned())).cloned()
+    }
+
+    /// What the store knows of a context.
+    ///
+    /// # Errors
+    /// When there is none, or it is being read for the first time and nothing of it is kept yet.
+    pub fn stored(&self, tenant: &Tenant, name: &str) -> Result<ContextSummary, ApiError> {
+        if let Some(stored) = self.store().show(&tenant.0, name)? {
+            return Ok(stored);
+        }
+        let reading = self.reading(tenant, name);
+        match reading.is_some_and(|reading| reading.progress().status.is_under_way()) {
+            true => Err(ApiError::busy(name)),
+            false => Err(ApiError::no_context(name)),
+        }
+    }
+
+    /// Refuses what takes more of the disk than the tenant may.
+    ///
+    /// # Errors
+    /// When there is no room for `wanted` bytes, about.
+    pub fn check_room(&self, tenant: &str, wanted: u64) -> Result<(), ApiError> {
+        let max = self.config().tenant_max_bytes;
+        if max == 0 {
+            return Ok(());
+        }
+        let used: u64 = self.store().list(tenant)?.iter().map(|context| context.own_bytes).sum();
+        match used.saturating_add(wanted) > max {
+            true => Err(ApiError::store_full(format!(
+                "It takes some {wanted} bytes on the disk; {used} of the {max} that this tenant may take \
+                 are taken: delete some contexts."
+            ))),
+            false => Ok(()),
+        }
     }
 
     /// All readings of a tenant.

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use futures_util::stream::{StreamExt, unfold};
@@ -42,9 +42,7 @@ pub async fn export(
     Extension(tenant): Extension<Tenant>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    if service.store().show(&tenant.0, &id)?.is_none() {
-        return Err(ApiError::no_context(&id));
-    }
+    service.stored(&tenant, &id)?;
     let (pieces, received) = channel(N_PIECES);
     tokio::task::spawn_blocking(move || {
         let mut out = Pieces { pieces: pieces.clone(), piece: Vec::with_capacity(PIECE_BYTES) };
@@ -111,6 +109,8 @@ pub async fn import(
 ) -> Result<Response, ApiError> {
     let Query(ImportAs { name }) =
         name.map_err(|error| ApiError::bad("invalid_value", error.body_text()))?;
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|it| it.to_str().ok());
+    let n_bytes: u64 = length.and_then(|it| it.parse().ok()).unwrap_or(0);
     let (pieces, received) = channel(N_PIECES);
     let mut body = request.into_body().into_data_stream();
     tokio::spawn(async move {
@@ -128,6 +128,7 @@ pub async fn import(
     });
     let name = name.map(checked_name).transpose()?;
     let object = blocking(move || {
+        service.check_room(&tenant.0, n_bytes)?;
         let mut input = Arriving { received, piece: Bytes::new() };
         let imported = service.store().import(&tenant.0, name.as_deref(), &mut input);
         view(&service, &tenant, &imported.map_err(import_error)?.name)

@@ -2,9 +2,12 @@
 
 use axum::body::Bytes;
 use axum::extract::multipart::MultipartError;
-use axum::extract::{FromRequest, Multipart, Request};
+use axum::extract::{FromRequest, Multipart, Request, State};
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::StreamExt;
 
 use super::error::ApiError;
 use super::state::Service;
@@ -39,6 +42,27 @@ async fn bytes(request: Request, state: &Service) -> Result<Bytes, ApiError> {
         StatusCode::PAYLOAD_TOO_LARGE => too_large(state.config().max_body_bytes),
         _ => ApiError::bad("invalid_value", error.body_text()),
     })
+}
+
+/// Refuses a body that says that it is too long, once a bounded part of it has arrived: a client that
+/// is still writing would otherwise never hear why.
+pub async fn within_limit(
+    State(service): State<Service>,
+    request: Request,
+    next: Next,
+) -> Response {
+    const MAX_DRAINED_BYTES: u64 = 256 << 20;
+    let max = service.config().max_body_bytes;
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|it| it.to_str().ok());
+    let length: u64 = length.and_then(|it| it.parse().ok()).unwrap_or(0);
+    if length <= max as u64 {
+        return next.run(request).await;
+    }
+    if length <= MAX_DRAINED_BYTES {
+        let mut body = request.into_body().into_data_stream();
+        while let Some(Ok(_)) = body.next().await {}
+    }
+    too_large(max).into_response()
 }
 
 /// A body that is longer than it may be.

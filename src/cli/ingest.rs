@@ -12,7 +12,7 @@ use super::meter::{Meter, Unit};
 use super::numbers;
 use super::opening::{self, TENANT};
 use super::output::{note, print_json};
-use crate::engine::{Context, ContextError, Contexts, EngineError, Progress};
+use crate::engine::{Context, Contexts, EngineError, Progress};
 use crate::memory::MemoryConfig;
 
 /// What `--json` prints.
@@ -118,20 +118,7 @@ pub(super) fn read_into(
 ) -> Result<Ingested, Failure> {
     let Reading { name, text, source, config, save_every } = reading;
     let document = contexts.engine().document_prompt(text)?;
-    let mut context = match contexts.open(name) {
-        Err(EngineError::Context(ContextError::NoSuch { .. })) => {
-            match contexts.longest_prefix(config, document.ids())? {
-                Some(known) => {
-                    contexts.store().fork(TENANT, known.name(), name)?;
-                    let mut fork = contexts.open(name)?;
-                    fork.set_source(&source);
-                    fork
-                }
-                None => contexts.create(name, config, &source)?,
-            }
-        }
-        opened => opened?,
-    };
+    let mut context = contexts.to_read(name, config, (&document, &source))?;
     context.save_every(save_every);
     let before = context.session().n_tokens();
     let begun = Instant::now();

@@ -56,11 +56,6 @@ impl Context {
         self.session.fork(config)
     }
 
-    /// Says where its text comes from, for one that was forked to read another.
-    pub fn set_source(&mut self, source: &str) {
-        source.clone_into(&mut self.notes.source);
-    }
-
     /// Keeps the caller's own words with it, from the next save on.
     pub fn set_metadata(&mut self, metadata: String) {
         self.notes.metadata = metadata;

@@ -1,6 +1,7 @@
 //! How is a text read once remembered for ever? As a context: a session whose past lies in the store,
 //! saved as often as one likes, and taken up by name in another process.
 
+use super::ask::DocumentPrompt;
 use super::context::{Context, SAVE_EVERY_TOKENS, hash_ids};
 use super::context_error::ContextError;
 use super::error::EngineError;
@@ -72,6 +73,31 @@ impl Contexts {
     pub fn set_metadata(&self, name: &str, metadata: String) -> Result<(), EngineError> {
         let notes = ContextNotes { metadata, ..self.notes(name)? };
         Ok(self.store.set_meta(&self.tenant, name, &notes.write())?)
+    }
+
+    /// The context of this name as far as it was read. Where there is none: a fork of the document that
+    /// is the longest beginning of this one, or a new one.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open), and when the store cannot be read.
+    pub fn to_read(
+        &self,
+        name: &str,
+        config: &MemoryConfig,
+        (document, source): (&DocumentPrompt, &str),
+    ) -> Result<Context, EngineError> {
+        if self.store.show(&self.tenant, name)?.is_some() {
+            return self.open(name);
+        }
+        let known = self.longest_prefix(config, document.ids())?;
+        let Some(known) = known.filter(|known| known.notes.conversation.is_none()) else {
+            return self.create(name, config, source);
+        };
+        self.store.fork(&self.tenant, known.name(), name)?;
+        let mut fork = self.open(name)?;
+        source.clone_into(&mut fork.notes.source);
+        fork.notes.metadata.clear();
+        Ok(fork)
     }
 
     /// What the context of this name says of itself.

@@ -283,14 +283,14 @@ impl Sequence {
         self.progress.0 += n_tokens;
         let is_whole = self.at == stage.len();
         let is_read = !matches!(stage, Stage::Question(_));
-        if let (
-            Work::Context(context),
-            Stage::Document { document, tokens, saving: Saving::AsItComes },
-        ) = (work, stage)
+        if let (Work::Context(context), Stage::Document { saving: Saving::AsItComes, .. }) =
+            (work, stage)
         {
             let (saved, when) = self.saved;
-            if is_whole || self.at - saved >= SAVE_EVERY_TOKENS || when.elapsed() >= SAVE_EVERY {
-                context.save_read(tokens.start + self.at == document.ids().len())?;
+            let is_due = self.at - saved >= SAVE_EVERY_TOKENS || when.elapsed() >= SAVE_EVERY;
+            // All of it is for the caller to save, who waits for the disk.
+            if is_due && !is_whole {
+                context.save_read(false)?;
                 self.saved = (self.at, Instant::now());
             }
         }

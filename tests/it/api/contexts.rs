@@ -263,3 +263,23 @@ fn a_tenant_sees_nothing_of_another() {
         assert_eq!(wrong.get("/").status, 200);
     }
 }
+
+#[test]
+fn a_tenant_takes_no_more_of_the_disk_than_it_may() {
+    let world = World::new();
+    let server = world.serve(Keys::default(), |config| config.tenant_max_bytes = 400_000);
+    let client = server.client();
+    read(&client, "log", 300);
+    let more = letters(9, 300) + &letters(1, 20_000); // begins as the first, so it would be a fork
+    client.post("/v1/contexts", &json!({ "name": "long", "text": more }));
+    let failed = client.wait_for("long", "failed");
+    assert_eq!(failed["error"]["code"], "store_full", "{failed}");
+    assert_eq!((&failed["error"]["type"], &failed["tokens"]), (&json!("server_error"), &json!(0)));
+    client.raw("DELETE", "/v1/contexts/long", b"");
+    assert_eq!(client.get("/v1/contexts").json()["data"].as_array().unwrap().len(), 1);
+    let file = client.get("/v1/contexts/log/export").body;
+    let files = (0..20)
+        .map(|i| client.raw("POST", &format!("/v1/contexts/import?name=copy-{i}"), &file).status);
+    let statuses: Vec<u16> = files.collect();
+    assert_eq!(statuses.last(), Some(&507), "{statuses:?}");
+}

@@ -201,3 +201,37 @@ fn without_keys_nobody_but_this_machine_is_served() {
         runtime.block_on(mneme::api::serve(service.unwrap(), |_| {}, std::future::pending()));
     assert!(matches!(served, Err(ServeError::NoKeys { .. })));
 }
+
+#[test]
+fn what_is_being_read_for_the_first_time_is_busy_and_not_unknown() {
+    let world = World::new();
+    let server = world.serve(Keys::default(), |_| {});
+    let client = server.client();
+    client.post("/v1/contexts", &json!({ "name": "new", "text": letters(1, 100_000) }));
+    for (method, path) in [
+        ("GET", "/v1/contexts/new/export"),
+        ("GET", "/v1/contexts/new/text"),
+        ("POST", "/v1/contexts/new/fork"),
+        ("POST", "/v1/contexts/new/rewind"),
+    ] {
+        let body: &[u8] = if path.ends_with("rewind") { b"{\"tokens\": 1}" } else { b"" };
+        client.raw(method, path, body).expect_error(409, "context_busy");
+    }
+    client.raw("DELETE", "/v1/contexts/new", b"");
+}
+
+/// The connection was cut while the client wrote a body that is too long: it never heard why.
+#[test]
+fn whoever_writes_too_much_hears_it() {
+    let world = World::new();
+    let server = world.serve(Keys::default(), |config| config.max_body_bytes = 1000);
+    let client = server.client();
+    let body = vec![b' '; 20 << 20];
+    for path in ["/v1/chat/completions", "/tokenize", "/v1/contexts"] {
+        client.raw("POST", path, &body).expect_error(413, "body_too_large");
+    }
+    client
+        .with("idempotency-key", "k")
+        .raw("POST", "/v1/contexts", &body)
+        .expect_error(413, "body_too_large");
+}
