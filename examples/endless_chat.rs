@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use mneme::agent::{Agent, LocalAgent, RemoteAgent, Say};
-use mneme::engine::{Contexts, Engine, EngineOptions};
+use mneme::engine::{AnswerForm, Contexts, Engine, EngineOptions};
 use mneme::hub::{DEFAULT_MODEL, resolve};
 use mneme::memory::MemoryConfig;
 use mneme::memory::store::{Store, StoreOptions};
@@ -44,16 +44,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let name = format!("endless-{}", std::process::id());
     let mut talk = agent.open(&name, None)?;
-    let mut say = |text: &str, max_tokens: usize| {
-        let say = Say { max_tokens, ..Say::new(text) };
+    let mut say = |text: &str, max_tokens: usize, form: AnswerForm| {
+        let say = Say { max_tokens, form, ..Say::new(text) };
         talk.say(&say, &mut |_| ControlFlow::Continue(()))
     };
-    say("Remember this: the pass key of the chart room is 71946. Say that you will.", 40)?;
+    let fact = "Remember this: the pass key of the chart room is 71946. Say that you will.";
+    say(fact, 40, AnswerForm::Text)?;
     println!("{:>6} {:>9} {:>12} {:>14}", "turn", "seconds", "tokens/s", "memory, MB");
     let (mut begun, mut n_tokens) = (Instant::now(), 0);
     for turn in 2..n_turns {
         let subject = SUBJECTS[turn % SUBJECTS.len()];
-        n_tokens += say(&format!("Turn {turn}. Tell me about {subject}."), 60)?.completion_tokens;
+        let said = say(&format!("Turn {turn}. Tell me about {subject}."), 60, AnswerForm::Text)?;
+        n_tokens += said.completion_tokens;
         if turn % 20 == 0 || turn + 1 == n_turns {
             let seconds = begun.elapsed().as_secs_f64();
             let memory = anonymous_memory().unwrap_or(0.0);
@@ -61,7 +63,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             (begun, n_tokens) = (Instant::now(), 0);
         }
     }
-    let said = say("What is the pass key of the chart room?", 40)?;
+    // Asked in words the default model explains what pass keys are, after some fifteen turns even where it
+    // attends to all of them; asked for a number it looks for one.
+    let schema = serde_json::json!({
+        "type": "object",
+        "properties": { "pass_key_of_the_chart_room": { "type": "integer" } },
+        "required": ["pass_key_of_the_chart_room"],
+        "additionalProperties": false,
+    });
+    let question = "What is the pass key of the chart room?";
+    let said = say(question, 40, AnswerForm::JsonSchema(schema))?;
     println!("at turn {n_turns}: {}", said.text.trim());
     println!(
         "the fact of turn 1 is {}",

@@ -36,6 +36,16 @@ def share(values, q):
     return values[min(len(values) - 1, int(q * len(values)))]
 
 
+def thirds(out):
+    """Mean times of the third with the least to do, the middle and the one with the most."""
+    done = [(usage["prompt_tokens"] + 4 * usage["completion_tokens"], seconds)
+            for seconds, status, usage in out if status == 200]
+    done.sort()
+    ends = [len(done) * i // 3 for i in range(4)]
+    parts = [done[a:b] for a, b in zip(ends, ends[1:])]
+    return [sum(seconds for _, seconds in part) / max(1, len(part)) for part in parts]
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("url")
@@ -70,6 +80,7 @@ def main():
     print(json.dumps({
         "requests": len(rows), "answered": len(took), "seconds": time.monotonic() - begun,
         "mean": sum(took) / len(took), "p50": share(took, 0.5), "p99": share(took, 0.99),
+        "mean_by_size": thirds(out),
         "prompt_tokens": sum(it["prompt_tokens"] for it in usage),
         "cached_tokens": sum(it["prompt_tokens_details"]["cached_tokens"] for it in usage),
         "completion_tokens": sum(it["completion_tokens"] for it in usage),

@@ -54,8 +54,12 @@ impl LocalTalk {
         self.conversation.say(session, &say.text)?;
         let sampling =
             Sampling { temperature: say.temperature, seed: say.seed, ..Sampling::default() };
-        let options =
-            GenerateOptions { max_tokens: say.max_tokens, sampling, ..GenerateOptions::default() };
+        let options = GenerateOptions {
+            max_tokens: say.max_tokens,
+            sampling,
+            form: say.form.clone(),
+            ..GenerateOptions::default()
+        };
         let mut pieces = session.generate(options);
         let mut text = String::new();
         let mut hear =

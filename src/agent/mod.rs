@@ -38,6 +38,8 @@ pub use remote::RemoteAgent;
 
 use crate::engine::EngineError;
 
+pub use crate::engine::AnswerForm;
+
 /// Whoever has conversations.
 pub trait Agent {
     /// The conversation of this name, as it was when its last turn ended, or a new one, in which the
@@ -98,12 +100,15 @@ pub struct Say {
     pub temperature: f32,
     /// Same seed, same reply.
     pub seed: u64,
+    /// The form that the reply must have.
+    pub form: AnswerForm,
 }
 
 impl Say {
     /// Something to say, with a reply of up to 256 tokens, the likeliest each time.
     pub fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), max_tokens: 256, temperature: 0.0, seed: 0 }
+        let form = AnswerForm::Text;
+        Self { text: text.into(), max_tokens: 256, temperature: 0.0, seed: 0, form }
     }
 }
 

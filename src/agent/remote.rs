@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use ureq::http::Response;
 use ureq::{Agent as Http, Body};
 
-use super::{Agent, AgentError, Heard, Listen, Said, Say, Talk};
+use super::{Agent, AgentError, AnswerForm, Heard, Listen, Said, Say, Talk};
 
 /// Converses on a server.
 #[derive(Clone, Debug)]
@@ -126,12 +126,20 @@ impl Agent for RemoteAgent {
 
 impl Talk for RemoteTalk {
     fn say(&mut self, say: &Say, listen: &mut Listen<'_>) -> Result<Said, AgentError> {
-        let body = json!({
+        let mut body = json!({
             "context": self.name, "context_mode": "append", "include_evidence": true,
             "messages": [{ "role": "user", "content": say.text }],
             "max_tokens": say.max_tokens, "temperature": say.temperature, "seed": say.seed as i64,
             "stream": true, "stream_options": { "include_usage": true },
         });
+        match &say.form {
+            AnswerForm::Text => {}
+            AnswerForm::JsonObject => body["response_format"] = json!({ "type": "json_object" }),
+            AnswerForm::JsonSchema(schema) => {
+                let schema = json!({ "name": "reply", "schema": schema });
+                body["response_format"] = json!({ "type": "json_schema", "json_schema": schema });
+            }
+        }
         let response = self.agent.post("/v1/chat/completions", &body)?;
         if response.status().as_u16() != 200 {
             self.agent.json(response)?;

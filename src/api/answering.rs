@@ -175,7 +175,9 @@ impl Question {
         service.measures().count_prompt(tenant, self.prompt_tokens, self.cached_tokens);
         let answers = Some(answers);
         let (work, stages) = (self.work, self.stages);
-        service.server().submit(Task { work, stages, answers, events, held: None }, place);
+        let span = tracing::Span::current();
+        let task = Task { work, stages, answers, events, held: None, span };
+        service.server().submit(task, place);
         Telling {
             service: service.clone(),
             tenant: tenant.clone(),

@@ -18,12 +18,18 @@ pub struct ServeConfig {
     pub keys: PathBuf,
     /// Requests that read or answer at once, and contexts being read; more are refused with 429.
     pub max_requests: usize,
+    /// Connections at once; more wait until one closes.
+    pub max_connections: usize,
     /// Bytes of a request's body at most.
     pub max_body_bytes: usize,
     /// Tokens of an answer at most, whatever the client asks for.
     pub max_answer_tokens: usize,
     /// Answers to one request at most.
     pub max_choices: usize,
+    /// Seconds that the head of a request may take to arrive, and that a connection may be idle.
+    pub head_seconds: u64,
+    /// Seconds that the next piece of a request's body may take.
+    pub body_seconds: u64,
     /// Seconds that a request may take.
     pub request_seconds: u64,
     /// Seconds that requests have to end when the service is told to.
@@ -81,9 +87,12 @@ impl Default for ServeConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8077)),
             keys: PathBuf::new(),
             max_requests: 64,
+            max_connections: 1024,
             max_body_bytes: 16 << 20,
             max_answer_tokens: 4096,
             max_choices: 8,
+            head_seconds: 60,
+            body_seconds: 60,
             request_seconds: 3600,
             drain_seconds: 30,
             recent_bytes: 1 << 30,
@@ -115,9 +124,12 @@ impl ServeConfig {
     pub fn faults(&self) -> Vec<(&'static str, String)> {
         let sizes = [
             ("max-requests", self.max_requests as u64),
+            ("max-connections", self.max_connections as u64),
             ("max-body-bytes", self.max_body_bytes as u64),
             ("max-answer-tokens", self.max_answer_tokens as u64),
             ("max-choices", self.max_choices as u64),
+            ("head-seconds", self.head_seconds),
+            ("body-seconds", self.body_seconds),
             ("request-seconds", self.request_seconds),
             ("step-sequences", self.step_sequences as u64),
             ("first-quantum", self.first_quantum),

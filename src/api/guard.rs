@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::Instrument;
+use tracing::field::Empty;
 
 use super::error::ApiError;
 use super::keys::{LOCAL_TENANT, Tenant};
@@ -25,7 +26,12 @@ pub async fn guard(State(service): State<Service>, mut request: Request, next: N
     let (route, method) = (route.to_owned(), request.method().clone());
     let tenant = admit(&service, &request);
     let whose = tenant.as_ref().map_or("", |tenant| tenant.0.as_str());
-    let span = tracing::info_span!("request", id, %method, route, tenant = whose);
+    let span = tracing::info_span!(
+        "request", id, %method, route, tenant = whose, trace_id = Empty, parent_id = Empty
+    );
+    if let Some((trace, parent)) = trace_parent(request.headers()) {
+        span.record("trace_id", trace).record("parent_id", parent);
+    }
     let response = match &tenant {
         Ok(tenant) => {
             request.extensions_mut().insert(tenant.clone());
@@ -50,6 +56,19 @@ fn request_id(headers: &HeaderMap) -> String {
         |id: &&str| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
     let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(is_sound);
     given.map_or_else(|| format!("req_{:032x}", fastrand::u128(..)), str::to_owned)
+}
+
+/// Trace and span of the caller's, where it sends them (W3C Trace Context, version 00).
+fn trace_parent(headers: &HeaderMap) -> Option<(&str, &str)> {
+    let is_id = |id: &str, len: usize| {
+        let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        id.len() == len && id.bytes().all(is_digit) && id.bytes().any(|byte| byte != b'0')
+    };
+    let given = headers.get("traceparent")?.to_str().ok()?;
+    let mut parts = given.split('-');
+    let (version, trace, parent) = (parts.next()?, parts.next()?, parts.next()?);
+    let is_sound = version != "ff" && is_id(trace, 32) && is_id(parent, 16);
+    is_sound.then_some((trace, parent))
 }
 
 fn admit(service: &Service, request: &Request) -> Result<Tenant, ApiError> {
@@ -122,6 +141,27 @@ mod tests {
         }
         for name in ["example.org", "localhost.example.org:80", "10.0.0.1", "0.0.0.0:80", ""] {
             assert!(!is_loopback(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_callers_trace_is_taken_where_it_is_one() {
+        let given = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("traceparent", HeaderValue::from_str(text).unwrap());
+            trace_parent(&headers).map(|(trace, parent)| format!("{trace} {parent}"))
+        };
+        let (trace, parent) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+        let whole = format!("00-{trace}-{parent}-01");
+        assert_eq!(given(&whole), Some(format!("{trace} {parent}")));
+        for wrong in [
+            String::new(),
+            format!("00-{trace}"),
+            format!("ff-{trace}-{parent}-01"),
+            format!("00-{}-{parent}-01", "0".repeat(32)),
+            format!("00-{}-{parent}-01", trace.to_uppercase()),
+        ] {
+            assert_eq!(given(&wrong), None, "{wrong}");
         }
     }
 

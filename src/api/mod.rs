@@ -2,7 +2,7 @@
 //! resource, and a page. docs/api.md is its contract.
 //!
 //! ```text
-//! guard (number, tenant, log) -> once (Idempotency-Key) -> a handler
+//! guard (number, tenant, log) -> body (limits) -> once (Idempotency-Key) -> a handler
 //!   completions -> options, answering -> engine::serve -> shape -> the reply
 //!   contexts    -> readings           -> engine::serve -> context_view
 //! ```
@@ -11,9 +11,11 @@
 //! Invariant: every queue is bounded, and what finds no place is told so.
 
 mod answering;
+mod body;
 mod clock;
 mod completions;
 mod config;
+mod connections;
 mod context_view;
 mod contexts;
 mod describe;
@@ -85,7 +87,7 @@ const UNDESCRIBED: &[&str] = &["/openapi.json", "/docs", "/", "/page/{name}"];
 /// All that the service answers.
 pub fn app(service: Service) -> Router {
     let once = from_fn_with_state(service.clone(), idempotency::once);
-    let within_limit = from_fn_with_state(service.clone(), upload::within_limit);
+    let whole_body = from_fn_with_state(service.clone(), body::whole);
     let mut router = Router::new();
     for (method, path) in ROUTES {
         let handler = handler(method, path);
@@ -96,18 +98,17 @@ pub fn app(service: Service) -> Router {
         };
         let handler = match *path {
             "/v1/contexts/import" => handler, // a file of any length, never in memory as a whole
-            _ => handler.layer(within_limit.clone()),
+            _ => handler.layer(whole_body.clone()),
         };
         router = router.route(path, handler);
     }
     let config = service.config();
-    let limit = DefaultBodyLimit::max(config.max_body_bytes);
     let origins = &config.cors_origins;
     let cors = (!origins.is_empty()).then(|| cors(origins));
     let router = router
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
-        .layer(limit)
+        .layer(DefaultBodyLimit::disable()) // see `body`
         .layer(map_response(plain_refusals))
         .layer(from_fn_with_state(service.clone(), guard::guard))
         .with_state(service);
@@ -184,14 +185,6 @@ async fn plain_refusals(response: Response) -> Response {
     if !status.is_client_error() || is_ours {
         return response;
     }
-    let code = match status {
-        StatusCode::PAYLOAD_TOO_LARGE => "body_too_large",
-        _ => "invalid_value",
-    };
     let reason = status.canonical_reason().unwrap_or("The request is not understood");
-    let hint = match status {
-        StatusCode::PAYLOAD_TOO_LARGE => ": the body is longer than serve.max-body-bytes allows",
-        _ => "",
-    };
-    ApiError::refused(status, code, format!("{reason}{hint}.")).into_response()
+    ApiError::refused(status, "invalid_value", format!("{reason}.")).into_response()
 }

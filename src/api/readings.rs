@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::channel;
 use tokio::sync::oneshot;
+use tracing::{Instrument, Span};
 
 use super::answering::{blocking, reading};
 use super::clock::now;
@@ -32,12 +33,13 @@ pub fn start(
     let name = request.name.clone();
     service.add_reading(tenant, &name, Arc::clone(&reading));
     let (service, tenant, shared) = (service.clone(), tenant.clone(), Arc::clone(&reading));
-    tokio::spawn(async move {
+    let read = async move {
         let run = Run { service: &service, tenant: &tenant, reading: &shared };
         let read = run.read(request, place).await;
         drop(changing); // before anybody hears that it is over
         run.finish(&name, read);
-    });
+    };
+    tokio::spawn(read.in_current_span());
     reading
 }
 
@@ -66,7 +68,8 @@ impl Run<'_> {
         let (events, mut received) = channel(4);
         let (held, let_go) = oneshot::channel();
         let work = Work::Context(Box::new(context));
-        let task = Task { work, stages, answers: None, events, held: Some(held) };
+        let task =
+            Task { work, stages, answers: None, events, held: Some(held), span: Span::current() };
         self.service.server().submit(task, place);
         loop {
             let event = tokio::select! {

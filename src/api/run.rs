@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 
 use super::app;
+use super::connections::{self, Limits};
 use super::state::Service;
 
 /// The service could not run.
@@ -58,11 +59,13 @@ pub async fn serve(
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|source| ServeError::Listen { address, source })?;
     ready(listener.local_addr()?);
-    let (ended, stop) = tokio::sync::oneshot::channel::<()>();
-    let stopped = async {
-        let _ = stop.await;
+    let (ended, stop) = tokio::sync::oneshot::channel();
+    let config = service.config();
+    let limits = Limits {
+        connections: config.max_connections,
+        head: Duration::from_secs(config.head_seconds),
     };
-    let serving = axum::serve(listener, app(service.clone())).with_graceful_shutdown(stopped);
+    let serving = connections::serve(listener, app(service.clone()), limits, stop);
     let ending = async {
         told.await;
         drain(&service).await;
@@ -70,9 +73,10 @@ pub async fn serve(
         sleep(LAST).await; // those that are open then have had their time
     };
     tokio::select! {
-        served = serving.into_future() => Ok(served?),
-        () = ending => Ok(()),
+        () = serving => {}
+        () = ending => {}
     }
+    Ok(())
 }
 
 /// Lets requests end, as long as they may take; readings are stopped, and go on another time.

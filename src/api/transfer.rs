@@ -15,6 +15,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use utoipa::IntoParams;
 
 use super::answering::blocking;
+use super::body;
 use super::context_view::view;
 use super::contexts::checked_name;
 use super::error::{ApiError, ErrorReply};
@@ -112,8 +113,9 @@ pub async fn import(
     let length = request.headers().get(CONTENT_LENGTH).and_then(|it| it.to_str().ok());
     let n_bytes: u64 = length.and_then(|it| it.parse().ok()).unwrap_or(0);
     let (pieces, received) = channel(N_PIECES);
-    let mut body = request.into_body().into_data_stream();
+    let pieces_of_body = body::pieces(request.into_body(), body::patience(&service));
     tokio::spawn(async move {
+        let mut body = Box::pin(pieces_of_body);
         let mut drained = 0;
         while let Some(piece) = body.next().await {
             // Where the import has failed the rest is read all the same, up to a limit, so that the
@@ -123,7 +125,8 @@ pub async fn import(
             if drained > MAX_DRAINED_BYTES {
                 return;
             }
-            let _ = pieces.send(piece.map_err(io::Error::other)).await; // see above
+            let piece = piece.map_err(|error| io::Error::other(error.body.message));
+            let _ = pieces.send(piece).await; // see above
         }
     });
     let name = name.map(checked_name).transpose()?;

@@ -2,12 +2,8 @@
 
 use axum::body::Bytes;
 use axum::extract::multipart::MultipartError;
-use axum::extract::{FromRequest, Multipart, Request, State};
-use axum::http::StatusCode;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
-use futures_util::stream::StreamExt;
+use axum::extract::{FromRequest, Multipart, Request};
+use axum::http::header::CONTENT_TYPE;
 
 use super::error::ApiError;
 use super::state::Service;
@@ -28,47 +24,14 @@ impl FromRequest<Service> for Upload {
         let content_type = request.headers().get(CONTENT_TYPE).and_then(|it| it.to_str().ok());
         let is_form = |it: &str| it.to_ascii_lowercase().starts_with("multipart/form-data");
         if !content_type.is_some_and(is_form) {
-            return bytes(request, state).await.map(Self::Json);
+            let body = Bytes::from_request(request, state).await;
+            let body = body.map_err(|error| ApiError::bad("invalid_body", error.body_text()))?;
+            return Ok(Self::Json(body));
         }
         let form = Multipart::from_request(request, state).await;
         let form = form.map_err(|error| ApiError::bad("invalid_value", error.body_text()))?;
         Ok(Self::Form(Box::new(read(form).await?)))
     }
-}
-
-/// A body, within the limit.
-async fn bytes(request: Request, state: &Service) -> Result<Bytes, ApiError> {
-    Bytes::from_request(request, state).await.map_err(|error| match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => too_large(state.config().max_body_bytes),
-        _ => ApiError::bad("invalid_value", error.body_text()),
-    })
-}
-
-/// Refuses a body that says that it is too long, once a bounded part of it has arrived: a client that
-/// is still writing would otherwise never hear why.
-pub async fn within_limit(
-    State(service): State<Service>,
-    request: Request,
-    next: Next,
-) -> Response {
-    const MAX_DRAINED_BYTES: u64 = 256 << 20;
-    let max = service.config().max_body_bytes;
-    let length = request.headers().get(CONTENT_LENGTH).and_then(|it| it.to_str().ok());
-    let length: u64 = length.and_then(|it| it.parse().ok()).unwrap_or(0);
-    if length <= max as u64 {
-        return next.run(request).await;
-    }
-    if length <= MAX_DRAINED_BYTES {
-        let mut body = request.into_body().into_data_stream();
-        while let Some(Ok(_)) = body.next().await {}
-    }
-    too_large(max).into_response()
-}
-
-/// A body that is longer than it may be.
-pub fn too_large(max: usize) -> ApiError {
-    let message = format!("The body has more than {max} bytes; see serve.max-body-bytes.");
-    ApiError::refused(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
 }
 
 async fn read(mut form: Multipart) -> Result<CreateContext, ApiError> {

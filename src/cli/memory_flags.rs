@@ -93,6 +93,9 @@ pub(super) struct MemoryFlags {
     /// Units that are clustered together
     #[arg(long, value_name = "N")]
     cluster_span_units: Option<usize>,
+    /// Bytes of memory for lists and graphs; units for which there is no more are scanned
+    #[arg(long, value_name = "N")]
+    cluster_bytes: Option<usize>,
     /// Segments of a list, on average
     #[arg(long, value_name = "N")]
     list_segments: Option<usize>,
@@ -144,6 +147,7 @@ impl MemoryFlags {
         put(&mut memory.vote, &self.vote);
         put(&mut memory.cluster_from_tokens, &self.cluster_from_tokens);
         put(&mut memory.cluster_span_units, &self.cluster_span_units);
+        put(&mut memory.cluster_bytes, &self.cluster_bytes);
         put(&mut memory.list_segments, &self.list_segments);
         put(&mut memory.probed_lists, &self.probed_lists);
         put(&mut memory.graph_from_lists, &self.graph_from_lists);

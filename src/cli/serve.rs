@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tracing::Level;
+use tracing_subscriber::fmt::format::FmtSpan;
 
 use super::args::ServeArgs;
 use super::failure::Failure;
@@ -155,8 +156,11 @@ fn log(config: &ServeConfig) {
         LogLevel::Info => Level::INFO,
         LogLevel::Debug => Level::DEBUG,
     };
+    // How long spans were open, where it is asked for so much.
+    let spans = if level > Level::INFO { FmtSpan::CLOSE } else { FmtSpan::NONE };
     let lines = tracing_subscriber::fmt()
         .with_max_level(level)
+        .with_span_events(spans)
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal());

@@ -21,6 +21,9 @@ pub(super) struct ServeFlags {
     /// Requests that read or answer at once, and contexts being read; more are refused
     #[arg(long, value_name = "N")]
     max_requests: Option<usize>,
+    /// Connections at once; more wait until one closes
+    #[arg(long, value_name = "N")]
+    max_connections: Option<usize>,
     /// Bytes of a request's body at most
     #[arg(long, value_name = "N")]
     max_body_bytes: Option<usize>,
@@ -30,6 +33,12 @@ pub(super) struct ServeFlags {
     /// Answers to one request at most
     #[arg(long, value_name = "N")]
     max_choices: Option<usize>,
+    /// Seconds that the head of a request may take to arrive, and that a connection may be idle
+    #[arg(long, value_name = "N")]
+    head_seconds: Option<u64>,
+    /// Seconds that the next piece of a request's body may take
+    #[arg(long, value_name = "N")]
+    body_seconds: Option<u64>,
     /// Seconds that a request may take
     #[arg(long, value_name = "N")]
     request_seconds: Option<u64>,
@@ -72,9 +81,12 @@ impl ServeFlags {
         put(&mut serve.listen, &self.listen);
         put(&mut serve.keys, &self.keys);
         put(&mut serve.max_requests, &self.max_requests);
+        put(&mut serve.max_connections, &self.max_connections);
         put(&mut serve.max_body_bytes, &self.max_body_bytes);
         put(&mut serve.max_answer_tokens, &self.max_answer_tokens);
         put(&mut serve.max_choices, &self.max_choices);
+        put(&mut serve.head_seconds, &self.head_seconds);
+        put(&mut serve.body_seconds, &self.body_seconds);
         put(&mut serve.request_seconds, &self.request_seconds);
         put(&mut serve.drain_seconds, &self.drain_seconds);
         put(&mut serve.recent_bytes, &self.recent_bytes);

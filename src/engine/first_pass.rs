@@ -2,6 +2,8 @@
 //! the units that the one attends to and the other does not, beyond what its lookups found on the way,
 //! are pinned for the question itself and its answer.
 
+use std::time::Duration;
+
 use super::batch::{Chunk, Logits};
 use super::error::EngineError;
 use super::session::Session;
@@ -21,6 +23,7 @@ pub(super) struct FirstPass {
     neutral: Option<(Session, Vec<TokenId>)>,
     /// What the question attended to, and how long it was.
     asked: Option<(Vec<UnitMass>, usize)>,
+    retrieval_time: Duration,
 }
 
 impl FirstPass {
@@ -39,7 +42,15 @@ impl FirstPass {
             false => None,
         };
         let trial = trial()?;
-        Ok(Some(Self { config, trial, ids: ids.to_vec(), at: 0, neutral, asked: None }))
+        Ok(Some(Self {
+            config,
+            trial,
+            ids: ids.to_vec(),
+            at: 0,
+            neutral,
+            asked: None,
+            retrieval_time: Duration::ZERO,
+        }))
     }
 
     /// Tokens of the next chunk.
@@ -54,12 +65,18 @@ impl FirstPass {
         Chunk { session, ids, phase, logits: Logits::NotWanted, failed: None }
     }
 
+    /// How long units were looked up, once it is over.
+    pub fn retrieval_time(&self) -> Duration {
+        self.retrieval_time
+    }
+
     /// Takes note that a chunk was run; gives the units to pin once it was the last.
     pub fn ran(&mut self, n_tokens: usize) -> Result<Option<Vec<u32>>, EngineError> {
         self.at += n_tokens;
         if self.at < self.ids.len() {
             return Ok(None);
         }
+        self.retrieval_time += self.trial.memory.retrieval_time();
         let masses = self.trial.memory.take_evidence();
         let n_units = self.trial.memory.n_units() as u32;
         let masses = match (self.neutral.take(), self.asked.take()) {

@@ -66,6 +66,8 @@ struct Sizes {
     n_lists: usize,
     probes: usize,
     graph_from_lists: usize,
+    /// Bytes of spans and graphs.
+    max_bytes: usize,
 }
 
 impl Sizes {
@@ -79,6 +81,7 @@ impl Sizes {
             n_lists: span_segments.div_ceil(config.list_segments).max(1),
             probes: config.probed_lists,
             graph_from_lists: config.graph_from_lists,
+            max_bytes: config.cluster_bytes,
         })
     }
 }
@@ -86,6 +89,17 @@ impl Sizes {
 /// Units that were clustered together: the lists of all layers and KV heads.
 struct Span {
     lists: Vec<Lists>, // [layer][kv_head]
+}
+
+impl Span {
+    fn bytes(&self) -> usize {
+        self.lists.iter().map(Lists::bytes).sum()
+    }
+
+    /// Before there is any: as many bytes as its blocks, and half of that for what lists leave empty.
+    fn most_bytes(layout: BlockLayout, sizes: Sizes) -> usize {
+        sizes.span_units / UNITS * layout.block_bytes() * 3 / 2
+    }
 }
 
 /// The graphs over the centroids of the first spans.
@@ -145,6 +159,24 @@ impl ClusteredIndex {
         }
     }
 
+    /// Bytes of spans and graphs.
+    fn cluster_bytes(&self) -> usize {
+        let spans = self.spans.iter().map(|span| span.bytes());
+        let graphs = self.graphs.iter().flat_map(|graphs| &graphs.heads).map(Graph::bytes);
+        spans.chain(graphs).sum()
+    }
+
+    /// Whether there is room for one more span, and for the larger graphs that may come with it.
+    fn has_room(&self) -> bool {
+        let one = match self.spans.last() {
+            Some(span) => span.bytes(),
+            None => Span::most_bytes(self.rest.layout, self.sizes),
+        };
+        let graphs = self.graphs.iter().flat_map(|graphs| &graphs.heads).map(Graph::bytes);
+        let growth = graphs.sum::<usize>() / 2; // while the new are made the old are there as well
+        self.cluster_bytes() + one + growth <= self.sizes.max_bytes
+    }
+
     fn take_over(&mut self, made: Option<Result<Made, StoreError>>) {
         let Ok(made) = made.expect("the thread that clusters units has said why not") else {
             self.gave_up = true;
@@ -161,7 +193,7 @@ impl ClusteredIndex {
         let from = if self.spans.is_empty() { self.sizes.from_units } else { 0 };
         let sizes = self.sizes;
         let is_time = self.rest.n_units() >= from.max(sizes.span_units);
-        if self.making.is_some() || self.gave_up || !is_time {
+        if self.making.is_some() || self.gave_up || !is_time || !self.has_room() {
             return;
         }
         // Where blocks cannot be shared the next chunk tries again.
@@ -346,9 +378,7 @@ impl<B: Backend> UnitIndex<B> for ClusteredIndex {
     }
 
     fn bytes(&self) -> usize {
-        let lists = self.spans.iter().flat_map(|span| &span.lists).map(Lists::bytes);
-        let graphs = self.graphs.iter().flat_map(|graphs| &graphs.heads).map(Graph::bytes);
-        lists.chain(graphs).sum::<usize>() + self.rest.size()
+        self.cluster_bytes() + self.rest.size()
     }
 
     fn open_block(&self) -> (&[u8], usize) {

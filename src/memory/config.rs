@@ -181,6 +181,9 @@ pub struct MemoryConfig {
     pub probed_lists: usize,
     /// Lists of a layer and KV head from which on a graph finds them.
     pub graph_from_lists: usize,
+    /// Bytes of memory that lists and graphs may take; the units of a text for which there is no more are
+    /// scanned whole.
+    pub cluster_bytes: usize,
     /// The distance that nothing exceeds, for [`AttentionMode::Clipped`].
     pub clip_tokens: usize,
     /// Placement of retrieved units.
@@ -224,6 +227,7 @@ impl Default for MemoryConfig {
             list_segments: 128,
             probed_lists: 16,
             graph_from_lists: 8192,
+            cluster_bytes: 1 << 30,
             clip_tokens: 4096,
             positions: Positions::default(),
             kv_type: KvType::default(),
@@ -275,6 +279,7 @@ impl MemoryConfig {
             reading.list_segments = default.list_segments;
             reading.probed_lists = default.probed_lists;
             reading.graph_from_lists = default.graph_from_lists;
+            reading.cluster_bytes = default.cluster_bytes;
             reading.positions = Positions::Contiguous;
         }
         reading
@@ -301,13 +306,14 @@ impl MemoryConfig {
     }
 
     /// What decides how the index is clustered; `None` where it is not.
-    pub fn clustering(&self) -> Option<[usize; 5]> {
+    pub fn clustering(&self) -> Option<[usize; 6]> {
         self.clusters().then_some([
             self.cluster_from_tokens,
             self.cluster_span_units,
             self.list_segments,
             self.probed_lists,
             self.graph_from_lists,
+            self.cluster_bytes,
         ])
     }
 

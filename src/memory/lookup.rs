@@ -1,10 +1,14 @@
 //! Which units does a layer retrieve? As the policy says. In two stages by default: every unit is
 //! voted on by its segments' means, and of the best few the exact keys decide (DESIGN.md, section 2).
 
+use std::time::{Duration, Instant};
+
 use memory_store::{RecordId, StoreError, UnitStore};
+use tracing::Span;
 
 use super::choice::{self, Budget};
 use super::config::{LookupPolicy, MemoryConfig};
+use super::layers::Memory;
 use super::reuse::emptied;
 use super::unit_index::{CoarseVotes, UnitIndex};
 use crate::backend::{Backend, Candidates, LookupQueries, LookupStep, PageLayout};
@@ -25,6 +29,8 @@ pub(super) struct Lookup {
     order: Vec<u32>,           // [unit] or [candidate], partly sorted by vote
     bytes_read: u64,           // of index, keys and scales, by all lookups so far
     pages: Vec<&'static [u8]>, // empty between lookups: an allocation to use again
+    time: Duration,            // of all lookups so far
+    span: Span,                // whose part lookups are, where somebody traces
 }
 
 /// One layer's lookup.
@@ -58,6 +64,8 @@ impl Lookup {
             order: Vec::new(),
             bytes_read: 0,
             pages: Vec::new(),
+            time: Duration::ZERO,
+            span: Span::none(),
         }
     }
 
@@ -67,6 +75,7 @@ impl Lookup {
             retrieved: self.retrieved.clone(),
             sought: self.sought.clone(),
             pinned: self.pinned.clone(),
+            span: self.span.clone(),
             ..Self::new(0, self.n_sets)
         }
     }
@@ -114,6 +123,16 @@ impl Lookup {
         self.bytes_read
     }
 
+    /// The time of all lookups.
+    pub fn time(&self) -> Duration {
+        self.time
+    }
+
+    /// Makes the lookups that follow parts of `span`.
+    pub fn trace_into(&mut self, span: Span) {
+        self.span = span;
+    }
+
     /// Whether any layer has retrieved `unit` for a question or an answer.
     pub fn was_sought(&self, unit: usize) -> bool {
         self.sought.get(unit).copied().unwrap_or(false)
@@ -141,7 +160,22 @@ impl Lookup {
         }
     }
 
+    /// Selects one layer's units.
     pub fn run<B: Backend>(
+        &mut self,
+        backend: &B,
+        step: LookupStep<'_>,
+        queries: &B::Buffer,
+        task: Task<'_, B>,
+    ) -> Result<(), StoreError> {
+        let span = tracing::trace_span!(parent: &self.span, "retrieval", layer = task.layer);
+        let begun = Instant::now();
+        let selected = span.in_scope(|| self.select(backend, step, queries, task));
+        self.time += begun.elapsed();
+        selected
+    }
+
+    fn select<B: Backend>(
         &mut self,
         backend: &B,
         step: LookupStep<'_>,
@@ -251,5 +285,22 @@ impl Lookup {
         backend.vote_by_keys(&self.queries, candidates, &mut self.votes);
         self.pages = emptied(pages);
         Ok(())
+    }
+}
+
+impl<B: Backend> Memory<B> {
+    /// How long units were looked up so far, all layers together.
+    pub fn retrieval_time(&self) -> Duration {
+        self.lookup.time()
+    }
+
+    /// Counts lookups of a fork's as its own.
+    pub fn add_retrieval_time(&mut self, time: Duration) {
+        self.lookup.time += time;
+    }
+
+    /// Makes the lookups that follow, and those of forks, parts of `span`, for whoever traces.
+    pub fn trace_into(&mut self, span: Span) {
+        self.lookup.trace_into(span);
     }
 }

@@ -12,6 +12,7 @@ mod place;
 mod recent;
 mod schedule;
 mod sequence;
+mod trace;
 mod worker;
 
 pub use place::Place;

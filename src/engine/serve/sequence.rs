@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
+use tracing::Span;
 
 use super::place::Place;
 use super::schedule::Demand;
+use super::trace::Trace;
 use crate::engine::answer::{Answer, FinishReason, GenerateOptions, Piece};
 use crate::engine::ask::DocumentPrompt;
 use crate::engine::batch::{Chunk, Logits};
@@ -60,6 +62,8 @@ pub struct Task {
     pub events: Sender<Event>,
     /// Dropped when the server has let go of all that it works on, however it ended.
     pub held: Option<oneshot::Sender<()>>,
+    /// The request whose work it is, for whoever traces.
+    pub span: Span,
 }
 
 /// Something to take in.
@@ -146,6 +150,7 @@ pub(super) struct Sequence {
     pending: [TokenId; 1],    // the token given out last
     saved: (usize, Instant),  // tokens of the stage, and when
     blocked_since: Option<Instant>,
+    trace: Trace,
     _held: Option<oneshot::Sender<()>>,
 }
 
@@ -180,6 +185,7 @@ impl Sequence {
             pending: [TokenId(0)],
             saved: (0, Instant::now()),
             blocked_since: None,
+            trace: Trace::begin(task.span),
             _held: task.held,
         };
         sequence.session_mut().memory.take_evidence();
@@ -221,6 +227,9 @@ impl Sequence {
 
     /// The chunk that it wants to have run.
     pub fn chunk(&mut self) -> Option<Chunk<'_>> {
+        if let Some(span) = self.trace.prefill(self.progress.1) {
+            self.session_mut().memory.trace_into(span);
+        }
         if let Some(pass) = &mut self.pass {
             return Some(pass.chunk());
         }
@@ -251,8 +260,10 @@ impl Sequence {
     pub fn ran(&mut self, n_tokens: usize, siblings: &mut Vec<Self>) -> Result<(), EngineError> {
         if let Some(pass) = &mut self.pass {
             if let Some(pins) = pass.ran(n_tokens)? {
+                let time = pass.retrieval_time();
                 self.pass = None;
                 self.session_mut().memory.pin(pins);
+                self.session_mut().memory.add_retrieval_time(time);
             }
             return Ok(());
         }
@@ -339,6 +350,7 @@ impl Sequence {
                 return Err(EngineError::NothingRead);
             }
             let first = Answer::new(&engine, answers.options.clone())?;
+            self.answers_begin();
             self.give_birth(&first, &answers, siblings)?;
             self.answer = Some(first);
         }
@@ -355,6 +367,13 @@ impl Sequence {
         }
         self.send();
         Ok(())
+    }
+
+    fn answers_begin(&mut self) {
+        let work = self.work.as_mut().expect("because it is not over");
+        let memory = &mut work.session_mut().memory;
+        let span = self.trace.decode(memory.retrieval_time());
+        memory.trace_into(span);
     }
 
     /// The other answers to the same question: forks, which share all units.
@@ -375,16 +394,21 @@ impl Sequence {
                 answers: None,
                 events: self.events.clone(),
                 held: None,
+                span: self.trace.request(),
             };
             let mut sibling = Self::new(task, self.place.clone());
             (sibling.number, sibling.answer) = (number, Some(answer));
+            sibling.answers_begin();
             siblings.push(sibling);
         }
         Ok(())
     }
 
     fn end(&mut self, finish: Option<FinishReason>, rest: String, n_tokens: usize) {
-        let work = self.work.take().expect("because it ends once");
+        let mut work = self.work.take().expect("because it ends once");
+        let memory = &mut work.session_mut().memory;
+        self.trace.end(Some(n_tokens), memory.retrieval_time());
+        memory.trace_into(Span::none());
         let ended = Ended { work, finish, rest, n_tokens };
         self.outbox.push_back(Event::Ended(self.number, Box::new(ended)));
         self.send();

@@ -158,6 +158,14 @@ impl Client {
         client
     }
 
+    /// Opens a connection and sends the beginning of a request, or nothing.
+    pub fn connect(&self, beginning: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.write_all(beginning.as_bytes()).unwrap();
+        stream
+    }
+
     /// Opens a connection and sends a request; nothing is read yet.
     pub fn send(&self, method: &str, path: &str, body: &[u8]) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).unwrap();

@@ -1,6 +1,6 @@
 //! Clients that leave, too many of them, strangers' pages, and an end while there is work.
 
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::time::Duration;
 
 use mneme::api::{Keys, ServeConfig, ServeError};
@@ -234,4 +234,42 @@ fn whoever_writes_too_much_hears_it() {
         .with("idempotency-key", "k")
         .raw("POST", "/v1/contexts", &body)
         .expect_error(413, "body_too_large");
+}
+
+#[test]
+fn whoever_sends_half_of_a_request_is_not_waited_for() {
+    let world = World::new();
+    let server = world.serve(Keys::default(), |config| {
+        (config.head_seconds, config.body_seconds) = (1, 1);
+    });
+    let half_a_head = server.client().connect("POST /v1/completions HTTP/1.1\r\nHost: local");
+    let nothing = server.client().connect("");
+    let half_a_body =
+        "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{";
+    let half_a_body = server.client().connect(half_a_body);
+    read_reply(half_a_body).expect_error(408, "request_timeout");
+    let half_an_import =
+        "POST /v1/contexts/import HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nab";
+    let half_an_import = read_reply(server.client().connect(half_an_import));
+    assert!((400..600).contains(&half_an_import.status), "{half_an_import:?}");
+    for stream in [half_a_head, nothing] {
+        let mut rest = Vec::new();
+        // It is closed: nothing more comes, and nobody waits for it.
+        let _ = BufReader::new(stream).read_to_end(&mut rest);
+        assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 408"), "{rest:?}");
+    }
+    server.client().wait_idle();
+}
+
+#[test]
+fn whoever_finds_no_connection_free_waits_for_one() {
+    let world = World::new();
+    let server = world.serve(Keys::default(), |config| config.max_connections = 2);
+    let idle = [server.client().connect(""), server.client().connect("")];
+    let client = server.client();
+    let waiting = std::thread::spawn(move || client.get("/healthz").status);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!waiting.is_finished(), "there are two already");
+    drop(idle);
+    assert_eq!(waiting.join().unwrap(), 200);
 }

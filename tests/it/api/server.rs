@@ -8,6 +8,7 @@ use mneme::engine::serve::{
 use mneme::engine::{GenerateOptions, Sampling, Session, no_progress};
 use mneme::ids::TokenId;
 use tokio::sync::mpsc::channel;
+use tracing::Span;
 
 use super::client::World;
 use crate::fixtures::{letters, small_config};
@@ -48,6 +49,7 @@ fn what_is_said_together_is_what_each_would_say_alone() {
                 answers: Some(Answers { options: options(seed), n: 1 }),
                 events,
                 held: None,
+                span: Span::none(),
             };
             server.submit(task, server.reserve().unwrap());
             listeners.push(received);
@@ -88,6 +90,7 @@ fn several_answers_are_those_of_their_seeds() {
         answers: Some(Answers { options: options(5), n: 4 }),
         events,
         held: None,
+        span: Span::none(),
     };
     server.submit(task, server.reserve().unwrap());
     assert!(server.reserve().is_none(), "one place, which all four share");

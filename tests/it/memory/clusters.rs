@@ -121,3 +121,37 @@ fn forks_share_what_is_clustered_and_go_their_own_ways() {
     let found = runner.read(&mut fork, &tokens[N_DOCUMENT / 2..], Phase::Reading);
     assert_eq!(found, expected, "all lists are scanned, whenever they were made");
 }
+
+/// What no memory is left for is scanned whole, and found as well.
+#[test]
+fn lists_take_no_more_memory_than_they_may() {
+    let tiny = tiny_model();
+    let mut runner = Runner::of_tiny(&tiny);
+    let base = MemoryConfig {
+        lookup: LookupPolicy::TwoStage,
+        unit_tokens: 16,
+        segment_tokens: 4,
+        chunk_tokens: 48,
+        read_query_tokens: 0,
+        candidates_per_unit: 1,
+        ..random_config(&mut Random(5), 3)
+    };
+    let tokens = random_tokens(N_DOCUMENT + 3, tiny.vocab_size, 5);
+    let mut memory = runner.memory(&base);
+    runner.read(&mut memory, &tokens[..N_DOCUMENT], Phase::Reading);
+    let within = |cluster_bytes| MemoryConfig { cluster_bytes, ..clustered(&base, usize::MAX, 1) };
+    let trial = |config| memory.trial(config, TRAINED).unwrap();
+    let [nothing, all] = [0, usize::MAX].map(|bytes| trial(within(bytes)).index_bytes());
+    let half = (all - nothing) / 2;
+    let mut trials = [base.clone(), within(0), within(half), within(usize::MAX)].map(trial);
+    let bytes = trials.each_ref().map(|trial| trial.index_bytes());
+    assert_eq!(bytes[1], bytes[0], "no lists");
+    assert!(bytes[2] > bytes[1] && bytes[2] <= bytes[1] + half, "{bytes:?}");
+    assert!(bytes[3] > bytes[2], "{bytes:?}");
+    let mut audit = memory.audit(&mut trials, (&base, TRAINED)).unwrap();
+    audit.begin_chunk(3, Phase::Asking).unwrap();
+    runner.chunk(&tokens[N_DOCUMENT..], &mut audit);
+    audit.end_chunk().unwrap();
+    let recalls = trials.map(|trial| (trial.recall().overlap, trial.recall().mass));
+    assert!(recalls.iter().all(|found| *found == recalls[0]), "{recalls:?}");
+}

@@ -214,8 +214,8 @@ impl Simd for Avx2 {
         unsafe { _mm256_add_epi32(a, b) }
     }
     #[inline(always)]
-    unsafe fn shift_left_7(a: __m256i) -> __m256i {
-        unsafe { _mm256_slli_epi32::<7>(a) }
+    unsafe fn shift_left_4(a: __m256i) -> __m256i {
+        unsafe { _mm256_slli_epi32::<4>(a) }
     }
 
     #[inline(always)]

@@ -180,8 +180,8 @@ impl Simd for Avx512 {
         unsafe { _mm512_add_epi32(a, b) }
     }
     #[inline(always)]
-    unsafe fn shift_left_7(a: __m512i) -> __m512i {
-        unsafe { _mm512_slli_epi32::<7>(a) }
+    unsafe fn shift_left_4(a: __m512i) -> __m512i {
+        unsafe { _mm512_slli_epi32::<4>(a) }
     }
 
     #[inline(always)]

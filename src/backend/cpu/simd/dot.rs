@@ -92,7 +92,6 @@ unsafe fn dot<S: Simd, B: BlockFormat, const N: usize, const TWO_TERMS: bool>(
     unsafe {
         let mut sums = Sums::<S, B, N, TWO_TERMS> {
             q,
-            cols: x.layout.cols,
             pairs,
             dots: [[S::zero_i(); N]; 2],
             scales: S::splat(0.0),
@@ -109,8 +108,7 @@ unsafe fn dot<S: Simd, B: BlockFormat, const N: usize, const TWO_TERMS: bool>(
 
 /// Running sums of `LANES` rows and `N` tokens.
 struct Sums<S: Simd, B, const N: usize, const TWO_TERMS: bool> {
-    q: [*const i8; N], // [term][cols]
-    cols: usize,
+    q: [*const i8; N],      // [block][term][32]
     pairs: [*const f32; N], // [block][unit, sum]
     dots: [[S::I; N]; 2],   // [term]: of the block so far
     scales: S::F,           // of the block
@@ -132,11 +130,12 @@ impl<S: Simd, B: BlockFormat, const N: usize, const TWO_TERMS: bool> Sink<S>
         for token in 0..N {
             // SAFETY: by the caller's word: the block lies in the inputs.
             unsafe {
-                let x = self.q[token].add(32 * block + 4 * quad);
+                let block_bytes = if TWO_TERMS { 64 } else { 32 };
+                let x = self.q[token].add(block_bytes * block + 4 * quad);
                 let [first, second] = &mut self.dots;
                 first[token] = dot4::<S, B>(first[token], weights, S::splat_4(x));
                 if TWO_TERMS {
-                    let x = S::splat_4(x.add(self.cols));
+                    let x = S::splat_4(x.add(32));
                     second[token] = dot4::<S, B>(second[token], weights, x);
                 }
             }
@@ -150,7 +149,7 @@ impl<S: Simd, B: BlockFormat, const N: usize, const TWO_TERMS: bool> Sink<S>
             unsafe {
                 let mut dot = self.dots[0][token];
                 if TWO_TERMS {
-                    dot = S::add_ints(S::shift_left_7(dot), self.dots[1][token]);
+                    dot = S::add_ints(S::shift_left_4(dot), self.dots[1][token]);
                 }
                 let pair = self.pairs[token].add(2 * block);
                 let scale = S::mul(self.scales, S::splat(*pair));

@@ -20,6 +20,8 @@ pub struct Fill<'a> {
     pub cols: Range<usize>,
     /// What will fill the panel after this one, for prefetching alone.
     pub next: *const u8,
+    /// Whether sixteen times its quants go before those of each block (`tiles.rs`).
+    pub sixteenfold: bool,
 }
 
 /// Rows on their way into a panel.
@@ -38,7 +40,7 @@ impl Fill<'_> {
     #[inline(always)]
     pub unsafe fn run<S: Simd>(&self, panel: &mut Panel, scratch: &mut FillScratch) {
         for lane in (0..self.rows.len()).step_by(S::LANES) {
-            let lanes = Lanes { panel: &mut *panel, lane };
+            let lanes = Lanes { panel: &mut *panel, lane, sixteenfold: self.sixteenfold };
             // SAFETY: by the caller's word.
             unsafe {
                 match self.matrix.dtype {
@@ -95,7 +97,7 @@ impl Fill<'_> {
                 }
             }
             let stride = unpacked.scales_stride();
-            let Lanes { panel, lane } = lanes;
+            let Lanes { panel, lane, .. } = lanes;
             for at in (0..n_cols / group).step_by(4) {
                 let place = at * PANEL_ROWS + lane;
                 let scales = unpacked.scales.as_ptr().add(at);
@@ -123,6 +125,7 @@ unsafe fn turn_floats<S: Simd>(from: *const f32, stride: usize, to: *mut f32) {
 struct Lanes<'a> {
     panel: &'a mut Panel,
     lane: usize,
+    sixteenfold: bool,
 }
 
 impl<S: Simd> Sink<S> for Lanes<'_> {
@@ -138,9 +141,20 @@ impl<S: Simd> Sink<S> for Lanes<'_> {
 
     #[inline(always)]
     unsafe fn quad(&mut self, block: usize, quad: usize, weights: S::I) {
-        let at = ((8 * block + quad) * PANEL_ROWS + self.lane) * 4;
+        const QUAD: usize = 4 * PANEL_ROWS;
+        // Where rows were unpacked first, their quads are counted through all blocks.
+        let (block, quad) = (block + quad / 8, quad % 8);
         // SAFETY: by the caller's word: the block lies in the panel.
-        unsafe { S::store_i(self.panel.q.as_mut_ptr().add(at), weights) }
+        unsafe {
+            let q = self.panel.q.as_mut_ptr().add(4 * self.lane);
+            if self.sixteenfold {
+                let at = (16 * block + quad) * QUAD;
+                S::store_i(q.add(at), S::shift_left_4(weights));
+                S::store_i(q.add(at + 8 * QUAD), weights);
+            } else {
+                S::store_i(q.add((8 * block + quad) * QUAD), weights);
+            }
+        }
     }
 
     #[inline(always)]

@@ -5,6 +5,8 @@
 //! [`Isa::run`] compiles once per instruction set and picks at run time, so that one binary is
 //! fast everywhere. Only this folder (and the thread pool) of the CPU backend has `unsafe`.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -32,10 +34,14 @@ pub mod softmax;
 #[cfg(test)]
 mod tests;
 pub mod tile;
+pub mod tiles;
+#[cfg(test)]
+mod tiles_emulated;
 mod turn;
 pub mod unpack;
 mod vector;
 
+use tiles::Tiles;
 pub use vector::Kernel;
 use vector::Simd;
 
@@ -45,6 +51,9 @@ pub struct Isa(Set);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Set {
+    /// AVX-512, and tiles beside it.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    Amx,
     #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
@@ -53,6 +62,9 @@ enum Set {
     #[cfg(any(target_arch = "aarch64", test))]
     Neon,
     Portable,
+    /// In tests: with tiles beside it.
+    #[cfg(test)]
+    PortableTiles,
 }
 
 impl Isa {
@@ -70,6 +82,10 @@ impl Isa {
             let avx2 = has!("avx2") && has!("fma") && has!("f16c");
             let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512vl");
             if avx2 && avx512 && has!("avx512dq") && has!("avx512vnni") {
+                #[cfg(target_os = "linux")]
+                if amx::is_usable() {
+                    sets.push(Self(Set::Amx));
+                }
                 sets.push(Self(Set::Avx512));
             }
             if avx2 {
@@ -82,19 +98,22 @@ impl Isa {
         sets
     }
 
-    /// What tests run on: all sets present, and NEON wherever they run.
+    /// What tests run on: all sets present, and NEON and tiles wherever they run.
     #[cfg(test)]
     pub fn under_test() -> Vec<Self> {
         let mut sets = Self::present();
         if !sets.contains(&Self(Set::Neon)) {
             sets.push(Self(Set::Neon));
         }
+        sets.push(Self(Set::PortableTiles));
         sets
     }
 
     /// Name for reports.
     pub fn name(self) -> &'static str {
         match self.0 {
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Set::Amx => "amx-int8",
             #[cfg(target_arch = "x86_64")]
             Set::Avx512 => "avx512-vnni",
             #[cfg(target_arch = "x86_64")]
@@ -102,12 +121,16 @@ impl Isa {
             #[cfg(any(target_arch = "aarch64", test))]
             Set::Neon => "neon",
             Set::Portable => "portable",
+            #[cfg(test)]
+            Set::PortableTiles => "portable, tiles",
         }
     }
 
     /// Floats in a vector.
     pub fn lanes(self) -> usize {
         match self.0 {
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Set::Amx => avx512::Avx512::LANES,
             #[cfg(target_arch = "x86_64")]
             Set::Avx512 => avx512::Avx512::LANES,
             #[cfg(target_arch = "x86_64")]
@@ -115,6 +138,19 @@ impl Isa {
             #[cfg(any(target_arch = "aarch64", test))]
             Set::Neon => neon::Neon::LANES,
             Set::Portable => portable::Portable::LANES,
+            #[cfg(test)]
+            Set::PortableTiles => portable::Portable::LANES,
+        }
+    }
+
+    /// The tile unit beside the vectors.
+    pub fn tiles(self) -> Tiles {
+        match self.0 {
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Set::Amx => Tiles::Amx,
+            #[cfg(test)]
+            Set::PortableTiles => Tiles::Emulated,
+            _ => Tiles::Absent,
         }
     }
 
@@ -124,6 +160,8 @@ impl Isa {
         // SAFETY: a value of `Isa` exists only for a set that `present` has detected.
         unsafe {
             match self.0 {
+                #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+                Set::Amx => avx512::run(kernel),
                 #[cfg(target_arch = "x86_64")]
                 Set::Avx512 => avx512::run(kernel),
                 #[cfg(target_arch = "x86_64")]
@@ -131,6 +169,8 @@ impl Isa {
                 #[cfg(any(target_arch = "aarch64", test))]
                 Set::Neon => kernel.run::<neon::Neon>(),
                 Set::Portable => kernel.run::<portable::Portable>(),
+                #[cfg(test)]
+                Set::PortableTiles => kernel.run::<portable::Portable>(),
             }
         }
     }

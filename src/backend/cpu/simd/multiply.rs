@@ -10,6 +10,7 @@ use super::dot::{DotRows, MAX_TOKENS, Target};
 use super::fill::{Fill, FillScratch};
 use super::panel::{PANEL_COLS, PANEL_ROWS, Panel, PanelProduct};
 use super::quantize::QuantizedRows;
+use super::tiles::{TileDots, Tiles, can_be_tiled};
 use super::turn::can_be_turned;
 use super::vector::{Kernel, Simd};
 use crate::tensor::Matrix;
@@ -27,6 +28,8 @@ pub struct MultiplyRows<'a> {
     pub out: &'a mut [f32],
     /// What this thread reads next; its beginning is asked for as the rows end.
     pub next: &'a [u8],
+    /// What multiplies panels, if there is anything better than vectors.
+    pub tiles: Tiles,
     /// Reused between calls.
     pub scratch: &'a mut MultiplyScratch,
 }
@@ -36,7 +39,11 @@ pub struct MultiplyRows<'a> {
 pub struct MultiplyScratch {
     panel: Box<Panel>,
     fill: FillScratch,
+    dots: Box<[TileDots; 2]>,
 }
+
+/// Tokens from which on making a tile unit ready pays (measured: below, vectors are faster).
+const MIN_TILE_TOKENS: usize = 24;
 
 /// Places that `n_rows` sums of a token take: whole vectors and whole panels.
 pub fn padded_rows(n_rows: usize) -> usize {
@@ -79,14 +86,28 @@ impl MultiplyRows<'_> {
     #[inline(always)]
     unsafe fn by_panels<S: Simd>(&mut self, rows: Range<usize>, next: *const u8) {
         let (matrix, x, out) = (self.matrix, self.x, self.target(rows.start));
-        let MultiplyScratch { panel, fill } = &mut *self.scratch;
+        let MultiplyScratch { panel, fill, dots } = &mut *self.scratch;
+        let n_terms = x.layout.n_terms;
+        let is_tiled = x.n_tokens() >= MIN_TILE_TOKENS && can_be_tiled(matrix.dtype, n_terms);
+        let tiles = if is_tiled { self.tiles } else { Tiles::Absent };
+        let sixteenfold = tiles != Tiles::Absent && n_terms == 2;
         for col in (0..matrix.cols).step_by(PANEL_COLS) {
             let cols = col..matrix.cols.min(col + PANEL_COLS);
             // SAFETY: `run` has checked lengths.
             unsafe {
-                let part = Fill { matrix, rows: rows.clone(), cols: cols.clone(), next };
+                let part =
+                    Fill { matrix, rows: rows.clone(), cols: cols.clone(), next, sixteenfold };
                 part.run::<S>(panel, fill);
-                PanelProduct { panel, dtype: matrix.dtype, x, cols, out }.run::<S>();
+                let product = PanelProduct { panel, dtype: matrix.dtype, x, cols, out };
+                match tiles {
+                    Tiles::Absent => product.run::<S>(),
+                    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+                    Tiles::Amx => product.run_tiles::<S, super::amx::Amx>(dots),
+                    #[cfg(test)]
+                    Tiles::Emulated => {
+                        product.run_tiles::<S, super::tiles_emulated::Emulated>(dots);
+                    }
+                }
             }
         }
     }

@@ -228,8 +228,8 @@ impl Simd for Neon {
         [vaddq_s32(a[0], b[0]), vaddq_s32(a[1], b[1])]
     }
     #[inline(always)]
-    unsafe fn shift_left_7(a: I) -> I {
-        a.map(|a| vshlq_n_s32::<7>(a))
+    unsafe fn shift_left_4(a: I) -> I {
+        a.map(|a| vshlq_n_s32::<4>(a))
     }
 
     #[inline(always)]

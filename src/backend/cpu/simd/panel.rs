@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use super::dot::Target;
-use super::quantize::QuantizedRows;
+use super::quantize::{BLOCK, QuantizedRows};
 use super::unpack::group_of;
 use super::vector::Simd;
 use crate::tensor::DType;
@@ -26,8 +26,9 @@ pub const PANEL_COLS: usize = 256;
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Panel {
-    /// `[quad of columns][row][4]`
-    pub q: [u8; PANEL_COLS * PANEL_ROWS],
+    /// `[quad of columns][row][4]`; or, where tiles want it (`fill.rs`), of each block of 32 columns
+    /// sixteen times its quants before them.
+    pub q: [u8; 2 * PANEL_COLS * PANEL_ROWS],
     /// `[group][row]`
     pub scales: [f32; PANEL_COLS / 16 * PANEL_ROWS],
     /// `[group][row]`
@@ -37,7 +38,7 @@ pub struct Panel {
 impl Default for Panel {
     fn default() -> Self {
         let scales = [0.0; PANEL_COLS / 16 * PANEL_ROWS];
-        Self { q: [0; PANEL_COLS * PANEL_ROWS], scales, offsets: scales }
+        Self { q: [0; 2 * PANEL_COLS * PANEL_ROWS], scales, offsets: scales }
     }
 }
 
@@ -147,19 +148,21 @@ impl PanelProduct<'_> {
         let two_terms = self.x.layout.n_terms == 2;
         // SAFETY: rows, groups and tokens lie inside the panel and the inputs.
         unsafe {
-            let x = self.x.q(token).as_ptr().add(start);
+            let block_bytes = self.x.layout.block_bytes();
+            let x = self.x.q(token).as_ptr().add(start / BLOCK * block_bytes);
             let pairs = self.x.pairs(token).as_ptr().add(start / 16);
             let half_sums = self.x.half_sums(token).as_ptr().add(start / 16);
             for group in 0..(end - start) / GROUP {
                 let quads = group * GROUP / 4..(group + 1) * GROUP / 4;
                 let mut dots = [[S::zero_i(); V]; N];
+                let (block, within) = (group * GROUP / BLOCK, group * GROUP % BLOCK);
+                let x = x.add(block * block_bytes + within);
                 self.add_quads::<S, WIDE, N, V>(&mut dots, quads.clone(), row, x);
                 if two_terms {
                     for dot in dots.as_flattened_mut() {
-                        *dot = S::shift_left_7(*dot);
+                        *dot = S::shift_left_4(*dot);
                     }
-                    let x = x.add(self.x.layout.cols);
-                    self.add_quads::<S, WIDE, N, V>(&mut dots, quads, row, x);
+                    self.add_quads::<S, WIDE, N, V>(&mut dots, quads, row, x.add(BLOCK));
                 }
                 let scales = self.panel.scales.as_ptr().add(group * PANEL_ROWS + row);
                 let offsets = self.panel.offsets.as_ptr().add(group * PANEL_ROWS + row);
@@ -193,14 +196,15 @@ impl PanelProduct<'_> {
         let x_stride = 4 * self.x.layout.words();
         // SAFETY: by the caller's word.
         unsafe {
-            for quad in quads {
+            for (i, quad) in quads.enumerate() {
+                let x = x.add(4 * i);
                 let weights = self.panel.q.as_ptr().add((quad * PANEL_ROWS + row) * 4);
                 let mut w = [S::zero_i(); V];
                 for (v, w) in w.iter_mut().enumerate() {
                     *w = S::load_i(weights.add(v * 4 * S::LANES));
                 }
                 for (i, dots) in dots.iter_mut().enumerate() {
-                    let x = S::splat_4(x.add(i * x_stride + 4 * quad));
+                    let x = S::splat_4(x.add(i * x_stride));
                     for (dot, w) in dots.iter_mut().zip(w) {
                         *dot = S::dot4::<WIDE>(*dot, w, x);
                     }

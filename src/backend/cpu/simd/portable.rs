@@ -173,8 +173,8 @@ impl Simd for Portable {
         std::array::from_fn(|i| a[i] + b[i])
     }
     #[inline(always)]
-    unsafe fn shift_left_7(a: [i32; 8]) -> [i32; 8] {
-        a.map(|a| a << 7)
+    unsafe fn shift_left_4(a: [i32; 8]) -> [i32; 8] {
+        a.map(|a| a << 4)
     }
 
     #[inline(always)]

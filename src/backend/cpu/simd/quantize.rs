@@ -1,8 +1,10 @@
 //! How do activations become bytes? In blocks of 32 with a scale each, as one or two signed bytes
-//! an element: `x ~ scale * (q0 + q1 / 128)`. One byte is what GGML calls Q8; its rounding noise
-//! can be seen in the logits. The second byte brings 15 bits, more than the weights or the sums
-//! deserve, at less than twice the products. The products count in units of the last byte, so that
-//! is what the scale kept stands for: `x ~ unit * (128 * q0 + q1)`.
+//! an element: `x ~ scale * (q0 + q1 / 16)`. One byte is what GGML calls Q8; its rounding noise can
+//! be seen in the logits. The second byte brings 12 bits, whose noise cannot (docs/benchmarks.md), at
+//! less than twice the products. The products count in units of the last byte, so that is what the
+//! scale kept stands for: `x ~ unit * (16 * q0 + q1)`. More bits would fit the second byte; but
+//! sixteen times a weight of four bits is a byte as well, so that a tile unit adds up both terms at
+//! once (`tiles.rs`).
 
 use super::vector::{Kernel, Simd};
 
@@ -19,9 +21,14 @@ pub struct RowLayout {
 }
 
 impl RowLayout {
-    /// Words of a row: bytes in order, `(unit, sum)` of each block, the sum of each half block.
+    /// Words of a row: bytes block by block, `(unit, sum)` of each block, the sum of each half block.
     pub fn words(self) -> usize {
         (self.half_sums_at() + self.cols / 16).next_multiple_of(16)
+    }
+
+    /// Bytes of a block's elements.
+    pub fn block_bytes(self) -> usize {
+        self.n_terms * BLOCK
     }
 
     fn pairs_at(self) -> usize {
@@ -48,7 +55,7 @@ impl<'a> QuantizedRows<'a> {
         self.words.len() / self.layout.words()
     }
 
-    /// `[term][cols]`: the bytes in the order of the elements.
+    /// `[block][term][BLOCK]`: the bytes in the order of the elements.
     #[inline(always)]
     pub fn q(&self, token: usize) -> &'a [i8] {
         bytemuck::cast_slice(&self.row(token)[..self.layout.pairs_at()])
@@ -95,7 +102,7 @@ impl Kernel for Quantize<'_> {
         let (bytes, floats) = out.split_at_mut(layout.pairs_at());
         let q: &mut [i8] = bytemuck::cast_slice_mut(bytes);
         let (pairs, half_sums) = floats.split_at_mut(layout.half_sums_at() - layout.pairs_at());
-        let units_of_scale = if n_terms == 2 { 1.0 / 128.0 } else { 1.0 };
+        let units_of_scale = if n_terms == 2 { 1.0 / 16.0 } else { 1.0 };
         for block in 0..cols / BLOCK {
             let x = &x[block * BLOCK..][..BLOCK];
             // SAFETY: a block is 32 long, a multiple of the lanes.
@@ -111,11 +118,11 @@ impl Kernel for Quantize<'_> {
             let inverse = Some(127.0 / largest).filter(|x| x.is_finite()).unwrap_or(0.0);
             let mut sums = [0.0; 2];
             for (half, sum) in sums.iter_mut().enumerate() {
-                let at = block * BLOCK + half * 16;
+                let at = block * layout.block_bytes() + half * 16;
                 // SAFETY: 16 elements from `at` are in each term of `q`.
                 unsafe {
                     let q = q.as_mut_ptr().add(at);
-                    *sum = quantize_half::<S>(x.as_ptr().add(half * 16), inverse, n_terms, q, cols);
+                    *sum = quantize_half::<S>(x.as_ptr().add(half * 16), inverse, n_terms, q);
                 }
             }
             pairs[2 * block] = scale * units_of_scale;
@@ -126,16 +133,10 @@ impl Kernel for Quantize<'_> {
     }
 }
 
-/// Sixteen elements to `n_terms` bytes each, the terms `term_stride` apart; returns their sum in
-/// units of the scale.
+/// Sixteen elements to `n_terms` bytes each, a block from term to term; returns their sum in units
+/// of the scale.
 #[inline(always)]
-unsafe fn quantize_half<S: Simd>(
-    x: *const f32,
-    inverse: f32,
-    n_terms: usize,
-    q: *mut i8,
-    term_stride: usize,
-) -> f32 {
+unsafe fn quantize_half<S: Simd>(x: *const f32, inverse: f32, n_terms: usize, q: *mut i8) -> f32 {
     // SAFETY: by the caller's word.
     unsafe {
         let mut sum = S::splat(0.0);
@@ -145,10 +146,10 @@ unsafe fn quantize_half<S: Simd>(
             S::store_i8(q.add(i), rounded);
             sum = S::add(sum, rounded);
             if n_terms == 2 {
-                // At most half a step is left over: 64 of 128.
-                let rest = S::round(S::mul(S::sub(scaled, rounded), S::splat(128.0)));
-                S::store_i8(q.add(term_stride + i), rest);
-                sum = S::fma(rest, S::splat(1.0 / 128.0), sum);
+                // At most half a step is left over: 8 of 16.
+                let rest = S::round(S::mul(S::sub(scaled, rounded), S::splat(16.0)));
+                S::store_i8(q.add(BLOCK + i), rest);
+                sum = S::fma(rest, S::splat(1.0 / 16.0), sum);
             }
         }
         S::reduce_add(sum)

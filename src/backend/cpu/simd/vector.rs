@@ -85,8 +85,8 @@ pub trait Simd: Copy + 'static {
     unsafe fn store_i16(p: *mut i16, a: Self::F);
 
     unsafe fn add_ints(a: Self::I, b: Self::I) -> Self::I;
-    /// `a << 7`
-    unsafe fn shift_left_7(a: Self::I) -> Self::I;
+    /// `a << 4`
+    unsafe fn shift_left_4(a: Self::I) -> Self::I;
 
     /// Sixteen bytes of each of `LANES` rows, `stride` bytes apart, turned on their side: vector
     /// `j` holds the `j`-th four bytes of each row.

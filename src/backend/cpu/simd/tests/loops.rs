@@ -102,12 +102,15 @@ fn quantised_rows_are_within_half_a_step_and_their_sums_are_right() {
 
 /// Bytes, scales and sums stand for `x`.
 fn check_row(row: &QuantizedRows<'_>, x: &[f32], case: &str) {
-    let RowLayout { cols, n_terms } = row.layout;
+    let n_terms = row.layout.n_terms;
     let element = |i: usize| match n_terms {
         1 => f64::from(row.q(0)[i]),
-        _ => 128.0 * f64::from(row.q(0)[i]) + f64::from(row.q(0)[cols + i]),
+        _ => {
+            let at = i / 32 * 64 + i % 32;
+            16.0 * f64::from(row.q(0)[at]) + f64::from(row.q(0)[at + 32])
+        }
     };
-    let largest_element = if n_terms == 2 { 127.0 * 128.0 } else { 127.0 };
+    let largest_element = if n_terms == 2 { 127.0 * 16.0 } else { 127.0 };
     for (block, x) in x.chunks(32).enumerate() {
         let [unit, sum] = [row.pairs(0)[2 * block], row.pairs(0)[2 * block + 1]].map(f64::from);
         let slack = unit * largest_element * 2e-7;
