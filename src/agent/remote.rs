@@ -1,6 +1,7 @@
 //! Conversations on a server, over HTTP.
 
 use std::io::{BufRead, BufReader};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use ureq::http::Response;
@@ -147,7 +148,11 @@ impl Talk for RemoteTalk {
         }
         let mut said =
             Said { text: String::new(), finish_reason: String::new(), completion_tokens: 0 };
-        self.agent.events(response, &mut |event| hear(&event, &mut said, listen))?;
+        let heard = self.agent.events(response, &mut |event| hear(&event, &mut said, listen));
+        if matches!(heard, Err(AgentError::Interrupted)) {
+            self.take_back()?;
+        }
+        heard?;
         self.n_turns += 1;
         Ok(said)
     }
@@ -160,6 +165,28 @@ impl Talk for RemoteTalk {
 
     fn n_turns(&self) -> usize {
         self.n_turns
+    }
+}
+
+impl RemoteTalk {
+    /// Has the server forget a turn that was interrupted, which may have ended there before it was heard
+    /// of.
+    fn take_back(&self) -> Result<(), AgentError> {
+        const PATIENCE: Duration = Duration::from_secs(30);
+        const PAUSE: Duration = Duration::from_millis(5);
+        let (path, begun) = (format!("/v1/contexts/{}/rewind", self.name), Instant::now());
+        loop {
+            let back = self.agent.post(&path, &json!({ "turn": self.n_turns }));
+            match back.and_then(|response| self.agent.json(response)) {
+                // The server lets go of the turn within a chunk.
+                Err(AgentError::Refused { status: 409, .. }) if begun.elapsed() < PATIENCE => {
+                    std::thread::sleep(PAUSE);
+                }
+                // There is none to go back from.
+                Err(AgentError::Refused { status: 400, .. }) if self.n_turns == 0 => return Ok(()),
+                done => return done.map(drop),
+            }
+        }
     }
 }
 

@@ -221,6 +221,9 @@ fn rewind(args: &RewindArgs, interrupt: &Interrupt) -> Result<(), Failure> {
     let store = opening::open_store(&settings)?;
     let engine = opening::open_engine(&settings, interrupt)?;
     let mut context = Contexts::new(engine, store, TENANT).open(&args.name)?;
+    if !context.session().memory().can_rewind() {
+        note("(settings of this context keep no earlier states: it is read again up to there)");
+    }
     match (args.turn, args.tokens) {
         (Some(turn), _) => context.rewind_to_turn(turn)?,
         (None, tokens) => context.rewind(tokens.unwrap_or(0))?,

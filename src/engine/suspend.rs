@@ -1,13 +1,14 @@
 //! How does a session outlive its process? Memory, logits and sources become bytes beside what lies in
 //! stores, and a session is taken up from them as if nothing had happened.
 
+use super::batch::Logits;
 use super::error::EngineError;
 use super::loaded::Engine;
 use super::session::Session;
 use super::sources::Sources;
 use crate::bytes::{ByteReader, ByteWriter};
 use crate::ids::TokenId;
-use crate::memory::{Memory, MemoryConfig, MemoryError, Stores, StreamShape, UnitStore};
+use crate::memory::{Memory, MemoryConfig, MemoryError, Phase, Stores, StreamShape, UnitStore};
 
 /// Stores that a session keeps its past in.
 pub struct SessionStores {
@@ -84,20 +85,38 @@ impl Session {
     }
 
     /// Goes back to the state after the first `n_tokens` tokens, as if later ones had never been; see
-    /// [`Memory::rewind`].
+    /// [`Memory::rewind`]. Where the memory does not keep what that takes (int4, units cut at borders, a
+    /// tally of attention) the tokens are read again, which takes as long as reading them did.
     ///
     /// # Errors
-    /// When there are fewer tokens, or the memory does not keep what it takes.
+    /// When there are fewer tokens, or the memory refuses.
     pub fn rewind(&mut self, n_tokens: usize) -> Result<(), EngineError> {
         if n_tokens == self.n_tokens() {
             return Ok(());
         }
-        self.memory.rewind(n_tokens)?;
+        let reads_again = n_tokens < self.n_tokens() && !self.memory.can_rewind();
+        match reads_again {
+            true => self.read_again(n_tokens)?,
+            false => self.memory.rewind(n_tokens)?,
+        }
         self.pending = None;
         self.has_logits = false;
         self.sources.truncate(n_tokens)?;
         let last = self.sources.tokens(n_tokens.saturating_sub(1)..n_tokens)?;
         self.last = last.last().map(|(id, _)| *id);
+        Ok(())
+    }
+}
+
+impl Session {
+    fn read_again(&mut self, n_tokens: usize) -> Result<(), EngineError> {
+        let tokens = self.sources.tokens(0..n_tokens)?;
+        let ids: Vec<TokenId> = tokens.into_iter().map(|(id, _)| id).collect();
+        self.memory.restart()?;
+        (self.last, self.pending) = (None, None);
+        for ids in ids.chunks(self.memory.config().chunk_tokens) {
+            self.run_chunk(ids, Phase::Reading, Logits::NotWanted)?;
+        }
         Ok(())
     }
 }

@@ -8,7 +8,6 @@ use tracing::Span;
 
 use super::choice::{self, Budget};
 use super::config::{LookupPolicy, MemoryConfig};
-use super::layers::Memory;
 use super::reuse::emptied;
 use super::unit_index::{CoarseVotes, UnitIndex};
 use crate::backend::{Backend, Candidates, LookupQueries, LookupStep, PageLayout};
@@ -126,6 +125,11 @@ impl Lookup {
     /// The time of all lookups.
     pub fn time(&self) -> Duration {
         self.time
+    }
+
+    /// Counts lookups of others as its own.
+    pub fn add_time(&mut self, time: Duration) {
+        self.time += time;
     }
 
     /// Makes the lookups that follow parts of `span`.
@@ -285,22 +289,5 @@ impl Lookup {
         backend.vote_by_keys(&self.queries, candidates, &mut self.votes);
         self.pages = emptied(pages);
         Ok(())
-    }
-}
-
-impl<B: Backend> Memory<B> {
-    /// How long units were looked up so far, all layers together.
-    pub fn retrieval_time(&self) -> Duration {
-        self.lookup.time()
-    }
-
-    /// Counts lookups of a fork's as its own.
-    pub fn add_retrieval_time(&mut self, time: Duration) {
-        self.lookup.time += time;
-    }
-
-    /// Makes the lookups that follow, and those of forks, parts of `span`, for whoever traces.
-    pub fn trace_into(&mut self, span: Span) {
-        self.lookup.trace_into(span);
     }
 }

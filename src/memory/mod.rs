@@ -38,6 +38,7 @@ mod reuse;
 mod size;
 mod stores;
 mod suspend;
+mod trace;
 mod unit_index;
 mod validate;
 

@@ -180,10 +180,10 @@ impl<B: Backend> Memory<B> {
         if n_tokens == self.n_tokens {
             return Ok(());
         }
-        if !self.pages_are_units() || self.config.tallies_keys() {
+        if !self.can_rewind() {
             return Err(refused(
                 "that takes attention = \"retrieval\", fixed unit-cuts, kv-type int8 or f16 and a \
-                 lookup other than \"attention-mass\"; read the text again up to there",
+                 lookup other than \"attention-mass\"; restart, and read the text again up to there",
             ));
         }
         let (sinks, unit) = (self.config.sink_tokens, self.config.unit_tokens);
@@ -204,6 +204,30 @@ impl<B: Backend> Memory<B> {
         self.lookup = Lookup::new(self.layout.n_layers, self.lookup.n_sets());
         self.evidence.take();
         self.chunk = Chunk::new();
+        Ok(())
+    }
+
+    /// Whether [`rewind`](Self::rewind) can put earlier states together again.
+    pub fn can_rewind(&self) -> bool {
+        self.pages_are_units() && !self.config.tallies_keys()
+    }
+
+    /// Forgets everything, in the same stores, so that the text can be read anew.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn restart(&mut self) -> Result<(), MemoryError> {
+        let layout = self.unit_layout();
+        let empty = coarse::index(layout, &self.config, coarse::no_blocks(layout, &self.config)?)?;
+        let mut blocks = std::mem::replace(&mut self.index, empty).into_blocks();
+        blocks.truncate(0);
+        let nothing = Stores::in_memory(layout, &self.config)?.units;
+        let mut units = std::mem::replace(&mut self.store, nothing);
+        units.truncate(0);
+        let (backend, rotary) = (Arc::clone(&self.backend), self.rotary.clone());
+        let fits = (rotary, usize::MAX); // as it did when this was made
+        let stores = Stores { units, blocks };
+        *self = Self::new(backend, self.config.clone(), layout, fits, stores)?;
         Ok(())
     }
 

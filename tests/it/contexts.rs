@@ -1,6 +1,8 @@
 //! Is a text that was read once remembered for ever? Contexts of a tiny model in real folders: taken
 //! up by another engine and another store, they go on as if nothing had happened.
 
+mod golden;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -405,6 +407,41 @@ fn greedy_or_error(session: &mut Session, max_tokens: usize) -> Result<Vec<Token
     session.generate(options).map(|piece| piece.map(|piece| piece.token)).collect()
 }
 
+/// Pages of four bits, units cut at borders and tallies of attention do not come back.
+#[test]
+fn what_cannot_be_put_together_again_is_read_again() {
+    let text = letters(9, 900);
+    for config in [
+        MemoryConfig { kv_type: KvType::Int4, ..config() },
+        MemoryConfig { unit_cuts: UnitCuts::Sentence, ..config() },
+        MemoryConfig { lookup: LookupPolicy::AttentionMass, pinned_percent: 0, ..config() },
+    ] {
+        let world = World::new();
+        let contexts = world.contexts();
+        let mut context = ingest(&contexts, "book", &text, &config);
+        let n_tokens = context.session().n_tokens() / 2 / config.chunk_tokens * config.chunk_tokens;
+        assert!(n_tokens > config.window_tokens, "beyond the window");
+        context.rewind(n_tokens).unwrap();
+        context.save().unwrap();
+        context.sync().unwrap();
+        drop((context, contexts));
+        let contexts = world.contexts();
+        assert!(contexts.store().verify(&mut |_| {}).unwrap().is_clean());
+        let document = contexts.engine().document_prompt(&text).unwrap();
+        let mut alone = contexts.engine().session(&config).unwrap();
+        alone.read_document(&document, 0..n_tokens, &mut no_progress).unwrap();
+        let context = contexts.open("book").unwrap();
+        assert_eq!(fingerprint(context.session()), fingerprint(&alone), "{config:?}");
+        drop(context);
+        let whole = ingest(&contexts, "book", &text, &config);
+        assert_eq!(
+            fingerprint(whole.session()),
+            expected(&world, &text, &config),
+            "and it goes on"
+        );
+    }
+}
+
 /// What the context says after it was repaired, and the text was read again where it had to be.
 fn mended(
     contexts: &Contexts,
@@ -420,65 +457,4 @@ fn mended(
         contexts.store().list("tests").unwrap().iter().all(|it| !is_damaged(&it.name).unwrap())
     );
     fingerprint(ingest(contexts, "book", text, config).session())
-}
-
-/// A store that the first version wrote, with the model that read it: it must open for ever.
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/v1");
-
-/// What the golden store has read.
-fn golden_text() -> String {
-    letters(5, 700)
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let copy = to.join(path.file_name().unwrap());
-        match path.is_dir() {
-            true => copy_folder(&path, &copy),
-            false => drop(std::fs::copy(&path, &copy).unwrap()),
-        }
-    }
-}
-
-/// Writes the golden store. To be run once a format: `cargo test --test it -- --ignored golden`.
-#[test]
-#[ignore = "writes tests/golden/v1, which must stay as it is"]
-fn write_the_golden_store() {
-    let folder = Path::new(GOLDEN);
-    std::fs::create_dir_all(folder).unwrap();
-    let model = tiny(33).write_gguf(&folder.join("tiny.gguf"));
-    let contexts = contexts(&model, &folder.join("store"));
-    drop(ingest(&contexts, "book", &golden_text(), &config()));
-    contexts.store().fork("tests", "book", "talk").unwrap();
-    let mut talk = contexts.open("talk").unwrap();
-    let mut conversation = talk.conversation(None);
-    conversation.say(talk.session_mut(), "quick").unwrap();
-    greedy(talk.session_mut(), 5);
-    talk.end_turn(&conversation).unwrap();
-}
-
-#[test]
-fn a_store_of_the_first_version_opens_for_ever() {
-    let scratch = ScratchFolder::new();
-    copy_folder(Path::new(GOLDEN), scratch.path());
-    let contexts = contexts(&scratch.path().join("tiny.gguf"), &scratch.path().join("store"));
-    let report = contexts.store().verify(&mut |_| {}).unwrap();
-    assert!(report.is_clean(), "{report:?}");
-    let everything = mneme::ids::ByteSpan { start: 0, end: usize::MAX };
-    let mut talk = contexts.open("talk").unwrap();
-    assert_eq!(talk.notes().turns.len(), 2);
-    talk.rewind_to_turn(0).unwrap();
-    let book = contexts.open("book").unwrap();
-    assert!(book.notes().is_whole && book.notes().config().unwrap() == config());
-    for context in [&talk, &book] {
-        assert_eq!(context.session().text(everything).unwrap().1, golden_text());
-    }
-    let document = contexts.engine().document_prompt(&golden_text()).unwrap();
-    assert_eq!(book.session().token_ids().unwrap(), document.ids());
-    assert_eq!(fingerprint(talk.session()), fingerprint(book.session()));
-    drop((talk, book));
-    let again = ingest(&contexts, "book", &(golden_text() + "bcd"), &config());
-    assert_eq!(again.session().text_bytes(), 703, "and it goes on");
 }

@@ -58,10 +58,10 @@ impl Trace {
     /// It is over, after an answer of `tokens`; its lookups took `retrieval` in all.
     pub fn end(&mut self, tokens: Option<usize>, retrieval: Duration) {
         let of_phase = retrieval.saturating_sub(std::mem::replace(&mut self.before, retrieval));
-        self.span.record("retrieval_ms", of_phase.as_secs_f64() * 1e3);
         if let (Some(tokens), Phase::Decode) = (tokens, self.phase) {
             self.span.record("tokens", tokens);
         }
+        self.span.record("retrieval_ms", of_phase.as_secs_f64() * 1e3);
         self.span = Span::none();
     }
 

@@ -45,6 +45,7 @@ fn any_config(random: &mut Random) -> MemoryConfig {
         vote: [Vote::Soft, Vote::Raw][random.below(2)],
         cluster_from_tokens: [0, 1, 300][random.below(3)],
         cluster_span_units: 16 * (random.below(3) + random.below(2)).min(2),
+        cluster_bytes: [0, 1 << 14, usize::MAX][random.below(3)],
         list_segments: 1 + random.below(40),
         probed_lists: 1 + random.below(5),
         graph_from_lists: 1 + random.below(20),
