@@ -10,7 +10,11 @@ use super::client::{World, read_chunk, read_reply};
 use crate::fixtures::letters;
 
 fn long_answer(seed: u64) -> Value {
-    json!({ "prompt": letters(seed, 60), "max_tokens": 900_000, "temperature": 1, "stream": true })
+    // Token 2 would end it before its time.
+    json!({
+        "prompt": letters(seed, 60), "max_tokens": 900_000, "temperature": 1, "stream": true,
+        "logit_bias": { "2": -100 },
+    })
 }
 
 #[test]
