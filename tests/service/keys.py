@@ -162,13 +162,17 @@ def keys_are_not_told(test, server, keys):
 
 
 def a_tenant_has_its_quota(test):
-    server, keys = test.server_with_keys("quota", ["a", "b"], "--tenant-max-bytes", "1000")
-    server.make("first", "A little text.")
-    reply = server.call("POST", "/v1/contexts", {"text": "More."})
-    test.check("a tenant's quota: 507 store_full, a server_error", is_error(
-        reply, 507, "store_full") and reply.error["type"] == "server_error", reply)
-    test.check("it is that tenant's alone", server.call(
-        "POST", "/v1/contexts", {"text": "More."}, key=keys[1]).status == 202)
+    server, keys = test.server_with_keys("quota", ["a", "b"], "--tenant-max-bytes", "400000")
+    first = server.make("first", "A little text.")
+    test.check("a tenant's quota: what fits is read", first.get("status") == "ready", first)
+    # How much it takes is known once its tokens are counted.
+    more = server.make("more", document("much more", 30))
+    error = more.get("error") or {}
+    test.check("a tenant's quota: store_full, a server_error",
+               (more.get("status"), error.get("code"), error.get("type"))
+               == ("failed", "store_full", "server_error"), more)
+    reply = server.call("POST", "/v1/contexts", {"text": "More."}, key=keys[1])
+    test.check("it is that tenant's alone", reply.status == 202, reply)
     server.kill()
 
 
