@@ -22,7 +22,7 @@ pub use pages::{
 /// How products with quantised weights are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// Activations are rounded to 15 bits with a scale for each 32; sums of products are integers
+    /// Activations are rounded to 12 bits with a scale for each 32; sums of products are integers
     /// within a block. As good as f32, and faster than it.
     #[default]
     Int16,

@@ -39,7 +39,7 @@ pub(super) struct Settings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Activations {
-    /// Rounded to 15 bits: as good as f32, and faster
+    /// Rounded to 12 bits: as good as f32, and faster
     #[default]
     Int16,
     /// Rounded to 8 bits: the fastest, with some noise
