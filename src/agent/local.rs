@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use super::{Agent, AgentError, Heard, Listen, Said, Say, Talk};
 use crate::engine::{
     Context, Contexts, Conversation, EngineError, FinishReason, GenerateOptions, Sampling,
+    no_progress,
 };
 use crate::memory::MemoryConfig;
 
@@ -96,7 +97,7 @@ impl Talk for LocalTalk {
             self.context.end_turn(&self.conversation)?;
         } else {
             self.conversation = self.conversation.rewound(n_turns);
-            self.context.session_mut().rewind(n_tokens)?;
+            self.context.session_mut().rewind_or_read_again(n_tokens, &mut no_progress)?;
         }
         said
     }

@@ -179,7 +179,9 @@ impl RemoteTalk {
             let back = self.agent.post(&path, &json!({ "turn": self.n_turns }));
             match back.and_then(|response| self.agent.json(response)) {
                 // The server lets go of the turn within a chunk.
-                Err(AgentError::Refused { status: 409, .. }) if begun.elapsed() < PATIENCE => {
+                Err(AgentError::Refused { code, .. })
+                    if code == "context_busy" && begun.elapsed() < PATIENCE =>
+                {
                     std::thread::sleep(PAUSE);
                 }
                 // There is none to go back from.

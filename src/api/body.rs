@@ -26,9 +26,12 @@ pub async fn whole(State(service): State<Service>, request: Request, next: Next)
     let config = service.config();
     let length = parts.headers.get(CONTENT_LENGTH).and_then(|it| it.to_str().ok());
     let length = length.and_then(|it| it.parse().ok());
-    match read(body, length, config.max_body_bytes, patience(&service)).await {
-        Ok(bytes) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
-        Err(error) => error.into_response(),
+    let read = read(body, length, config.max_body_bytes, patience(&service));
+    // Whoever sends a byte now and then holds nothing for ever either.
+    match timeout(Duration::from_secs(config.request_seconds), read).await {
+        Ok(Ok(bytes)) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
+        Ok(Err(error)) => error.into_response(),
+        Err(_) => ApiError::timed_out(config.request_seconds).into_response(),
     }
 }
 
@@ -47,7 +50,7 @@ async fn read(
     let mut whole = Vec::with_capacity(length.unwrap_or(0).min(max as u64) as usize);
     let mut drained = 0;
     let too_long = length.is_some_and(|length| length > max as u64);
-    if too_long && length > Some(MAX_DRAINED_BYTES) {
+    if too_long && length.is_some_and(|length| length > MAX_DRAINED_BYTES) {
         return Err(too_large(max));
     }
     while let Some(piece) = pieces.next().await {
@@ -61,7 +64,7 @@ async fn read(
             whole.extend_from_slice(&piece);
         }
     }
-    if drained > 0 { Err(too_large(max)) } else { Ok(whole.into()) }
+    if too_long || drained > 0 { Err(too_large(max)) } else { Ok(whole.into()) }
 }
 
 /// A body as it comes, and an error where it stops.

@@ -16,7 +16,7 @@ use super::opening::{self, TENANT};
 use super::output::{note, print, print_json};
 use super::repair;
 use super::settings::Settings;
-use crate::engine::{ContextNotes, Contexts};
+use crate::engine::{ContextNotes, Contexts, EngineError};
 use crate::memory::store::{ContextSummary, Pinned, Store};
 
 /// A context as `--json` prints it.
@@ -221,13 +221,23 @@ fn rewind(args: &RewindArgs, interrupt: &Interrupt) -> Result<(), Failure> {
     let store = opening::open_store(&settings)?;
     let engine = opening::open_engine(&settings, interrupt)?;
     let mut context = Contexts::new(engine, store, TENANT).open(&args.name)?;
-    if !context.session().memory().can_rewind() {
-        note("(settings of this context keep no earlier states: it is read again up to there)");
-    }
-    match (args.turn, args.tokens) {
-        (Some(turn), _) => context.rewind_to_turn(turn)?,
-        (None, tokens) => context.rewind(tokens.unwrap_or(0))?,
-    }
+    let n_tokens = match (args.turn, args.tokens) {
+        (Some(turn), _) => context.tokens_of_turn(turn).map_err(EngineError::from)?,
+        (None, tokens) => tokens.unwrap_or(0),
+    };
+    let watch = interrupt.watch();
+    let mut meter = Meter::new("reading again", Unit::Tokens); // shows nothing where it is not needed
+    let rewound = context.rewind_or_read_again(n_tokens, &mut |step| {
+        meter.show(step.done_tokens, step.total_tokens);
+        watch.flow()
+    });
+    drop(meter);
+    rewound.map_err(|error| match error {
+        EngineError::Stopped { .. } => {
+            Failure::Interrupted(format!("stopped; {} is as it was", args.name))
+        }
+        error => error.into(),
+    })?;
     context.save()?;
     context.sync()?;
     let n_tokens = context.session().n_tokens();

@@ -5,11 +5,12 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::interrupt::Interrupt;
+use super::meter::{Meter, Unit};
 use super::numbers;
 use super::opening::{self, TENANT};
 use super::output::{note, print_json};
 use super::settings::Settings;
-use crate::engine::Contexts;
+use crate::engine::{Contexts, EngineError};
 
 /// What became of a context.
 #[derive(Debug, Serialize)]
@@ -21,6 +22,27 @@ struct Repaired {
     tokens: Option<usize>,
 }
 
+/// Where a context's settings keep no earlier states it is read again up to what is damaged.
+fn repair(
+    contexts: &Contexts,
+    name: &str,
+    interrupt: &Interrupt,
+) -> Result<Option<usize>, Failure> {
+    let watch = interrupt.watch();
+    let mut meter = Meter::new("reading again", Unit::Tokens);
+    let repaired = contexts.repair(name, &mut |step| {
+        meter.show(step.done_tokens, step.total_tokens);
+        watch.flow()
+    });
+    drop(meter);
+    repaired.map_err(|error| match error {
+        EngineError::Stopped { .. } => {
+            Failure::Interrupted(format!("stopped; {name} is as it was, with its damaged parts"))
+        }
+        error => error.into(),
+    })
+}
+
 pub(super) fn run(settings: &Settings, json: bool, interrupt: &Interrupt) -> Result<(), Failure> {
     let store = opening::open_store(settings)?;
     let engine = opening::open_engine(settings, interrupt)?;
@@ -29,7 +51,7 @@ pub(super) fn run(settings: &Settings, json: bool, interrupt: &Interrupt) -> Res
     let found = contexts.store().verify(&mut |_| {})?;
     for (_, context) in found.damaged_contexts.into_iter().filter(|(tenant, _)| tenant == TENANT) {
         let before = contexts.store().show(TENANT, &context)?.map_or(0, |before| before.length);
-        let tokens = contexts.repair(&context)?;
+        let tokens = repair(&contexts, &context, interrupt)?;
         repaired.push(Repaired { context, tokens_before: before, tokens });
     }
     if json {

@@ -249,13 +249,20 @@ impl Context {
     /// # Errors
     /// When there was no such turn, or the memory does not keep what it takes.
     pub fn rewind_to_turn(&mut self, turn: usize) -> Result<(), EngineError> {
+        self.rewind(self.tokens_of_turn(turn)?)
+    }
+
+    /// Tokens up to the end of turn `turn`, counted from 1; 0 is before the first.
+    ///
+    /// # Errors
+    /// When there was no such turn.
+    pub fn tokens_of_turn(&self, turn: usize) -> Result<usize, ContextError> {
         let no_turn = || ContextError::NoTurn {
             name: self.name.clone(),
             turn,
             n_turns: self.notes.turns.len().saturating_sub(1),
         };
-        let n_tokens = *self.notes.turns.get(turn).ok_or_else(no_turn)?;
-        self.rewind(n_tokens)
+        self.notes.turns.get(turn).copied().ok_or_else(no_turn)
     }
 
     /// Goes back to the state after the first `n_tokens` tokens. Not saved yet.
@@ -265,6 +272,28 @@ impl Context {
     pub fn rewind(&mut self, n_tokens: usize) -> Result<(), EngineError> {
         let n_before = self.session.n_tokens();
         self.session.rewind(n_tokens)?;
+        self.note_rewound(n_before, n_tokens);
+        Ok(())
+    }
+
+    /// The same, by reading again where the memory does not keep what it takes; see
+    /// [`Session::rewind_or_read_again`].
+    ///
+    /// # Errors
+    /// When there are fewer tokens, or `progress` says to stop: the context is of no use then, and what
+    /// was saved of it is as it was.
+    pub fn rewind_or_read_again(
+        &mut self,
+        n_tokens: usize,
+        progress: &mut ProgressFn<'_>,
+    ) -> Result<(), EngineError> {
+        let n_before = self.session.n_tokens();
+        self.session.rewind_or_read_again(n_tokens, progress)?;
+        self.note_rewound(n_before, n_tokens);
+        Ok(())
+    }
+
+    fn note_rewound(&mut self, n_before: usize, n_tokens: usize) {
         let document_tokens = self.notes.turns.first().copied().unwrap_or(n_before);
         self.notes.turns.retain(|end| *end <= n_tokens);
         self.notes.is_whole &= n_tokens >= document_tokens;
@@ -274,7 +303,6 @@ impl Context {
         if self.notes.conversation.is_none() {
             self.notes.turns.clear();
         }
-        Ok(())
     }
 
     /// Goes back to before the first of `damaged` records, at the border of a chunk; returns how many
@@ -282,6 +310,7 @@ impl Context {
     pub(super) fn rewind_before(
         &mut self,
         damaged: &[DamagedRecord],
+        progress: &mut ProgressFn<'_>,
     ) -> Result<usize, EngineError> {
         let config = self.session.memory().config();
         let (sinks, unit) = (config.sink_tokens, config.unit_tokens);
@@ -299,7 +328,7 @@ impl Context {
         }
         if sound < self.session.n_tokens() {
             sound -= sound % chunk_tokens;
-            self.rewind(sound)?;
+            self.rewind_or_read_again(sound, progress)?;
         }
         Ok(sound)
     }

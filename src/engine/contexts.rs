@@ -7,6 +7,7 @@ use super::context_error::ContextError;
 use super::error::EngineError;
 use super::loaded::Engine;
 use super::notes::ContextNotes;
+use super::session::ProgressFn;
 use super::suspend::{N_STORES, SessionStores};
 use crate::ids::TokenId;
 use crate::memory::store::{ContextSummary, Fingerprint, OpenContext, PrefixKey, Store};
@@ -155,12 +156,18 @@ impl Contexts {
     /// cannot be; returns how many tokens are left.
     ///
     /// # Errors
-    /// When there is none, another model has read it, or the store refuses.
-    pub fn repair(&self, name: &str) -> Result<Option<usize>, EngineError> {
+    /// When there is none, another model has read it, the store refuses, or `progress` says to stop: it
+    /// is as it was then.
+    pub fn repair(
+        &self,
+        name: &str,
+        progress: &mut ProgressFn<'_>,
+    ) -> Result<Option<usize>, EngineError> {
         let damaged = self.store.damaged(&self.tenant, name)?;
         let kept = match self.open(name) {
-            Ok(mut context) => match context.rewind_before(&damaged) {
+            Ok(mut context) => match context.rewind_before(&damaged, progress) {
                 Ok(n_tokens) if n_tokens > 0 => Some((context, n_tokens)),
+                Err(stopped @ EngineError::Stopped { .. }) => return Err(stopped),
                 _ => None,
             },
             Err(error @ EngineError::Context(ContextError::OtherModel { .. })) => {

@@ -4,7 +4,7 @@
 use super::batch::Logits;
 use super::error::EngineError;
 use super::loaded::Engine;
-use super::session::Session;
+use super::session::{Progress, ProgressFn, Session};
 use super::sources::Sources;
 use crate::bytes::{ByteReader, ByteWriter};
 use crate::ids::TokenId;
@@ -85,20 +85,15 @@ impl Session {
     }
 
     /// Goes back to the state after the first `n_tokens` tokens, as if later ones had never been; see
-    /// [`Memory::rewind`]. Where the memory does not keep what that takes (int4, units cut at borders, a
-    /// tally of attention) the tokens are read again, which takes as long as reading them did.
+    /// [`Memory::rewind`].
     ///
     /// # Errors
-    /// When there are fewer tokens, or the memory refuses.
+    /// When there are fewer tokens, or the memory does not keep what it takes.
     pub fn rewind(&mut self, n_tokens: usize) -> Result<(), EngineError> {
         if n_tokens == self.n_tokens() {
             return Ok(());
         }
-        let reads_again = n_tokens < self.n_tokens() && !self.memory.can_rewind();
-        match reads_again {
-            true => self.read_again(n_tokens)?,
-            false => self.memory.rewind(n_tokens)?,
-        }
+        self.memory.rewind(n_tokens)?;
         self.pending = None;
         self.has_logits = false;
         self.sources.truncate(n_tokens)?;
@@ -106,18 +101,34 @@ impl Session {
         self.last = last.last().map(|(id, _)| *id);
         Ok(())
     }
-}
 
-impl Session {
-    fn read_again(&mut self, n_tokens: usize) -> Result<(), EngineError> {
-        let tokens = self.sources.tokens(0..n_tokens)?;
-        let ids: Vec<TokenId> = tokens.into_iter().map(|(id, _)| id).collect();
-        self.memory.restart()?;
-        (self.last, self.pending) = (None, None);
-        for ids in ids.chunks(self.memory.config().chunk_tokens) {
-            self.run_chunk(ids, Phase::Reading, Logits::NotWanted)?;
+    /// As [`rewind`](Self::rewind); but where the memory does not keep what that takes (int4, units cut at
+    /// borders, a tally of attention) the tokens are read again, which takes as long as reading them did.
+    ///
+    /// # Errors
+    /// When there are fewer tokens, the memory refuses, or `progress` says to stop: the session is of no
+    /// use then.
+    pub fn rewind_or_read_again(
+        &mut self,
+        n_tokens: usize,
+        progress: &mut ProgressFn<'_>,
+    ) -> Result<(), EngineError> {
+        if n_tokens < self.n_tokens() && !self.memory.can_rewind() {
+            let tokens = self.sources.tokens(0..n_tokens)?;
+            let ids: Vec<TokenId> = tokens.into_iter().map(|(id, _)| id).collect();
+            self.memory.restart()?;
+            (self.last, self.pending, self.has_logits) = (None, None, false);
+            let mut done_tokens = 0;
+            for chunk in ids.chunks(self.memory.config().chunk_tokens) {
+                self.run_chunk(chunk, Phase::Reading, Logits::NotWanted)?;
+                done_tokens += chunk.len();
+                if progress(Progress { done_tokens, total_tokens: n_tokens }).is_break() {
+                    return Err(EngineError::Stopped { done_tokens, total_tokens: n_tokens });
+                }
+            }
+            return Ok(self.sources.truncate(n_tokens)?);
         }
-        Ok(())
+        self.rewind(n_tokens)
     }
 }
 

@@ -84,6 +84,11 @@ impl Sizes {
             max_bytes: config.cluster_bytes,
         })
     }
+
+    /// Whether `n_lists` want graphs, or larger ones than those of `in_graphs`: a quarter is in none.
+    fn wants_graphs(&self, n_lists: usize, in_graphs: usize) -> bool {
+        n_lists >= self.graph_from_lists && 4 * (n_lists - in_graphs) > n_lists
+    }
 }
 
 /// Units that were clustered together: the lists of all layers and KV heads.
@@ -166,15 +171,23 @@ impl ClusteredIndex {
         spans.chain(graphs).sum()
     }
 
-    /// Whether there is room for one more span, and for the larger graphs that may come with it.
+    /// Whether there is room for one more span, and for the larger graphs that come with it, beside those
+    /// that they replace.
     fn has_room(&self) -> bool {
         let one = match self.spans.last() {
             Some(span) => span.bytes(),
             None => Span::most_bytes(self.rest.layout, self.sizes),
         };
-        let graphs = self.graphs.iter().flat_map(|graphs| &graphs.heads).map(Graph::bytes);
-        let growth = graphs.sum::<usize>() / 2; // while the new are made the old are there as well
-        self.cluster_bytes() + one + growth <= self.sizes.max_bytes
+        let layout = self.rest.layout;
+        let n_lists = (self.spans.len() + 1) * self.sizes.n_lists;
+        let in_graphs = self.graphs.as_ref().map_or(0, |graphs| graphs.n_lists);
+        let graphs = match self.sizes.wants_graphs(n_lists, in_graphs) {
+            true => {
+                layout.n_layers * layout.n_kv_heads * Graph::most_bytes(layout.width(), n_lists)
+            }
+            false => 0,
+        };
+        self.cluster_bytes() + one + graphs <= self.sizes.max_bytes
     }
 
     fn take_over(&mut self, made: Option<Result<Made, StoreError>>) {
@@ -288,7 +301,7 @@ impl SpanBlocks {
     }
 }
 
-/// Clusters `units`, and makes larger graphs where a quarter of all lists is in none.
+/// Clusters `units`, and makes larger graphs where it is time.
 fn make(
     units: &SpanBlocks,
     spans: &[Arc<Span>],
@@ -297,9 +310,8 @@ fn make(
 ) -> Result<Made, StoreError> {
     let lists = units.lists(sizes.n_lists)?;
     let n_lists = (spans.len() + 1) * sizes.n_lists;
-    let is_time = n_lists >= sizes.graph_from_lists && 4 * (n_lists - in_graphs) > n_lists;
     let width = units.layout.width();
-    let graphs = is_time.then(|| {
+    let graphs = sizes.wants_graphs(n_lists, in_graphs).then(|| {
         let graph = |(head, last): (usize, &Lists)| {
             let before = spans.iter().map(|span| &span.lists[head]);
             let lists = before.chain(std::iter::once(last));

@@ -73,9 +73,14 @@ impl Graph {
     /// Bytes that it takes, at most: a point with its coordinates, a table of floors, and neighbours,
     /// each counted by reference.
     pub fn bytes(&self) -> usize {
-        let point = self.mean.len() * size_of::<f32>() + FLOORS * size_of::<Vec<u8>>() + 128;
+        Self::most_bytes(self.mean.len(), self.len())
+    }
+
+    /// The same of one of `n` centroids of `width`, before it is made.
+    pub fn most_bytes(width: usize, n: usize) -> usize {
+        let point = width * size_of::<f32>() + FLOORS * size_of::<Vec<u8>>() + 128;
         let neighbour = size_of::<usize>() + 4 * size_of::<usize>();
-        self.len() * (point + 2 * NEIGHBOURS * neighbour)
+        n * (point + 2 * NEIGHBOURS * neighbour)
     }
 }
 

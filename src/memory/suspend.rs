@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use memory_store::{RecordId, StoreError};
+use memory_store::{RecordId, StoreError, UnitStore};
 
 use super::angles::Angles;
 use super::coarse::{self, Blocks};
@@ -183,7 +183,7 @@ impl<B: Backend> Memory<B> {
         if !self.can_rewind() {
             return Err(refused(
                 "that takes attention = \"retrieval\", fixed unit-cuts, kv-type int8 or f16 and a \
-                 lookup other than \"attention-mass\"; restart, and read the text again up to there",
+                 lookup other than \"attention-mass\"; read the text again up to there",
             ));
         }
         let (sinks, unit) = (self.config.sink_tokens, self.config.unit_tokens);
@@ -218,8 +218,7 @@ impl<B: Backend> Memory<B> {
     /// When there is no memory.
     pub fn restart(&mut self) -> Result<(), MemoryError> {
         let layout = self.unit_layout();
-        let empty = coarse::index(layout, &self.config, coarse::no_blocks(layout, &self.config)?)?;
-        let mut blocks = std::mem::replace(&mut self.index, empty).into_blocks();
+        let mut blocks = self.take_blocks()?;
         blocks.truncate(0);
         let nothing = Stores::in_memory(layout, &self.config)?.units;
         let mut units = std::mem::replace(&mut self.store, nothing);
@@ -252,11 +251,17 @@ impl<B: Backend> Memory<B> {
         Ok(())
     }
 
+    /// The index's blocks, of which it has none then.
+    fn take_blocks(&mut self) -> Result<Box<dyn UnitStore>, StoreError> {
+        let layout = self.unit_layout();
+        let empty = coarse::index(layout, &self.config, coarse::no_blocks(layout, &self.config)?)?;
+        Ok(std::mem::replace(&mut self.index, empty).into_blocks())
+    }
+
     /// Makes the index one of the first `n_units` units.
     fn index_first(&mut self, n_units: usize) -> Result<(), StoreError> {
         let layout = self.unit_layout();
-        let empty = coarse::index(layout, &self.config, coarse::no_blocks(layout, &self.config)?)?;
-        let mut full = std::mem::replace(&mut self.index, empty).into_blocks();
+        let mut full = self.take_blocks()?;
         full.truncate(n_units / BLOCK_UNITS);
         let is_released = matches!(full.read(RecordId(0), 0), Err(StoreError::Released { .. }));
         if is_released {
@@ -270,7 +275,7 @@ impl<B: Backend> Memory<B> {
 
 /// Copies a record, all its sections checked.
 fn read_page(
-    store: &dyn memory_store::UnitStore,
+    store: &dyn UnitStore,
     (id, layout): (RecordId, PageLayout),
     page: &mut [u8],
 ) -> Result<(), StoreError> {

@@ -421,7 +421,8 @@ fn what_cannot_be_put_together_again_is_read_again() {
         let mut context = ingest(&contexts, "book", &text, &config);
         let n_tokens = context.session().n_tokens() / 2 / config.chunk_tokens * config.chunk_tokens;
         assert!(n_tokens > config.window_tokens, "beyond the window");
-        context.rewind(n_tokens).unwrap();
+        assert!(context.rewind(n_tokens).is_err(), "not at once");
+        context.rewind_or_read_again(n_tokens, &mut no_progress).unwrap();
         context.save().unwrap();
         context.sync().unwrap();
         drop((context, contexts));
@@ -450,7 +451,7 @@ fn mended(
 ) -> (Vec<TokenId>, Vec<f32>, String) {
     let found = contexts.store().verify(&mut |_| {}).unwrap();
     for (_, name) in found.damaged_contexts {
-        contexts.repair(&name).unwrap();
+        contexts.repair(&name, &mut no_progress).unwrap();
     }
     let is_damaged = |summary| contexts.store().damaged("tests", summary).map(|it| !it.is_empty());
     assert!(

@@ -20,6 +20,19 @@ fn clustered(config: &MemoryConfig, probed_lists: usize, graph_from_lists: usize
     }
 }
 
+/// Settings whose lookups scan all units; chunks are of `chunk_tokens`.
+fn scanned(chunk_tokens: usize) -> MemoryConfig {
+    MemoryConfig {
+        lookup: LookupPolicy::TwoStage,
+        unit_tokens: 16,
+        segment_tokens: 4,
+        chunk_tokens,
+        read_query_tokens: 0,
+        candidates_per_unit: 1,
+        ..random_config(&mut Random(5), 3)
+    }
+}
+
 #[test]
 fn all_lists_together_are_the_exact_index() {
     let tiny = tiny_model();
@@ -69,15 +82,7 @@ fn all_lists_together_are_the_exact_index() {
 fn units_may_all_be_in_lists() {
     let tiny = tiny_model();
     let mut runner = Runner::of_tiny(&tiny);
-    let base = MemoryConfig {
-        lookup: LookupPolicy::TwoStage,
-        unit_tokens: 16,
-        segment_tokens: 4,
-        chunk_tokens: 16,
-        read_query_tokens: 0,
-        candidates_per_unit: 1,
-        ..random_config(&mut Random(5), 3)
-    };
+    let base = scanned(16);
     let tokens = random_tokens(N_DOCUMENT, tiny.vocab_size, 5);
     let mut memory = runner.memory(&base);
     let mut chunks = tokens.chunks(16);
@@ -127,15 +132,7 @@ fn forks_share_what_is_clustered_and_go_their_own_ways() {
 fn lists_take_no_more_memory_than_they_may() {
     let tiny = tiny_model();
     let mut runner = Runner::of_tiny(&tiny);
-    let base = MemoryConfig {
-        lookup: LookupPolicy::TwoStage,
-        unit_tokens: 16,
-        segment_tokens: 4,
-        chunk_tokens: 48,
-        read_query_tokens: 0,
-        candidates_per_unit: 1,
-        ..random_config(&mut Random(5), 3)
-    };
+    let base = scanned(48);
     let tokens = random_tokens(N_DOCUMENT + 3, tiny.vocab_size, 5);
     let mut memory = runner.memory(&base);
     runner.read(&mut memory, &tokens[..N_DOCUMENT], Phase::Reading);
