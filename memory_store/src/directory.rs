@@ -57,7 +57,7 @@ impl Storage for DirStorage {
         let owner = format!("process {}\n", std::process::id());
         let said = file.set_len(0).and_then(|()| file.write_all(owner.as_bytes()));
         said.map_err(Err)?;
-        Ok(Box::new(file))
+        Ok(Box::new(Lock(file)))
     }
 
     fn create_dir(&self, folder: &str) -> io::Result<()> {
@@ -105,6 +105,17 @@ impl Storage for DirStorage {
     }
 }
 
+/// The lock, until it is dropped.
+struct Lock(File);
+
+impl Drop for Lock {
+    /// Closing the file is not enough: a process that another thread starts has it open as well until
+    /// it runs its own program, and would hold the lock that long.
+    fn drop(&mut self) {
+        let _ = self.0.unlock(); // where that fails it ends with the last who has the file open
+    }
+}
+
 /// A file with its one position: reads and writes of it take turns, which costs nothing beside
 /// the system calls.
 #[derive(Debug)]
@@ -143,5 +154,25 @@ impl StorageFile for DirFile {
 
     fn sync(&self) -> io::Result<()> {
         self.at(0)?.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A process that was being started when a store was closed kept it locked, and opening it again failed
+    /// with "used by process ..." of one's own number.
+    #[test]
+    fn who_still_has_the_file_of_a_lock_open_does_not_hold_it() {
+        let root = std::env::temp_dir().join(format!("store-lock-{}", std::process::id()));
+        let storage = DirStorage::new(&root).unwrap();
+        let lock = storage.lock().unwrap();
+        assert!(storage.lock().is_err(), "it is locked");
+        let inherited = lock.downcast_ref::<Lock>().unwrap().0.try_clone().unwrap();
+        drop(lock);
+        assert!(storage.lock().is_ok());
+        drop(inherited);
+        fs::remove_dir_all(&root).unwrap();
     }
 }
