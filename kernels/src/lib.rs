@@ -1,7 +1,21 @@
-//! What does each operation compute, and where does it run? Today: the naive twins, plain loops
-//! that define every operation and against which faster ones are tested. Device kernels, their
-//! launchers and their run-time compilation come beside them.
+//! What does each operation compute, and where does it run? The naive twins are plain loops that define
+//! every operation; the kernels (`cuda/`) are what a GPU runs, each with a typed launcher; and a device is
+//! either a GPU or the host emulation of one.
 //!
-//! Invariant: nothing here knows of models, memories or files; slices in, vectors out.
+//! Invariant: nothing here knows of models, memories or files of theirs; slices in, arrays out.
 
+mod compile;
+mod device;
+mod emulated;
+mod error;
+mod files;
+mod launch;
 pub mod naive;
+mod source;
+
+pub use compile::{Capability, Compiled, Compiler, KernelUse, Target, kernel_uses};
+pub use device::{Array, Device, DeviceBuffer, DevicePointer, Geometry};
+pub use emulated::{Emulated, EmulatedBuffer, EmulatedProgram, ThreadOrder};
+pub use error::DeviceError;
+pub use launch::rows::{Norm, RowKernels};
+pub use source::ProgramSource;

@@ -4,9 +4,9 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
-use memmap2::Mmap;
+use memmap2::{Advice, Mmap};
 
 use crate::AlignedBytes;
 
@@ -31,7 +31,20 @@ impl Mapping {
         // it is synced, and never opens it for writing again; it gives space back by unlinking,
         // which leaves mappings alone. The directory's lock keeps other processes of ours away.
         let map = unsafe { Mmap::map(file)? };
+        // A question reads a little of many records: what a system reads ahead by itself is all of the file.
+        #[cfg(unix)]
+        map.advise(Advice::Random)?;
         Ok(Self { source: Source::File(map) })
+    }
+
+    /// Says that all of `bytes` is about to be read, so that the system fetches it at once and not
+    /// page by page.
+    pub(crate) fn expect(&self, bytes: Range<usize>) {
+        #[cfg(unix)]
+        if let Source::File(map) = &self.source {
+            // A hint: where the system does not take it, reading is slower and the same.
+            let _ = map.advise_range(Advice::WillNeed, bytes.start, bytes.len());
+        }
     }
 
     /// Bytes of a storage that is not made of files.

@@ -63,6 +63,11 @@ impl Stream {
 
     #[inline]
     fn read_disk(&self, number: u64, section: usize) -> Result<Record<'_>, StoreError> {
+        let (extent, wanted) = self.on_disk(number);
+        Ok(Record::new(extent.cell.segment()?.read(&wanted, section)?))
+    }
+
+    fn on_disk(&self, number: u64) -> (&PlacedExtent, Wanted) {
         let idx = self.disk.partition_point(|extent| extent.end() <= number);
         let extent = &self.disk[idx];
         let wanted = Wanted {
@@ -72,7 +77,7 @@ impl Stream {
             bytes: self.measures.shape.record_bytes as u64,
             section_bytes: self.measures.shape.section_bytes as u64,
         };
-        Ok(Record::new(extent.cell.segment()?.read(&wanted, section)?))
+        (extent, wanted)
     }
 
     fn read_memory(&self, number: u64) -> Record<'_> {
@@ -166,6 +171,16 @@ impl UnitStore for Stream {
             return Err(StoreError::UnknownRecord { id, n_records: self.len as usize });
         }
         Ok(self.read_memory(number))
+    }
+
+    fn expect(&self, ids: &mut dyn Iterator<Item = RecordId>, section: usize) {
+        for number in ids.map(|id| u64::from(id.0)).filter(|number| *number < self.disk_len) {
+            let (extent, wanted) = self.on_disk(number);
+            // What is wrong with a segment is said when it is read.
+            if let Ok(segment) = extent.cell.segment() {
+                segment.expect(&wanted, section);
+            }
+        }
     }
 
     fn fork(&self) -> Result<Box<dyn UnitStore>, StoreError> {

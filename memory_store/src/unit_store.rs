@@ -20,6 +20,10 @@ pub trait UnitStore: Send + Sync {
     /// When no such record was appended here, or the section is not what was appended.
     fn read(&self, id: RecordId, section: usize) -> Result<Record<'_>, StoreError>;
 
+    /// Says that these records are about to be read for their section `section`, so that those on a
+    /// disk are fetched together. A hint: nothing is wrong with records that are not there.
+    fn expect(&self, _ids: &mut dyn Iterator<Item = RecordId>, _section: usize) {}
+
     /// A store with the same records, which from now on goes its own way. Records are shared, not
     /// copied.
     ///

@@ -287,6 +287,7 @@ impl SpanBlocks {
         let layout = self.layout;
         let mut lists = Vec::with_capacity(layout.n_layers * layout.n_kv_heads);
         for layer in 0..layout.n_layers {
+            self.blocks.expect(&mut self.here.clone().map(|block| RecordId(block as u32)), layer);
             let blocks =
                 self.here.clone().map(|block| self.blocks.read(RecordId(block as u32), layer));
             let blocks = blocks.collect::<Result<Vec<_>, _>>()?;

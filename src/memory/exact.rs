@@ -87,7 +87,9 @@ impl ExactIndex {
     ) -> Result<u64, StoreError> {
         let section = layer * self.layout.layer_bytes()..(layer + 1) * self.layout.layer_bytes();
         let mut views = emptied(std::mem::take(&mut self.views));
-        for block in self.first_block..self.blocks.len() {
+        let here = self.first_block..self.blocks.len();
+        self.blocks.expect(&mut here.clone().map(|block| RecordId(block as u32)), layer);
+        for block in here {
             views.push(&self.blocks.read(RecordId(block as u32), layer)?.bytes()[section.clone()]);
         }
         if self.n_open > 0 {

@@ -279,6 +279,8 @@ impl Lookup {
         task: &Task<'_, B>,
     ) -> Result<(), StoreError> {
         let mut pages = emptied(std::mem::take(&mut self.pages));
+        let mut records = self.candidates.iter().map(|unit| RecordId(*unit));
+        task.store.expect(&mut records, task.layer);
         for unit in &self.candidates {
             pages.push(task.store.read(RecordId(*unit), task.layer)?.bytes());
         }

@@ -126,6 +126,7 @@ impl<B: Backend> Memory<B> {
         placed.extend(std::iter::repeat_n(absent, n_unit_pages - units.len()));
         // Where there are fewer units than slots, they are next to the window.
         let first_slot = self.chunk.n_retrieved - units.len();
+        self.store.expect(&mut units.iter().map(|unit| RecordId(*unit)), layer);
         for (slot, unit) in (first_slot..).zip(units) {
             let placement = match self.config.positions {
                 Positions::Question | Positions::Contiguous => {

@@ -2,6 +2,7 @@
 //! mapped, each section of a record when it is first read; a bit each remembers it, so that the
 //! second read is a lookup and a bit test.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -59,8 +60,7 @@ impl Segment {
         if section as u64 >= slot.n_sections() {
             return Err(self.damaged(wanted, section));
         }
-        let sum = slot.first_sum + section as u32;
-        let (word, bit) = (&self.verified[sum as usize / 64], 1 << (sum % 64));
+        let (word, bit) = self.verified_bit(&slot, section);
         if word.load(Ordering::Relaxed) & bit == 0 {
             if !self.is_right(&slot, section) {
                 return Err(self.damaged(wanted, section));
@@ -68,6 +68,17 @@ impl Segment {
             word.fetch_or(bit, Ordering::Relaxed);
         }
         Ok(self.record(&slot))
+    }
+
+    /// Has the system fetch a section that was not read yet.
+    pub(crate) fn expect(&self, wanted: &Wanted, section: usize) {
+        let slot = self.wanted_slot(wanted).ok();
+        if let Some(slot) = slot.filter(|slot| (section as u64) < slot.n_sections()) {
+            let (word, bit) = self.verified_bit(&slot, section);
+            if word.load(Ordering::Relaxed) & bit == 0 {
+                self.map.expect(self.section(&slot, section));
+            }
+        }
     }
 
     /// The record with all its sections verified now, whatever is remembered.
@@ -131,10 +142,23 @@ impl Segment {
     }
 
     fn is_right(&self, slot: &Slot, section: usize) -> bool {
-        let from = section * slot.section_bytes as usize;
-        let until = (from + slot.section_bytes as usize).min(slot.bytes as usize);
-        let bytes = &self.record(slot)[from..until];
-        checksum(bytes) == self.layout.sum(&self.map, slot.first_sum + section as u32)
+        let bytes = self.section(slot, section);
+        self.map.expect(bytes.clone());
+        checksum(&self.map[bytes]) == self.layout.sum(&self.map, slot.first_sum + section as u32)
+    }
+
+    /// Where a section is in the file.
+    fn section(&self, slot: &Slot, section: usize) -> Range<usize> {
+        let from = section as u64 * slot.section_bytes;
+        let until = (from + slot.section_bytes).min(slot.bytes);
+        (slot.offset + from) as usize..(slot.offset + until) as usize
+    }
+
+    /// The word and the bit in it that say whether a section is known to be right.
+    #[inline]
+    fn verified_bit(&self, slot: &Slot, section: usize) -> (&AtomicU64, u64) {
+        let sum = slot.first_sum + section as u32;
+        (&self.verified[sum as usize / 64], 1 << (sum % 64))
     }
 
     #[inline]

@@ -284,3 +284,15 @@ fn a_second_process_is_told_who_has_the_store() {
     drop(store);
     drop(scratch.open());
 }
+
+#[test]
+fn what_is_expected_is_read_as_ever_and_what_is_not_there_does_no_harm() {
+    let scratch = Scratch::new("expect");
+    drop(make(&scratch.open(), "a", 1, [3, 4]));
+    let store = scratch.open(); // so that the records are on the disk
+    let context = store.open_context("t", "a").unwrap().unwrap();
+    for section in [0, 1, 99] {
+        context.stream(0).expect(&mut (0..9).map(RecordId), section);
+    }
+    check_context(&context, 1);
+}

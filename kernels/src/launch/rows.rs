@@ -1,0 +1,228 @@
+//! Launchers of `cuda/rows.cu`: what is done to rows beside products and attention.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::device::{Array, Device, DevicePointer, Geometry};
+use crate::error::DeviceError;
+use crate::source::ProgramSource;
+
+const THREADS: u32 = 256;
+const WARPS: usize = 8;
+
+/// The kernels of rows, compiled.
+pub struct RowKernels<D: Device> {
+    program: D::Program,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct NormParams {
+    x: DevicePointer,
+    delta: DevicePointer,
+    gain: DevicePointer,
+    out: DevicePointer,
+    width: u32,
+    epsilon: f32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct HeadNormParams {
+    x: DevicePointer,
+    gain: DevicePointer,
+    n_rows: u32,
+    width: u32,
+    epsilon: f32,
+    padding: u32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct SwigluParams {
+    gate: DevicePointer,
+    up: DevicePointer,
+    len: u64,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct BiasParams {
+    x: DevicePointer,
+    bias: DevicePointer,
+    len: u64,
+    width: u32,
+    padding: u32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct PairParams {
+    x: DevicePointer,
+    n_rows: u32,
+    head_dim: u32,
+    n_pairs: u32,
+    padding: u32,
+}
+
+/// Rows of a residual stream and their norm.
+pub struct Norm<'a, D: Device> {
+    /// `[row][width]`
+    pub x: &'a mut Array<D, f32>,
+    /// `[row][width]`: what is added to `x` first.
+    pub delta: Option<&'a Array<D, f32>>,
+    /// `[width]`
+    pub gain: &'a Array<D, f32>,
+    /// Added to the mean square.
+    pub epsilon: f32,
+    /// `[row][width]`
+    pub out: &'a mut Array<D, f32>,
+}
+
+impl<D: Device> RowKernels<D> {
+    /// Compiles them.
+    ///
+    /// # Errors
+    /// When the device has no compiler, or it refuses.
+    pub fn new(device: &D) -> Result<Self, DeviceError> {
+        Ok(Self { program: device.program(&ProgramSource::new("rows.cu", &[]))? })
+    }
+
+    /// RMSNorm of the first `n_rows` rows, see [`rms_norm`](crate::naive::rms_norm).
+    ///
+    /// # Errors
+    /// When an array is too short, or the device fails.
+    pub fn rms_norm(
+        &self,
+        device: &D,
+        n_rows: usize,
+        norm: Norm<'_, D>,
+    ) -> Result<(), DeviceError> {
+        let width = norm.gain.len();
+        let len = n_rows * width;
+        let params = NormParams {
+            x: norm.x.first(len, "rows to normalise")?,
+            delta: match norm.delta {
+                Some(delta) => delta.first(len, "what is added to rows")?,
+                None => DevicePointer(0),
+            },
+            gain: norm.gain.first(width, "gains")?,
+            out: norm.out.first(len, "normalised rows")?,
+            width: size("width of rows", width)?,
+            epsilon: norm.epsilon,
+        };
+        let geometry = Geometry::line(n_rows, THREADS)?;
+        self.launch(device, "rms_norm", geometry, &params)
+    }
+
+    /// RMSNorm of each of the first `n_rows` heads, in place.
+    ///
+    /// # Errors
+    /// When an array is too short, or the device fails.
+    pub fn norm_heads(
+        &self,
+        device: &D,
+        (x, n_rows): (&mut Array<D, f32>, usize),
+        (gain, epsilon): (&Array<D, f32>, f32),
+    ) -> Result<(), DeviceError> {
+        let width = gain.len();
+        let params = HeadNormParams {
+            x: x.first(n_rows * width, "heads to normalise")?,
+            gain: gain.first(width, "gains")?,
+            n_rows: size("heads", n_rows)?,
+            width: size("width of heads", width)?,
+            epsilon,
+            padding: 0,
+        };
+        let geometry = Geometry::line(n_rows.div_ceil(WARPS), THREADS)?;
+        self.launch(device, "norm_heads", geometry, &params)
+    }
+
+    /// `gate = silu(gate) * up` over the first `len` elements, see [`swiglu`](crate::naive::swiglu).
+    ///
+    /// # Errors
+    /// When an array is too short, or the device fails.
+    pub fn swiglu(
+        &self,
+        device: &D,
+        (gate, up): (&mut Array<D, f32>, &Array<D, f32>),
+        len: usize,
+    ) -> Result<(), DeviceError> {
+        let params = SwigluParams {
+            gate: gate.first(len, "gates")?,
+            up: up.first(len, "what gates let through")?,
+            len: len as u64,
+        };
+        let geometry = Geometry::line(len.div_ceil(4 * THREADS as usize), THREADS)?;
+        self.launch(device, "swiglu", geometry, &params)
+    }
+
+    /// Adds `bias` to each of the first `n_rows` rows.
+    ///
+    /// # Errors
+    /// When an array is too short, or the device fails.
+    pub fn add_bias(
+        &self,
+        device: &D,
+        (x, n_rows): (&mut Array<D, f32>, usize),
+        bias: &Array<D, f32>,
+    ) -> Result<(), DeviceError> {
+        let len = n_rows * bias.len();
+        let params = BiasParams {
+            x: x.first(len, "rows to add to")?,
+            bias: bias.first(bias.len(), "bias")?,
+            len: len as u64,
+            width: size("width of rows", bias.len())?,
+            padding: 0,
+        };
+        let geometry = Geometry::line(len.div_ceil(THREADS as usize), THREADS)?;
+        self.launch(device, "add_bias", geometry, &params)
+    }
+
+    /// Reorders the rotated part of each of the first `n_rows` heads from pairs `(2i, 2i + 1)` to pairs
+    /// `(i, i + n_pairs)`.
+    ///
+    /// # Errors
+    /// When an array is too short, there are more than 128 pairs, or the device fails.
+    pub fn split_pairs(
+        &self,
+        device: &D,
+        (x, n_rows): (&mut Array<D, f32>, usize),
+        (head_dim, n_pairs): (usize, usize),
+    ) -> Result<(), DeviceError> {
+        if n_pairs > 128 || 2 * n_pairs > head_dim {
+            let supported = "up to 128, and not more than half of a head";
+            return Err(DeviceError::Unsupported { what: "pairs", size: n_pairs, supported });
+        }
+        let params = PairParams {
+            x: x.first(n_rows * head_dim, "heads to reorder")?,
+            n_rows: size("heads", n_rows)?,
+            head_dim: size("width of heads", head_dim)?,
+            n_pairs: size("pairs", n_pairs)?,
+            padding: 0,
+        };
+        let geometry = Geometry::line(n_rows.div_ceil(WARPS), THREADS)?;
+        self.launch(device, "split_pairs", geometry, &params)
+    }
+
+    fn launch<P: Pod>(
+        &self,
+        device: &D,
+        kernel: &'static str,
+        geometry: Geometry,
+        params: &P,
+    ) -> Result<(), DeviceError> {
+        if geometry.grid[0] == 0 {
+            return Ok(()); // nothing to do, which no device takes as a launch
+        }
+        // SAFETY: the structures above are those of the kernels, field by field; every method here has
+        // asked each array for as many elements as the kernel touches in this geometry, and threads write
+        // places of their own.
+        unsafe { device.launch(&self.program, kernel, geometry, bytemuck::bytes_of(params)) }
+    }
+}
+
+/// A size as kernels take it.
+fn size(what: &'static str, n: usize) -> Result<u32, DeviceError> {
+    let supported = "up to 4,294,967,295";
+    u32::try_from(n).map_err(|_| DeviceError::Unsupported { what, size: n, supported })
+}
