@@ -18,6 +18,9 @@ using u64 = unsigned long long;
 // A kernel `name` of parameters `p`, for blocks of at most `threads` threads.
 #define KERNEL(name, Params, threads) \
   extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Params p)
+#define UNROLL _Pragma("unroll")
+#define UNROLL_TWO _Pragma("unroll 2")
+#define NO_UNROLL _Pragma("unroll 1")
 #define SHARED(type, name, len) __shared__ __align__(16) type name[len]
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) u8 name[]
 
@@ -65,9 +68,30 @@ __device__ __forceinline__ int dot2_high(int shorts, int bytes, int sum) {
   return out;
 }
 
+// Bytes of two words, by a selector with a nibble each (see PTX, prmt).
+__device__ __forceinline__ u32 permute(u32 low, u32 high, u32 selector) {
+  return __byte_perm(low, high, selector);
+}
+// Pairs of halves: a - b, a * b.
+__device__ __forceinline__ u32 subtract_halves(u32 a, u32 b) {
+  u32 out;
+  asm("sub.f16x2 %0, %1, %2;" : "=r"(out) : "r"(a), "r"(b));
+  return out;
+}
+__device__ __forceinline__ u32 multiply_halves(u32 a, u32 b) {
+  u32 out;
+  asm("mul.f16x2 %0, %1, %2;" : "=r"(out) : "r"(a), "r"(b));
+  return out;
+}
+
 __device__ __forceinline__ float fast_exp2(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ __forceinline__ float fast_log2(float x) {
+  float y;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
 __device__ __forceinline__ float fast_reciprocal(float x) { return __frcp_rn(x); }

@@ -105,6 +105,9 @@ inline unsigned lane() {
       #name, sizeof(Params), threads,                                        \
       [](const void* params) { name(*static_cast<const Params*>(params)); }); \
   static void name(const Params& p)
+#define UNROLL  // registers have no addresses there, variables here have
+#define UNROLL_TWO
+#define NO_UNROLL
 #define SHARED(type, name, len) static emulation::SharedArray<type, len> name
 #define DYNAMIC_SHARED(name) u8* const name = emulation::dynamic_shared()
 
@@ -175,6 +178,25 @@ inline int dot2_high(int shorts, int bytes, int sum) {
   return dot2_low(shorts, int(u32(bytes) >> 16), sum);
 }
 
+inline u32 permute(u32 low, u32 high, u32 selector) {
+  const u64 both = u64(high) << 32 | low;
+  u32 out = 0;
+  for (u32 i = 0; i < 4; ++i) {
+    const u32 from = selector >> (4 * i) & 7;  // what repeats a byte's sign is not asked for
+    out |= u32(both >> (8 * from) & 0xff) << (8 * i);
+  }
+  return out;
+}
+inline u32 subtract_halves(u32 a, u32 b) {
+  const auto of = [](u16 a, u16 b) { return float_to_half(half_to_float(a) - half_to_float(b)); };
+  return u32(of(u16(a), u16(b))) | u32(of(u16(a >> 16), u16(b >> 16))) << 16;
+}
+inline u32 multiply_halves(u32 a, u32 b) {
+  const auto of = [](u16 a, u16 b) { return float_to_half(half_to_float(a) * half_to_float(b)); };
+  return u32(of(u16(a), u16(b))) | u32(of(u16(a >> 16), u16(b >> 16))) << 16;
+}
+
+inline float fast_log2(float x) { return std::log2(x); }
 inline float fast_exp2(float x) { return std::exp2(x); }
 inline float fast_reciprocal(float x) { return 1.0f / x; }
 inline float fast_rsqrt(float x) { return 1.0f / std::sqrt(x); }

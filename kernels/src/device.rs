@@ -50,6 +50,8 @@ pub trait Device: Sized {
 
     /// What it is, for reports.
     fn description(&self) -> String;
+    /// Its multiprocessors: how many blocks run at once, at least.
+    fn n_multiprocessors(&self) -> usize;
     /// Bytes of undefined content.
     ///
     /// # Errors

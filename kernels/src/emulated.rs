@@ -120,6 +120,10 @@ impl Device for Emulated {
         format!("host emulation of a GPU, in {}", self.folder.display())
     }
 
+    fn n_multiprocessors(&self) -> usize {
+        2
+    }
+
     fn allocate(&self, n_bytes: usize) -> Result<EmulatedBuffer, DeviceError> {
         let address = self.process.ask(&[b"A", &word(n_bytes)])?;
         Ok(EmulatedBuffer { process: Arc::clone(&self.process), address, n_bytes })

@@ -17,5 +17,6 @@ pub use compile::{Capability, Compiled, Compiler, KernelUse, Target, kernel_uses
 pub use device::{Array, Device, DeviceBuffer, DevicePointer, Geometry};
 pub use emulated::{Emulated, EmulatedBuffer, EmulatedProgram, ThreadOrder};
 pub use error::DeviceError;
+pub use launch::attention::{AttendFew, AttendFewKernels, AttentionSizes, PageRef, PagedSequence};
 pub use launch::rows::{Norm, RowKernels};
 pub use source::ProgramSource;

@@ -4,7 +4,9 @@
 use std::fmt::Write;
 
 /// Files by their names.
-const FILES: [(&str, &str); 2] = [
+const FILES: [(&str, &str); 4] = [
+    ("attend_few.cu", include_str!("../cuda/attend_few.cu")),
+    ("pages.cuh", include_str!("../cuda/pages.cuh")),
     ("platform.cuh", include_str!("../cuda/platform.cuh")),
     ("rows.cu", include_str!("../cuda/rows.cu")),
 ];

@@ -4,6 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::device::{Array, Device, DevicePointer, Geometry};
 use crate::error::DeviceError;
+use crate::launch::size;
 use crate::source::ProgramSource;
 
 const THREADS: u32 = 256;
@@ -219,10 +220,4 @@ impl<D: Device> RowKernels<D> {
         // places of their own.
         unsafe { device.launch(&self.program, kernel, geometry, bytemuck::bytes_of(params)) }
     }
-}
-
-/// A size as kernels take it.
-fn size(what: &'static str, n: usize) -> Result<u32, DeviceError> {
-    let supported = "up to 4,294,967,295";
-    u32::try_from(n).map_err(|_| DeviceError::Unsupported { what, size: n, supported })
 }

@@ -14,6 +14,7 @@
 
 mod attention;
 mod lookup;
+mod pages;
 mod rotary;
 mod rows;
 
@@ -21,5 +22,6 @@ pub use attention::{Attention, HeadShape, attend};
 pub use lookup::{
     Ballot, Count, Lookup, Rows, UnitVote, best_units, look_up, segment_means, vote, vote_by,
 };
+pub use pages::{PageFormat, PageType};
 pub use rotary::{PairLayout, Rotary};
 pub use rows::{dot, product, rms_norm, softmax, swiglu};

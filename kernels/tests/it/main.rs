@@ -1,5 +1,6 @@
 //! Do the kernels compute what their twins say, on every device that is there?
 
+mod attention;
 mod compiled;
 mod devices;
 mod faults;

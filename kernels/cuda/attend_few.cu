@@ -1,0 +1,572 @@
+// How do few queries attend to many pages (decoding)? Every byte of a page is read once, straight into the
+// registers in which the tensor cores take it: keys lie as pairs of dimensions, values as pairs of tokens, 16
+// consecutive bytes of which are what one lane holds of eight tiles, if the columns of the tiles are
+// numbered for it. So there is no shared memory to fill and no barrier; a warp takes some of the pages by
+// itself (flash-decoding), and a second kernel merges what all found by the logarithms of their sums.
+//
+// The 16 rows of a tile are query tokens times the query heads that share the KV head, so that heads of a
+// group read the page together.
+//
+//   floor: the bytes of the pages, once       work: 4 HEAD_DIM FLOPs a row and key, on tensor cores
+#include "pages.cuh"
+
+constexpr u32 kWarps = 4;
+constexpr u32 kRows = 16;
+constexpr u32 kKeys = 64;          // of a round: eight tiles of eight
+constexpr u32 kSteps = HEAD_DIM / 16;
+constexpr u32 kOutTiles = HEAD_DIM / 8;
+constexpr float kNone = -3.0e38f;  // below every score, and a number: no difference of two is a NaN
+// Values' scales times this, so that small weights of small values are no subnormal halves.
+constexpr float kLift = 256.0f;
+
+// Loads of so many steps are under way at once: as registers allow.
+#if HEAD_DIM > 128
+#define UNROLL_STEPS NO_UNROLL
+#else
+#define UNROLL_STEPS UNROLL_TWO
+#endif
+
+struct Sequence {
+  u32 first_row;    // of the queries
+  u32 n_tokens;
+  u32 first_index;  // of the text, of the first query
+  u32 first_page;   // in the table of pages: [set][page]
+  u32 n_pages;      // of a set
+  u32 n_sets;       // 1, or one a KV head
+  u32 first_tile;   // among those of all sequences
+  u32 padding;
+};
+
+struct AttendParams {
+  const float* queries;     // [row][head][HEAD_DIM], not rotated
+  const float* near;        // [row][2][N_PAIRS]: cosines and sines of the queries' places
+  const float* placements;  // [placement][2][N_PAIRS]
+  const Page* pages;
+  const Sequence* sequences;
+  const u32* tiles;         // [tile]: its sequence
+  float* parts;             // [tile][kv_head][split][16][HEAD_DIM]
+  float* stats;             // [tile][kv_head][split][2][16]: largest score, sum of the weights
+  float* page_sums;         // [tile][kv_head][page][16]: log2 of the sum of exp2 of scores, or none
+  u32 n_kv_heads;
+  u32 group;                // query heads of a KV head
+  u32 most_pages;           // of any sequence
+  float scale;              // on scores, times log2(e)
+};
+
+// What a warp has found so far. Lane `l` has rows g = l / 4 and g + 8 of each tile's columns 2 (l % 4) and
+// the next one.
+struct Found {
+  float out[kOutTiles][4];
+  float most[2];
+  float sum[2];  // the lane's own share
+};
+
+// Bytes as halves: the first two of `bytes` and the last two.
+__device__ __forceinline__ void widen_bytes(u32 bytes, u32& low, u32& high) {
+  const u32 lifted = bytes ^ 0x80808080u;  // + 128; with 0x64 above, the half 1024 + that
+  low = subtract_halves(permute(lifted, 0x64646464u, 0x4140), 0x64806480u);
+  high = subtract_halves(permute(lifted, 0x64646464u, 0x4342), 0x64806480u);
+}
+// Two nibbles, at bits 0 and 16, as halves: the nibble less 8.
+__device__ __forceinline__ u32 widen_nibbles(u32 nibbles) {
+  return subtract_halves(nibbles | 0x64006400u, 0x64086408u);
+}
+__device__ __forceinline__ u32 byte_of(u32 word, u32 i) { return word >> (8 * i) & 0xffu; }
+__device__ __forceinline__ u32 both_halves(u16 half) { return u32(half) * 0x10001u; }
+__device__ __forceinline__ u32 word_of(const uint4& words, u32 i) {
+  return i == 0 ? words.x : i == 1 ? words.y : i == 2 ? words.z : words.w;
+}
+__device__ __forceinline__ u16 half_of(const uint4& words, u32 i) {
+  return u16(word_of(words, i / 2) >> (i % 2 * 16));
+}
+__device__ __forceinline__ uint4 load_16(const u8* at) { return *reinterpret_cast<const uint4*>(at); }
+
+// A query's elements `dim` and the next, which are not rotated apart, turned back by a page's place.
+__device__ __forceinline__ float2 turned(const float* row, u32 dim, const float* place) {
+  const float2 x = *reinterpret_cast<const float2*>(row + dim);
+  if (dim >= 2 * N_PAIRS) return x;
+  const bool is_first = dim < N_PAIRS;
+  const u32 pair = is_first ? dim : dim - N_PAIRS;
+  const float* partner = row + (is_first ? dim + N_PAIRS : pair);
+  const float sign = is_first ? 1.0f : -1.0f;
+  return make_float2(x.x * place[pair] + sign * partner[0] * place[N_PAIRS + pair],
+                     x.y * place[pair + 1] + sign * partner[1] * place[N_PAIRS + pair + 1]);
+}
+
+constexpr u32 kQueryStride = HEAD_DIM + 4;  // so that rows are in other banks
+
+// The queries of a step of 16 dimensions as the tensor cores take them, and for int4 keys what their
+// channels' middles add to all scores of a row.
+template <u32 TYPE>
+__device__ __forceinline__ void query_step(const float* rows, const float* place, u32 step,
+                                           const u8* keys, u32 (&a)[4], float (&middle)[2]) {
+  const u32 g = lane_idx() / 4, t = lane_idx() % 4;
+  UNROLL
+  for (u32 half = 0; half < 2; ++half) {
+    const u32 dim = step * 16 + half * 8 + 2 * t;
+    float2 steps = make_float2(1, 1), shifts = make_float2(0, 0);
+    if (TYPE == kInt4) {
+      const u8* channels = keys + kPart / 2 + 2 * dim;
+      steps = halves_to_floats(*reinterpret_cast<const u32*>(channels));
+      const float2 middles =
+          halves_to_floats(*reinterpret_cast<const u32*>(channels + 2 * HEAD_DIM));
+      shifts = make_float2(middles.x + steps.x, middles.y + steps.y);
+      steps = make_float2(2 * steps.x, 2 * steps.y);
+    }
+    UNROLL
+    for (u32 r = 0; r < 2; ++r) {
+      const float2 q = turned(rows + (g + 8 * r) * kQueryStride, dim, place);
+      a[2 * half + r] = floats_to_halves(q.x * steps.x, q.y * steps.y);
+      if (TYPE == kInt4) middle[r] += q.x * shifts.x + q.y * shifts.y;
+    }
+  }
+}
+
+// The keys of a step: of column g of tile j the key 8 g + j.
+template <u32 TYPE>
+__device__ __forceinline__ void key_step(const u8* keys, u32 step, u32 first_key, u32 (&b)[8][2]) {
+  const u32 g = lane_idx() / 4, t = lane_idx() % 4;
+  const u32 key = first_key + 8 * g;
+  UNROLL
+  for (u32 half = 0; half < 2; ++half) {
+    const u32 pair = step * 8 + half * 4 + t;
+    if (TYPE == kF16) {
+      const uint4 even = load_16(keys + (2 * pair * PAGE_LEN + key) * 2);
+      const uint4 odd = load_16(keys + ((2 * pair + 1) * PAGE_LEN + key) * 2);
+      UNROLL
+      for (u32 i = 0; i < 4; ++i) {
+        b[2 * i][half] = permute(word_of(even, i), word_of(odd, i), 0x5410);
+        b[2 * i + 1][half] = permute(word_of(even, i), word_of(odd, i), 0x7632);
+      }
+    } else if (TYPE == kInt8) {
+      const uint4 bytes = load_16(keys + (pair * PAGE_LEN + key) * 2);
+      UNROLL
+      for (u32 i = 0; i < 4; ++i) {
+        widen_bytes(word_of(bytes, i), b[2 * i][half], b[2 * i + 1][half]);
+      }
+    } else {
+      const uint2 nibbles = *reinterpret_cast<const uint2*>(keys + pair * PAGE_LEN + key);
+      UNROLL
+      for (u32 j = 0; j < 8; ++j) {
+        const u32 byte = byte_of(j < 4 ? nibbles.x : nibbles.y, j % 4);
+        b[j][half] = widen_nibbles((byte & 0xfu) | (byte & 0xf0u) << 12);
+      }
+    }
+  }
+  if (TYPE == kInt8) {
+    const uint4 scales = load_16(keys + kPart + (step * PAGE_LEN + key) * 2);
+    UNROLL
+    for (u32 j = 0; j < 8; ++j) {
+      const u32 scale = both_halves(half_of(scales, j));
+      UNROLL
+      for (u32 half = 0; half < 2; ++half) b[j][half] = multiply_halves(b[j][half], scale);
+    }
+  }
+}
+
+// Consecutive words, by as few loads as they take.
+template <u32 N>
+__device__ __forceinline__ void load_words(const u8* at, u32* words) {
+  if constexpr (N == 4) {
+    const uint4 four = load_16(at);
+    words[0] = four.x, words[1] = four.y, words[2] = four.z, words[3] = four.w;
+  } else if constexpr (N == 2) {
+    const uint2 two = *reinterpret_cast<const uint2*>(at);
+    words[0] = two.x, words[1] = two.y;
+  } else {
+    words[0] = *reinterpret_cast<const u32*>(at);
+  }
+}
+
+// The values of DIMS dimensions a lane, from `dim` on, of tokens 2 `pair` and 2 `pair` + 1.
+template <u32 TYPE, u32 DIMS>
+__device__ __forceinline__ void load_values(const u8* values, u32 pair, u32 dim, u32 n_keys,
+                                            u32 (&words)[DIMS]) {
+  const u32 at = dim + DIMS * (lane_idx() / 4);
+  if constexpr (TYPE == kF16) {
+    UNROLL
+    for (u32 odd = 0; odd < 2; ++odd) {
+      u32* half = words + odd * (DIMS / 2);
+      load_words<DIMS / 2>(values + ((2 * pair + odd) * HEAD_DIM + at) * 2, half);
+      // Where no key is there may be anything, a NaN too, which no weight of zero removes.
+      UNROLL
+      for (u32 i = 0; i < DIMS / 2; ++i) half[i] = 2 * pair + odd < n_keys ? half[i] : 0;
+    }
+  } else if constexpr (TYPE == kInt8) {
+    load_words<DIMS / 2>(values + (pair * HEAD_DIM + at) * 2, words);
+  } else if constexpr (DIMS >= 4) {
+    load_words<DIMS / 4>(values + pair * HEAD_DIM + at, words);
+  } else {
+    words[0] = *reinterpret_cast<const u16*>(values + pair * HEAD_DIM + at);
+  }
+}
+
+// The values of a lane's dimension `d` as the tensor cores take them: of the even tokens of two pairs, and
+// of the odd ones.
+template <u32 TYPE, u32 DIMS>
+__device__ __forceinline__ void value_tile(const u32 (&first)[DIMS], const u32 (&second)[DIMS],
+                                           u32 d, u32 (&b)[2]) {
+  if constexpr (TYPE == kF16) {
+    const u32 selector = d % 2 == 0 ? 0x5410 : 0x7632;
+    b[0] = permute(first[d / 2], second[d / 2], selector);
+    b[1] = permute(first[DIMS / 2 + d / 2], second[DIMS / 2 + d / 2], selector);
+  } else if constexpr (TYPE == kInt8) {
+    const u32 selector = d % 2 == 0 ? 0x5140 : 0x7362;
+    widen_bytes(permute(first[d / 2], second[d / 2], selector), b[0], b[1]);
+  } else {
+    const u32 both = byte_of(first[d / 4], d % 4) | byte_of(second[d / 4], d % 4) << 16;
+    b[0] = widen_nibbles(both & 0x000f000fu);
+    b[1] = widen_nibbles(both >> 4 & 0x000f000fu);
+  }
+}
+
+// Adds the values of DIMS dimensions a lane, from `dim` on, times their weights.
+template <u32 TYPE, u32 DIMS>
+__device__ __forceinline__ void add_values(const u8* values, u32 first_key, u32 n_keys, u32 dim,
+                                           const u32 (&weights)[4][4], float (*out)[4]) {
+  UNROLL
+  for (u32 s = 0; s < 4; ++s) {
+    const u32 pair = first_key / 2 + 8 * (lane_idx() % 4) + s;
+    u32 first[DIMS], second[DIMS];
+    load_values<TYPE, DIMS>(values, pair, dim, n_keys, first);
+    load_values<TYPE, DIMS>(values, pair + 4, dim, n_keys, second);
+    UNROLL
+    for (u32 d = 0; d < DIMS; ++d) {
+      u32 b[2];
+      value_tile<TYPE, DIMS>(first, second, d, b);
+      mma_half(out[d], weights[s], b);
+    }
+  }
+}
+
+template <u32 TYPE>
+__device__ __forceinline__ void add_all_values(const u8* values, u32 first_key, u32 n_keys,
+                                               const u32 (&weights)[4][4], Found& found) {
+  constexpr u32 kWide = HEAD_DIM / 64 * 64;
+  UNROLL
+  for (u32 dim = 0; dim < kWide; dim += 64) {
+    add_values<TYPE, 8>(values, first_key, n_keys, dim, weights, found.out + dim / 8);
+  }
+  if constexpr (HEAD_DIM % 64 >= 32) {
+    add_values<TYPE, 4>(values, first_key, n_keys, kWide, weights, found.out + kWide / 8);
+  }
+  if constexpr (HEAD_DIM % 32 == 16) {
+    constexpr u32 kLast = HEAD_DIM - 16;
+    add_values<TYPE, 2>(values, first_key, n_keys, kLast, weights, found.out + kLast / 8);
+  }
+}
+
+// Where the queries of the lane's two rows stand; keys after them are not seen.
+struct Rows {
+  u32 index[2];
+  bool is_there[2];
+};
+
+// One round: kKeys keys of a page, from `first_key` on.
+template <u32 TYPE>
+__device__ __forceinline__ void attend_keys(const AttendParams& p, const Page& page,
+                                            const u8* keys, u32 first_key, const float* queries,
+                                            const Rows& rows, Found& found, float (&page_sum)[2],
+                                            float (&page_most)[2]) {
+  const u32 t = lane_idx() % 4;
+  const float* place = p.placements + u64(page.placement) * 2 * N_PAIRS;
+  float scores[8][4] = {};
+  float middle[2] = {0, 0};
+  UNROLL_STEPS
+  for (u32 step = 0; step < kSteps; ++step) {
+    u32 a[4], b[8][2];
+    query_step<TYPE>(queries, place, step, keys, a, middle);
+    key_step<TYPE>(keys, step, first_key, b);
+    UNROLL
+    for (u32 j = 0; j < 8; ++j) mma_half(scores[j], a, b[j]);
+  }
+  float most[2] = {found.most[0], found.most[1]};
+  UNROLL
+  for (u32 r = 0; r < 2; ++r) {
+    if (TYPE == kInt4) {
+      middle[r] += shuffle_xor(middle[r], 1);
+      middle[r] += shuffle_xor(middle[r], 2);
+    }
+    UNROLL
+    for (u32 j = 0; j < 8; ++j) {
+      UNROLL
+      for (u32 odd = 0; odd < 2; ++odd) {
+        const u32 key = first_key + 16 * t + 8 * odd + j;
+        const bool is_seen =
+            rows.is_there[r] && key < page.n_keys && page.first_index + key <= rows.index[r];
+        float& score = scores[j][2 * r + odd];
+        score = is_seen ? (score + middle[r]) * p.scale : kNone;
+        most[r] = score > most[r] ? score : most[r];
+      }
+    }
+    UNROLL
+    for (u32 step = 1; step < 4; step *= 2) {
+      const float other = shuffle_xor(most[r], step);
+      most[r] = other > most[r] ? other : most[r];
+    }
+    const float base = most[r] == kNone ? 0 : most[r];
+    const float shrink = fast_exp2(found.most[r] - base);
+    const float page_shrink = fast_exp2(page_most[r] - base);
+    float sum = 0;
+    UNROLL
+    for (u32 j = 0; j < 8; ++j) {
+      UNROLL
+      for (u32 odd = 0; odd < 2; ++odd) {
+        float& score = scores[j][2 * r + odd];
+        score = fast_exp2(score - base);
+        sum += score;
+      }
+    }
+    found.most[r] = page_most[r] = most[r];
+    found.sum[r] = found.sum[r] * shrink + sum;
+    page_sum[r] = page_sum[r] * page_shrink + sum;
+    UNROLL
+    for (u32 i = 0; i < kOutTiles; ++i) {
+      found.out[i][2 * r] *= shrink;
+      found.out[i][2 * r + 1] *= shrink;
+    }
+  }
+  const u8* values = keys + key_bytes(TYPE);
+  float middles[2] = {0, 0};  // int4: what to add, since nibbles less 8 are not around zero
+  const u8* scales = values + (TYPE == kInt8 ? kPart : kPart / 2);
+  UNROLL
+  for (u32 odd = 0; odd < 2; ++odd) {
+    const u32 first = first_key + 16 * t + 8 * odd;
+    UNROLL
+    for (u32 j = 0; j < 8; ++j) {
+      float scale = kLift;
+      if constexpr (TYPE != kF16) {
+        // A page that is not full has numbers of no meaning where no keys are.
+        const bool is_key = first + j < page.n_keys;
+        const float step = reinterpret_cast<const float*>(scales)[first + j];
+        scale = is_key ? step * kLift * (TYPE == kInt4 ? 2 : 1) : 0;
+      }
+      UNROLL
+      for (u32 r = 0; r < 2; ++r) {
+        scores[j][2 * r + odd] *= scale;
+        middles[r] += scores[j][2 * r + odd];
+      }
+    }
+  }
+  u32 weights[4][4];
+  UNROLL
+  for (u32 s = 0; s < 4; ++s) {
+    UNROLL
+    for (u32 half = 0; half < 2; ++half) {
+      const float(&of)[4] = scores[2 * s + half];
+      weights[s][2 * half] = floats_to_halves(of[0], of[1]);
+      weights[s][2 * half + 1] = floats_to_halves(of[2], of[3]);
+    }
+  }
+  add_all_values<TYPE>(values, first_key, page.n_keys, weights, found);
+  if (TYPE == kInt4) {
+    UNROLL
+    for (u32 r = 0; r < 2; ++r) {
+      middles[r] += shuffle_xor(middles[r], 1);
+      middles[r] += shuffle_xor(middles[r], 2);
+      UNROLL
+      for (u32 i = 0; i < kOutTiles; ++i) {
+        found.out[i][2 * r] += 0.5f * middles[r];
+        found.out[i][2 * r + 1] += 0.5f * middles[r];
+      }
+    }
+  }
+}
+
+template <u32 TYPE>
+__device__ __forceinline__ void attend_page(const AttendParams& p, const Page& page, u32 kv_head,
+                                            const float* queries, const Rows& rows, Found& found,
+                                            float* page_sums) {
+  const u8* keys = page.layer + u64(kv_head) * head_bytes(TYPE);
+  float sum[2] = {0, 0}, most[2] = {kNone, kNone};
+  for (u32 first_key = 0; first_key < PAGE_LEN && first_key < page.n_keys; first_key += kKeys) {
+    attend_keys<TYPE>(p, page, keys, first_key, queries, rows, found, sum, most);
+  }
+  if (!page_sums) return;
+  UNROLL
+  for (u32 r = 0; r < 2; ++r) {
+    sum[r] += shuffle_xor(sum[r], 1);
+    sum[r] += shuffle_xor(sum[r], 2);
+    if (lane_idx() % 4 == 0) {
+      page_sums[lane_idx() / 4 + 8 * r] = sum[r] > 0 ? most[r] + fast_log2(sum[r]) : kNone;
+    }
+  }
+}
+
+// Which token and query head a row of a tile is, of those that a sequence has.
+struct RowPlace {
+  u32 token, head;
+  bool is_there;
+};
+__device__ __forceinline__ RowPlace row_place(const Sequence& sequence, u32 group, u32 tile,
+                                              u32 kv_head, u32 row) {
+  const u32 i = (tile - sequence.first_tile) * kRows + row;
+  const u32 token = i / group;
+  return {token, kv_head * group + i % group, token < sequence.n_tokens};
+}
+
+// Reads the tile's queries and rotates them to their places: [row][HEAD_DIM], zeros where there is none.
+__device__ __forceinline__ void load_queries(const AttendParams& p, const Sequence& sequence,
+                                             u32 tile, u32 kv_head, float* queries) {
+  for (u32 i = threadIdx.x; i < kRows * HEAD_DIM; i += kWarps * kWarp) {
+    const u32 row = i / HEAD_DIM, dim = i % HEAD_DIM;
+    const RowPlace place = row_place(sequence, p.group, tile, kv_head, row);
+    float x = 0;
+    if (place.is_there) {
+      const u64 token = sequence.first_row + place.token;
+      const float* query = p.queries + (token * p.n_kv_heads * p.group + place.head) * HEAD_DIM;
+      const float* angles = p.near + token * 2 * N_PAIRS;
+      x = query[dim];
+      if (dim < N_PAIRS) {
+        x = x * angles[dim] - query[dim + N_PAIRS] * angles[N_PAIRS + dim];
+      } else if (dim < 2 * N_PAIRS) {
+        const u32 pair = dim - N_PAIRS;
+        x = query[pair] * angles[N_PAIRS + pair] + x * angles[pair];
+      }
+    }
+    queries[row * kQueryStride + dim] = x;
+  }
+}
+
+// Writes what a warp has found. Columns of tiles are dimensions in the order in which values were loaded.
+template <u32 DIMS>
+__device__ __forceinline__ void write_dims(const float (*out)[4], u32 dim, float* part) {
+  const u32 g = lane_idx() / 4, t = lane_idx() % 4;
+  UNROLL
+  for (u32 d = 0; d < DIMS; ++d) {
+    UNROLL
+    for (u32 i = 0; i < 4; ++i) {
+      part[(g + i / 2 * 8) * HEAD_DIM + dim + DIMS * (2 * t + i % 2) + d] = out[d][i] * (1 / kLift);
+    }
+  }
+}
+
+// Blocks: [tile][kv_head][groups of kWarps splits].
+KERNEL(attend_few, AttendParams, kWarps * kWarp) {
+  SHARED(float, queries, kRows * kQueryStride);
+  const u32 tile = blockIdx.z, kv_head = blockIdx.y;
+  const u32 n_splits = gridDim.x * kWarps, split = blockIdx.x * kWarps + warp_idx();
+  const Sequence sequence = p.sequences[p.tiles[tile]];
+  load_queries(p, sequence, tile, kv_head, queries);
+  __syncthreads();
+
+  Rows rows;
+  UNROLL
+  for (u32 r = 0; r < 2; ++r) {
+    const RowPlace place = row_place(sequence, p.group, tile, kv_head, lane_idx() / 4 + 8 * r);
+    rows.index[r] = sequence.first_index + place.token;
+    rows.is_there[r] = place.is_there;
+  }
+  Found found = {};
+  found.most[0] = found.most[1] = kNone;
+  const u32 set = sequence.n_sets == 1 ? 0 : kv_head;
+  const Page* pages = p.pages + sequence.first_page + set * sequence.n_pages;
+  const u64 slot = u64(tile) * p.n_kv_heads + kv_head;
+  const u32 first = u32(u64(sequence.n_pages) * split / n_splits);
+  const u32 end = u32(u64(sequence.n_pages) * (split + 1) / n_splits);
+  for (u32 i = first; i < end; ++i) {
+    const Page page = pages[i];
+    float* sums = p.page_sums ? p.page_sums + (slot * p.most_pages + i) * kRows : nullptr;
+    if ((KV_TYPES >> kInt8 & 1) && page.kv_type == kInt8) {
+      attend_page<kInt8>(p, page, kv_head, queries, rows, found, sums);
+    } else if ((KV_TYPES >> kF16 & 1) && page.kv_type == kF16) {
+      attend_page<kF16>(p, page, kv_head, queries, rows, found, sums);
+    } else if ((KV_TYPES >> kInt4 & 1) && page.kv_type == kInt4) {
+      attend_page<kInt4>(p, page, kv_head, queries, rows, found, sums);
+    }
+  }
+
+  float* part = p.parts + (slot * n_splits + split) * kRows * HEAD_DIM;
+  float* stats = p.stats + (slot * n_splits + split) * 2 * kRows;
+  UNROLL
+  for (u32 r = 0; r < 2; ++r) {
+    found.sum[r] += shuffle_xor(found.sum[r], 1);
+    found.sum[r] += shuffle_xor(found.sum[r], 2);
+    if (lane_idx() % 4 == 0) {
+      stats[lane_idx() / 4 + 8 * r] = found.most[r];
+      stats[kRows + lane_idx() / 4 + 8 * r] = found.sum[r];
+    }
+  }
+  constexpr u32 kWide = HEAD_DIM / 64 * 64;
+  UNROLL
+  for (u32 dim = 0; dim < kWide; dim += 64) write_dims<8>(found.out + dim / 8, dim, part);
+  if constexpr (HEAD_DIM % 64 >= 32) write_dims<4>(found.out + kWide / 8, kWide, part);
+  if constexpr (HEAD_DIM % 32 == 16) write_dims<2>(found.out + HEAD_DIM / 8 - 2, HEAD_DIM - 16, part);
+}
+
+struct MergeParams {
+  const float* parts;  // as of AttendParams
+  const float* stats;
+  const Sequence* sequences;
+  const u32* tiles;
+  float* out;          // [row][head][HEAD_DIM]
+  float* row_sums;     // [tile][kv_head][16]: log2 of the sum of exp2 of all scores
+  u32 n_kv_heads;
+  u32 group;
+  u32 n_splits;
+  u32 padding;
+};
+
+// Blocks: [tile][kv_head][16], a row of a tile each.
+KERNEL(merge_parts, MergeParams, 2 * kWarp) {
+  const u32 tile = blockIdx.z, kv_head = blockIdx.y, row = blockIdx.x;
+  const Sequence sequence = p.sequences[p.tiles[tile]];
+  const RowPlace place = row_place(sequence, p.group, tile, kv_head, row);
+  if (!place.is_there) return;
+  const u64 slot = u64(tile) * p.n_kv_heads + kv_head;
+  const float* stats = p.stats + slot * p.n_splits * 2 * kRows + row;
+  float most = kNone;
+  for (u32 split = 0; split < p.n_splits; ++split) {
+    const float of_split = stats[split * 2 * kRows];
+    most = of_split > most ? of_split : most;
+  }
+  float sum = 0;
+  for (u32 split = 0; split < p.n_splits; ++split) {
+    const float* of_split = stats + split * 2 * kRows;
+    if (of_split[kRows] > 0) sum += of_split[kRows] * fast_exp2(of_split[0] - most);
+  }
+  if (threadIdx.x == 0) p.row_sums[slot * kRows + row] = sum > 0 ? most + fast_log2(sum) : kNone;
+  const u64 token = sequence.first_row + place.token;
+  float* out = p.out + (token * p.n_kv_heads * p.group + place.head) * HEAD_DIM;
+  for (u32 dim = threadIdx.x; dim < HEAD_DIM; dim += 2 * kWarp) {
+    float x = 0;
+    for (u32 split = 0; split < p.n_splits; ++split) {
+      const float* of_split = stats + split * 2 * kRows;
+      if (of_split[kRows] > 0) {
+        const u64 part = ((slot * p.n_splits + split) * kRows + row) * HEAD_DIM + dim;
+        x += p.parts[part] * fast_exp2(of_split[0] - most);
+      }
+    }
+    out[dim] = sum > 0 ? x / sum : 0;  // a query that sees no key gets nothing
+  }
+}
+
+struct MassParams {
+  const float* page_sums;  // [tile][kv_head][page][16]
+  const float* row_sums;   // [tile][kv_head][16]
+  const Sequence* sequences;
+  float* masses;           // [page of the table]: squares of the softmax mass, summed over rows
+  u32 n_kv_heads;
+  u32 group;
+  u32 most_pages;
+  u32 padding;
+};
+
+// Blocks: [sequence][set][pages, a thread each].
+KERNEL(page_masses, MassParams, 4 * kWarp) {
+  const Sequence sequence = p.sequences[blockIdx.z];
+  const u32 set = blockIdx.y, page = blockIdx.x * 4 * kWarp + threadIdx.x;
+  if (set >= sequence.n_sets || page >= sequence.n_pages) return;
+  const u32 n_rows = sequence.n_tokens * p.group;
+  const u32 heads_a_set = p.n_kv_heads / sequence.n_sets;
+  float mass = 0;
+  for (u32 kv_head = set * heads_a_set; kv_head < (set + 1) * heads_a_set; ++kv_head) {
+    for (u32 i = 0; i < n_rows; ++i) {
+      const u64 slot = u64(sequence.first_tile + i / kRows) * p.n_kv_heads + kv_head;
+      const float of_page = p.page_sums[(slot * p.most_pages + page) * kRows + i % kRows];
+      const float share = fast_exp2(of_page - p.row_sums[slot * kRows + i % kRows]);
+      mass += of_page == kNone ? 0 : share * share;
+    }
+  }
+  p.masses[sequence.first_page + set * sequence.n_pages + page] = mass;
+}
