@@ -4,7 +4,8 @@
 use std::fmt::Write;
 
 /// Files by their names.
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
+    ("write_pages.cu", include_str!("../cuda/write_pages.cu")),
     ("attend_few.cu", include_str!("../cuda/attend_few.cu")),
     ("pages.cuh", include_str!("../cuda/pages.cuh")),
     ("platform.cuh", include_str!("../cuda/platform.cuh")),

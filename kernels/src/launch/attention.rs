@@ -26,7 +26,7 @@ pub struct AttentionSizes {
 }
 
 impl AttentionSizes {
-    fn check(&self) -> Result<(), DeviceError> {
+    pub(super) fn check(&self) -> Result<(), DeviceError> {
         let unsupported =
             |what, size, supported| Err(DeviceError::Unsupported { what, size, supported });
         let HeadShape { n_heads, n_kv_heads, head_dim } = self.heads;
@@ -60,7 +60,7 @@ impl AttentionSizes {
 }
 
 /// The number that kernels know a type by.
-fn code(kv_type: PageType) -> u32 {
+pub(super) fn code(kv_type: PageType) -> u32 {
     match kv_type {
         PageType::F16 => 0,
         PageType::Int8 => 1,

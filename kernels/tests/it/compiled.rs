@@ -96,6 +96,10 @@ fn programs() -> Vec<ProgramSource> {
             ],
         ));
     }
+    for head_dim in [64, 80, 128, 256] {
+        let sizes = [("HEAD_DIM", head_dim), ("N_PAIRS", head_dim / 2), ("PAGE_LEN", 64)];
+        programs.push(ProgramSource::new("write_pages.cu", &sizes));
+    }
     programs
 }
 

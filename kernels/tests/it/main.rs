@@ -4,4 +4,5 @@ mod attention;
 mod compiled;
 mod devices;
 mod faults;
+mod pages;
 mod rows;
