@@ -96,7 +96,7 @@ __device__ __forceinline__ float fast_log2(float x) {
 }
 __device__ __forceinline__ float fast_reciprocal(float x) { return __frcp_rn(x); }
 __device__ __forceinline__ float fast_rsqrt(float x) { return rsqrtf(x); }
-__device__ __forceinline__ void atomic_add(float* at, float x) { atomicAdd(at, x); }
+__device__ __forceinline__ void atomic_add(u32* at, u32 x) { atomicAdd(at, x); }
 
 // 16 bytes from global to shared memory, zeros where they are not valid; both 16-byte aligned.
 __device__ __forceinline__ void copy_async_16(void* shared, const void* global,

@@ -200,7 +200,8 @@ inline float fast_log2(float x) { return std::log2(x); }
 inline float fast_exp2(float x) { return std::exp2(x); }
 inline float fast_reciprocal(float x) { return 1.0f / x; }
 inline float fast_rsqrt(float x) { return 1.0f / std::sqrt(x); }
-inline void atomic_add(float* at, float x) { *at += x; }
+inline void atomic_add(u32* at, u32 x) { *at += x; }
+inline u32 __popc(u32 bits) { return u32(__builtin_popcount(bits)); }
 
 inline void copy_async_16(void* shared, const void* global, bool is_valid = true) {
   emulation::copy_async(shared, global, 16, is_valid ? 16 : 0);

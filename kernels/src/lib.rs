@@ -18,6 +18,7 @@ pub use device::{Array, Device, DeviceBuffer, DevicePointer, Geometry};
 pub use emulated::{Emulated, EmulatedBuffer, EmulatedProgram, ThreadOrder};
 pub use error::DeviceError;
 pub use launch::attention::{AttendFew, AttendFewKernels, AttentionSizes, PageRef, PagedSequence};
+pub use launch::lookup::{LookUp, LookupKernels, SegmentIndex, UnitTable, VoteKind};
 pub use launch::pages::{PageKernels, PageSlot};
 pub use launch::rows::{Norm, RowKernels};
 pub use source::ProgramSource;

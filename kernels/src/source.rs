@@ -4,7 +4,9 @@
 use std::fmt::Write;
 
 /// Files by their names.
-const FILES: [(&str, &str); 5] = [
+const FILES: [(&str, &str); 7] = [
+    ("lookup.cu", include_str!("../cuda/lookup.cu")),
+    ("tiles.cuh", include_str!("../cuda/tiles.cuh")),
     ("write_pages.cu", include_str!("../cuda/write_pages.cu")),
     ("attend_few.cu", include_str!("../cuda/attend_few.cu")),
     ("pages.cuh", include_str!("../cuda/pages.cuh")),

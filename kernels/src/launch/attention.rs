@@ -45,10 +45,39 @@ impl AttentionSizes {
         Ok(())
     }
 
-    fn source(&self) -> ProgramSource {
+    /// A page as kernels take it, once it is sure that it is one.
+    pub(super) fn page<D: Device>(&self, page: &PageRef<'_, D>) -> Result<Page, DeviceError> {
+        let (kv_type, page_len) = (page.kv_type, self.page_len);
+        let HeadShape { n_kv_heads, head_dim, .. } = self.heads;
+        if !self.kv_types.contains(&kv_type) {
+            let supported = "the types that attention was compiled for";
+            let size = code(kv_type) as usize;
+            return Err(DeviceError::Unsupported { what: "a page's type", size, supported });
+        }
+        if !page.offset.is_multiple_of(16) || page.n_keys > page_len {
+            let supported = "places at multiples of 16 bytes, and as many keys as a page has";
+            let size = if page.n_keys > page_len { page.n_keys } else { page.offset };
+            return Err(DeviceError::Unsupported { what: "a page", size, supported });
+        }
+        let needed =
+            page.offset + n_kv_heads * PageFormat { kv_type, head_dim, page_len }.head_bytes();
+        let len = page.buffer.n_bytes();
+        if needed > len {
+            return Err(DeviceError::TooShort { what: "a page's buffer, in bytes", needed, len });
+        }
+        Ok(Page {
+            layer: DevicePointer(page.buffer.pointer().0 + page.offset as u64),
+            n_keys: page.n_keys as u32,
+            first_index: size("a text's tokens", page.first_index)?,
+            placement: size("placements", page.placement)?,
+            kv_type: code(kv_type),
+        })
+    }
+
+    pub(super) fn source(&self, file: &'static str) -> ProgramSource {
         let types = self.kv_types.iter().fold(0, |types, kv_type| types | 1 << code(*kv_type));
         ProgramSource::new(
-            "attend_few.cu",
+            file,
             &[
                 ("HEAD_DIM", self.heads.head_dim),
                 ("N_PAIRS", self.n_pairs),
@@ -119,7 +148,7 @@ pub struct AttendFew<'a, D: Device> {
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct Page {
+pub(super) struct Page {
     layer: DevicePointer,
     n_keys: u32,
     first_index: u32,
@@ -234,7 +263,7 @@ impl<D: Device> AttendFewKernels<D> {
     /// When there are no kernels of these sizes, the device has no compiler, or it refuses.
     pub fn new(device: &D, sizes: AttentionSizes) -> Result<Self, DeviceError> {
         sizes.check()?;
-        let program = device.program(&sizes.source())?;
+        let program = device.program(&sizes.source("attend_few.cu"))?;
         let (parts, stats, page_sums, row_sums) = (None, None, None, None);
         Ok(Self { program, sizes, tables: None, parts, stats, page_sums, row_sums })
     }
@@ -383,7 +412,7 @@ impl<D: Device> AttendFewKernels<D> {
             plan.most_sets = plan.most_sets.max(n_sets);
             plan.n_rows = plan.n_rows.max(sequence.first_row + sequence.n_tokens);
             for page in sequence.pages {
-                plan.pages.push(self.page(page)?);
+                plan.pages.push(self.sizes.page(page)?);
                 plan.n_placements = plan.n_placements.max(page.placement + 1);
             }
         }
@@ -392,34 +421,6 @@ impl<D: Device> AttendFewKernels<D> {
         let wanted = (4 * device.n_multiprocessors()).div_ceil(blocks);
         plan.n_groups = wanted.clamp(1, plan.most_pages.div_ceil(WARPS).max(1));
         Ok(plan)
-    }
-
-    fn page(&self, page: &PageRef<'_, D>) -> Result<Page, DeviceError> {
-        let (kv_type, page_len) = (page.kv_type, self.sizes.page_len);
-        let HeadShape { n_kv_heads, head_dim, .. } = self.sizes.heads;
-        if !self.sizes.kv_types.contains(&kv_type) {
-            let supported = "the types that attention was compiled for";
-            let size = code(kv_type) as usize;
-            return Err(DeviceError::Unsupported { what: "a page's type", size, supported });
-        }
-        if !page.offset.is_multiple_of(16) || page.n_keys > page_len {
-            let supported = "places at multiples of 16 bytes, and as many keys as a page has";
-            let size = if page.n_keys > page_len { page.n_keys } else { page.offset };
-            return Err(DeviceError::Unsupported { what: "a page", size, supported });
-        }
-        let needed =
-            page.offset + n_kv_heads * PageFormat { kv_type, head_dim, page_len }.head_bytes();
-        let len = page.buffer.n_bytes();
-        if needed > len {
-            return Err(DeviceError::TooShort { what: "a page's buffer, in bytes", needed, len });
-        }
-        Ok(Page {
-            layer: DevicePointer(page.buffer.pointer().0 + page.offset as u64),
-            n_keys: page.n_keys as u32,
-            first_index: size("a text's tokens", page.first_index)?,
-            placement: size("placements", page.placement)?,
-            kv_type: code(kv_type),
-        })
     }
 
     fn launch<P: Pod>(
@@ -437,9 +438,9 @@ impl<D: Device> AttendFewKernels<D> {
 }
 
 /// An array of at least `len` elements, made anew where the one there is shorter.
-fn room<D: Device>(
+pub(super) fn room<D: Device, T: Pod>(
     device: &D,
-    array: &mut Option<Array<D, f32>>,
+    array: &mut Option<Array<D, T>>,
     len: usize,
 ) -> Result<DevicePointer, DeviceError> {
     if array.as_ref().is_none_or(|array| array.len() < len) {

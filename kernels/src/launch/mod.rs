@@ -2,6 +2,7 @@
 //! that nothing is touched outside of the arrays given. That is what each launch's safety rests on.
 
 pub mod attention;
+pub mod lookup;
 pub mod pages;
 pub mod rows;
 

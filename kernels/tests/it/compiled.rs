@@ -86,15 +86,15 @@ fn programs() -> Vec<ProgramSource> {
     let mut programs = vec![ProgramSource::new("rows.cu", &[])];
     for (head_dim, kv_types) in [(64, 7), (80, 7), (96, 7), (128, 1), (128, 2), (128, 6), (256, 2)]
     {
-        programs.push(ProgramSource::new(
-            "attend_few.cu",
-            &[
+        for file in ["attend_few.cu", "lookup.cu"] {
+            let sizes = [
                 ("HEAD_DIM", head_dim),
                 ("N_PAIRS", head_dim / 2),
                 ("PAGE_LEN", 64),
                 ("KV_TYPES", kv_types),
-            ],
-        ));
+            ];
+            programs.push(ProgramSource::new(file, &sizes));
+        }
     }
     for head_dim in [64, 80, 128, 256] {
         let sizes = [("HEAD_DIM", head_dim), ("N_PAIRS", head_dim / 2), ("PAGE_LEN", 64)];

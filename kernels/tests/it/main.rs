@@ -4,5 +4,6 @@ mod attention;
 mod compiled;
 mod devices;
 mod faults;
+mod lookup;
 mod pages;
 mod rows;
