@@ -51,6 +51,30 @@ pub enum DeviceError {
         /// What the compiler said.
         log: String,
     },
+    /// There is no GPU to use: why, and what to do.
+    #[error("{0}")]
+    NoDevice(String),
+    /// The GPU has not so much memory.
+    #[error(
+        "the GPU has no room for {n_bytes} bytes: {free_bytes} of its {total_bytes} are free; lower the \
+         memory budget, or end what else uses the GPU"
+    )]
+    OutOfMemory {
+        /// Bytes asked for.
+        n_bytes: usize,
+        /// Bytes that are free.
+        free_bytes: usize,
+        /// All of them.
+        total_bytes: usize,
+    },
+    /// The driver reports a failure.
+    #[error("the GPU's driver could not {what}: {error}")]
+    Driver {
+        /// What was to be done.
+        what: String,
+        /// What the driver says.
+        error: String,
+    },
     /// The compiler's library is not there, or not usable.
     #[error("{0}")]
     NoCompiler(String),

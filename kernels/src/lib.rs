@@ -5,6 +5,7 @@
 //! Invariant: nothing here knows of models, memories or files of theirs; slices in, arrays out.
 
 mod compile;
+mod cuda;
 mod device;
 mod emulated;
 mod error;
@@ -14,11 +15,13 @@ pub mod naive;
 mod source;
 
 pub use compile::{Capability, Compiled, Compiler, KernelUse, Target, kernel_uses};
+pub use cuda::{Cuda, CudaBuffer, CudaProgram};
 pub use device::{Array, Device, DeviceBuffer, DevicePointer, Geometry};
 pub use emulated::{Emulated, EmulatedBuffer, EmulatedProgram, ThreadOrder};
 pub use error::DeviceError;
 pub use launch::attention::{AttendFew, AttendFewKernels, AttentionSizes, PageRef, PagedSequence};
 pub use launch::lookup::{LookUp, LookupKernels, SegmentIndex, UnitTable, VoteKind};
 pub use launch::pages::{PageKernels, PageSlot};
+pub use launch::products::{OutputMode, ProductKernels, QuantizedMatrix, WeightBits};
 pub use launch::rows::{Norm, RowKernels};
 pub use source::ProgramSource;

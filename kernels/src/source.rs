@@ -4,7 +4,8 @@
 use std::fmt::Write;
 
 /// Files by their names.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 8] = [
+    ("products.cu", include_str!("../cuda/products.cu")),
     ("lookup.cu", include_str!("../cuda/lookup.cu")),
     ("tiles.cuh", include_str!("../cuda/tiles.cuh")),
     ("write_pages.cu", include_str!("../cuda/write_pages.cu")),

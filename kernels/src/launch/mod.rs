@@ -4,6 +4,7 @@
 pub mod attention;
 pub mod lookup;
 pub mod pages;
+pub mod products;
 pub mod rows;
 
 use crate::error::DeviceError;

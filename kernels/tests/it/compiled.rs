@@ -100,6 +100,10 @@ fn programs() -> Vec<ProgramSource> {
         let sizes = [("HEAD_DIM", head_dim), ("N_PAIRS", head_dim / 2), ("PAGE_LEN", 64)];
         programs.push(ProgramSource::new("write_pages.cu", &sizes));
     }
+    for (bits, tokens) in [(4, 1), (4, 8), (8, 2), (8, 8)] {
+        let sizes = [("BITS", bits), ("TOKENS", tokens)];
+        programs.push(ProgramSource::new("products.cu", &sizes));
+    }
     programs
 }
 

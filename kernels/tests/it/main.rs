@@ -6,4 +6,5 @@ mod devices;
 mod faults;
 mod lookup;
 mod pages;
+mod products;
 mod rows;

@@ -1,0 +1,274 @@
+//! Launchers of `cuda/products.cu`: few rows times quantised weights.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::device::{Array, Device, DevicePointer, Geometry, grid_size};
+use crate::error::DeviceError;
+use crate::launch::attention::room;
+use crate::launch::size;
+use crate::source::ProgramSource;
+
+const BLOCK: usize = 32;
+const OUTPUTS_A_BLOCK: usize = 8;
+/// Rows that a kernel is compiled for.
+const ROWS: [usize; 4] = [1, 2, 4, 8];
+
+/// Bits of a weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightBits {
+    /// From 0 to 15.
+    Four,
+    /// From -128 to 127.
+    Eight,
+}
+
+impl WeightBits {
+    /// The number.
+    pub fn number(self) -> usize {
+        match self {
+            Self::Four => 4,
+            Self::Eight => 8,
+        }
+    }
+}
+
+/// A matrix `[output][cols]` of weights with a scale and a shift for each 32 of them: a weight is
+/// `scale * q + shift`.
+pub struct QuantizedMatrix<D: Device> {
+    bits: WeightBits,
+    n_outputs: usize,
+    n_blocks: usize, // of an output
+    weights: Array<D, u8>,
+    scales: Array<D, [u16; 2]>,
+}
+
+impl<D: Device> QuantizedMatrix<D> {
+    /// A copy on the device. `weights` has `[output][cols / 32]` blocks: of four bits 16 bytes, byte `i` with weight
+    /// `i` in its lower nibble and weight `i + 16` in the upper one; of eight bits 32 signed bytes. `scales` has the
+    /// scale and the shift of each as halves.
+    ///
+    /// # Errors
+    /// When the sizes do not fit one another, or the device has no room.
+    pub fn new(
+        device: &D,
+        (bits, n_outputs): (WeightBits, usize),
+        weights: &[u8],
+        scales: &[[u16; 2]],
+    ) -> Result<Self, DeviceError> {
+        let fits = weights.len() == scales.len() * bits.number() * 4
+            && n_outputs > 0
+            && scales.len().is_multiple_of(n_outputs)
+            && !scales.is_empty();
+        if !fits {
+            let supported = "whole blocks of 32, as many for each output, with a scale each";
+            let (what, size) = ("a matrix", weights.len());
+            return Err(DeviceError::Unsupported { what, size, supported });
+        }
+        Ok(Self {
+            bits,
+            n_outputs,
+            n_blocks: scales.len() / n_outputs,
+            weights: Array::of(device, weights)?,
+            scales: Array::of(device, scales)?,
+        })
+    }
+
+    /// Columns: as long as a row that it is multiplied with.
+    pub fn n_cols(&self) -> usize {
+        self.n_blocks * BLOCK
+    }
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct RoundParams {
+    x: DevicePointer,
+    terms: DevicePointer,
+    units: DevicePointer,
+    n_blocks: u32,
+    padding: u32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct MultiplyParams {
+    weights: DevicePointer,
+    scales: DevicePointer,
+    terms: DevicePointer,
+    units: DevicePointer,
+    out: DevicePointer,
+    n_outputs: u32,
+    n_blocks: u32,
+    n_rows: u32,
+    adds: u32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct EmbedParams {
+    weights: DevicePointer,
+    scales: DevicePointer,
+    ids: DevicePointer,
+    out: DevicePointer,
+    n_blocks: u32,
+    n_rows: u32,
+}
+
+/// What a product does with what its output held before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputMode {
+    /// Overwrites it.
+    Set,
+    /// Adds to it.
+    Add,
+}
+
+/// The kernels, each compiled when it is first used, with room for rounded activations.
+pub struct ProductKernels<D: Device> {
+    programs: Vec<((WeightBits, usize), D::Program)>,
+    terms: Option<Array<D, i8>>,
+    units: Option<Array<D, [f32; 2]>>,
+    n_rounded: usize, // rows
+    n_blocks: usize,  // of a row
+}
+
+impl<D: Device> Default for ProductKernels<D> {
+    fn default() -> Self {
+        Self { programs: Vec::new(), terms: None, units: None, n_rounded: 0, n_blocks: 0 }
+    }
+}
+
+impl<D: Device> ProductKernels<D> {
+    /// Rounds `n_rows` rows of `x`, `[row][cols]`, for the products that follow.
+    ///
+    /// # Errors
+    /// When `x` is too short or its rows no whole blocks of 32, or the device fails.
+    pub fn round(
+        &mut self,
+        device: &D,
+        x: &Array<D, f32>,
+        (n_rows, n_cols): (usize, usize),
+    ) -> Result<(), DeviceError> {
+        if !n_cols.is_multiple_of(BLOCK) {
+            let supported = "multiples of 32";
+            return Err(DeviceError::Unsupported { what: "columns", size: n_cols, supported });
+        }
+        let n_blocks = n_rows * n_cols / BLOCK;
+        let params = RoundParams {
+            x: x.first(n_rows * n_cols, "rows to round")?,
+            terms: room(device, &mut self.terms, n_blocks * 2 * BLOCK)?,
+            units: room(device, &mut self.units, n_blocks)?,
+            n_blocks: size("blocks", n_blocks)?,
+            padding: 0,
+        };
+        (self.n_rounded, self.n_blocks) = (n_rows, n_cols / BLOCK);
+        if n_blocks == 0 {
+            return Ok(());
+        }
+        let geometry = Geometry::line(n_blocks.div_ceil(8), 256)?;
+        let program = self.program(device, WeightBits::Four, 1)?;
+        // SAFETY: the structure is that of the kernel, and the arrays are as long as all blocks.
+        unsafe { device.launch(program, "round_rows", geometry, bytemuck::bytes_of(&params)) }
+    }
+
+    /// Products of the rows that were rounded last with `matrix`: `out` is `[row][output]`.
+    ///
+    /// # Errors
+    /// When these rows are of another length, `out` is too short, or the device fails.
+    pub fn multiply(
+        &mut self,
+        device: &D,
+        matrix: &QuantizedMatrix<D>,
+        (out, mode): (&mut Array<D, f32>, OutputMode),
+    ) -> Result<(), DeviceError> {
+        if matrix.n_blocks != self.n_blocks {
+            let supported = "rows as long as the matrix has columns";
+            let (what, size) = ("a row", self.n_blocks * BLOCK);
+            return Err(DeviceError::Unsupported { what, size, supported });
+        }
+        let n_rows = self.n_rounded;
+        let out = out.first(n_rows * matrix.n_outputs, "products")?;
+        let terms = room(device, &mut self.terms, n_rows * self.n_blocks * 2 * BLOCK)?;
+        let units = room(device, &mut self.units, n_rows * self.n_blocks)?;
+        let most = ROWS[ROWS.len() - 1];
+        for first in (0..n_rows).step_by(most) {
+            let n = (n_rows - first).min(most);
+            let tokens = ROWS.into_iter().find(|rows| *rows >= n).unwrap_or(most);
+            let skip =
+                |at: DevicePointer, bytes: usize| DevicePointer(at.0 + (first * bytes) as u64);
+            let params = MultiplyParams {
+                weights: matrix.weights.first(matrix.weights.len(), "weights")?,
+                scales: matrix.scales.first(matrix.scales.len(), "scales")?,
+                terms: skip(terms, self.n_blocks * 2 * BLOCK),
+                units: skip(units, self.n_blocks * size_of::<[f32; 2]>()),
+                out: skip(out, matrix.n_outputs * size_of::<f32>()),
+                n_outputs: size("outputs", matrix.n_outputs)?,
+                n_blocks: size("blocks", matrix.n_blocks)?,
+                n_rows: size("rows", n)?,
+                adds: u32::from(mode == OutputMode::Add),
+            };
+            let geometry = Geometry::line(matrix.n_outputs.div_ceil(OUTPUTS_A_BLOCK), 128)?;
+            let program = self.program(device, matrix.bits, tokens)?;
+            // SAFETY: the structure is that of the kernel; the matrix was made of whole blocks, the
+            // arrays are as long as all rows, and outputs are written by one lane each.
+            unsafe {
+                device.launch(program, "multiply_rows", geometry, bytemuck::bytes_of(&params))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows `ids` of `table`: `out` is `[row][cols]`.
+    ///
+    /// # Errors
+    /// When there is no such row, `out` is too short, or the device fails.
+    pub fn embed(
+        &mut self,
+        device: &D,
+        (table, ids): (&QuantizedMatrix<D>, &[u32]),
+        out: &mut Array<D, f32>,
+    ) -> Result<(), DeviceError> {
+        if let Some(id) = ids.iter().find(|id| **id as usize >= table.n_outputs) {
+            let supported = "rows that the table has";
+            return Err(DeviceError::Unsupported { what: "a row", size: *id as usize, supported });
+        }
+        let out = out.first(ids.len() * table.n_cols(), "embeddings")?;
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let on_device = Array::of(device, ids)?;
+        let params = EmbedParams {
+            weights: table.weights.first(table.weights.len(), "weights")?,
+            scales: table.scales.first(table.scales.len(), "scales")?,
+            ids: on_device.first(ids.len(), "ids")?,
+            out,
+            n_blocks: size("blocks", table.n_blocks)?,
+            n_rows: size("rows", ids.len())?,
+        };
+        let grid = [grid_size(ids.len())?, grid_size(table.n_blocks.div_ceil(8))?, 1];
+        let geometry = Geometry { grid, block: [256, 1, 1], shared_bytes: 0 };
+        let program = self.program(device, table.bits, 1)?;
+        // SAFETY: the structure is that of the kernel, ids are rows of the table, and the array is as long
+        // as all of them.
+        unsafe { device.launch(program, "embed_rows", geometry, bytemuck::bytes_of(&params)) }
+    }
+
+    fn program(
+        &mut self,
+        device: &D,
+        bits: WeightBits,
+        tokens: usize,
+    ) -> Result<&D::Program, DeviceError> {
+        let known = self.programs.iter().position(|(of, _)| *of == (bits, tokens));
+        let at = match known {
+            Some(at) => at,
+            None => {
+                let sizes = [("BITS", bits.number()), ("TOKENS", tokens)];
+                let program = device.program(&ProgramSource::new("products.cu", &sizes))?;
+                self.programs.push(((bits, tokens), program));
+                self.programs.len() - 1
+            }
+        };
+        Ok(&self.programs[at].1)
+    }
+}
