@@ -10,10 +10,10 @@ use super::client::{World, read_chunk, read_reply};
 use crate::fixtures::letters;
 
 fn long_answer(seed: u64) -> Value {
-    // Token 2 would end it before its time.
+    // Tokens 0 and 2 would end it before its time.
     json!({
         "prompt": letters(seed, 60), "max_tokens": 900_000, "temperature": 1, "stream": true,
-        "logit_bias": { "2": -100 },
+        "logit_bias": { "0": -100, "2": -100 },
     })
 }
 
