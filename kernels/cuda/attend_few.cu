@@ -8,47 +8,11 @@
 // group read the page together.
 //
 //   floor: the bytes of the pages, once       work: 4 HEAD_DIM FLOPs a row and key, on tensor cores
-#include "tiles.cuh"
+#include "attention.cuh"
 
 constexpr u32 kWarps = 4;
-constexpr u32 kOutTiles = HEAD_DIM / 8;
 // Values' scales times this, so that small weights of small values are no subnormal halves.
 constexpr float kLift = 256.0f;
-
-struct Sequence {
-  u32 first_row;    // of the queries
-  u32 n_tokens;
-  u32 first_index;  // of the text, of the first query
-  u32 first_page;   // in the table of pages: [set][page]
-  u32 n_pages;      // of a set
-  u32 n_sets;       // 1, or one a KV head
-  u32 first_tile;   // among those of all sequences
-  u32 padding;
-};
-
-struct AttendParams {
-  const float* queries;     // [row][head][HEAD_DIM], not rotated
-  const float* near;        // [row][2][N_PAIRS]: cosines and sines of the queries' places
-  const float* placements;  // [placement][2][N_PAIRS]
-  const Page* pages;
-  const Sequence* sequences;
-  const u32* tiles;         // [tile]: its sequence
-  float* parts;             // [tile][kv_head][split][16][HEAD_DIM]
-  float* stats;             // [tile][kv_head][split][2][16]: largest score, sum of the weights
-  float* page_sums;         // [tile][kv_head][page][16]: log2 of the sum of exp2 of scores, or none
-  u32 n_kv_heads;
-  u32 group;                // query heads of a KV head
-  u32 most_pages;           // of any sequence
-  float scale;              // on scores, times log2(e)
-};
-
-// What a warp has found so far. Lane `l` has rows g = l / 4 and g + 8 of each tile's columns 2 (l % 4) and
-// the next one.
-struct Found {
-  float out[kOutTiles][4];
-  float most[2];
-  float sum[2];  // the lane's own share
-};
 
 // A query's elements `dim` and the next, which are not rotated apart, turned back by a page's place.
 __device__ __forceinline__ float2 turned(const float* row, u32 dim, const float* place) {
@@ -176,12 +140,6 @@ __device__ __forceinline__ void add_all_values(const u8* values, u32 first_key, 
   }
 }
 
-// Where the queries of the lane's two rows stand; keys after them are not seen.
-struct Rows {
-  u32 index[2];
-  bool is_there[2];
-};
-
 // One round: kKeys keys of a page, from `first_key` on.
 template <u32 TYPE>
 __device__ __forceinline__ void attend_keys(const AttendParams& p, const Page& page,
@@ -200,52 +158,14 @@ __device__ __forceinline__ void attend_keys(const AttendParams& p, const Page& p
     UNROLL
     for (u32 j = 0; j < 8; ++j) mma_half(scores[j], a, b[j]);
   }
-  float most[2] = {found.most[0], found.most[1]};
-  UNROLL
-  for (u32 r = 0; r < 2; ++r) {
-    if (TYPE == kInt4) {
+  if constexpr (TYPE == kInt4) {
+    UNROLL
+    for (u32 r = 0; r < 2; ++r) {
       middle[r] += shuffle_xor(middle[r], 1);
       middle[r] += shuffle_xor(middle[r], 2);
     }
-    UNROLL
-    for (u32 j = 0; j < 8; ++j) {
-      UNROLL
-      for (u32 odd = 0; odd < 2; ++odd) {
-        const u32 key = first_key + 16 * t + 8 * odd + j;
-        const bool is_seen =
-            rows.is_there[r] && key < page.n_keys && page.first_index + key <= rows.index[r];
-        float& score = scores[j][2 * r + odd];
-        score = is_seen ? (score + middle[r]) * p.scale : kNone;
-        most[r] = score > most[r] ? score : most[r];
-      }
-    }
-    UNROLL
-    for (u32 step = 1; step < 4; step *= 2) {
-      const float other = shuffle_xor(most[r], step);
-      most[r] = other > most[r] ? other : most[r];
-    }
-    const float base = most[r] == kNone ? 0 : most[r];
-    const float shrink = fast_exp2(found.most[r] - base);
-    const float page_shrink = fast_exp2(page_most[r] - base);
-    float sum = 0;
-    UNROLL
-    for (u32 j = 0; j < 8; ++j) {
-      UNROLL
-      for (u32 odd = 0; odd < 2; ++odd) {
-        float& score = scores[j][2 * r + odd];
-        score = fast_exp2(score - base);
-        sum += score;
-      }
-    }
-    found.most[r] = page_most[r] = most[r];
-    found.sum[r] = found.sum[r] * shrink + sum;
-    page_sum[r] = page_sum[r] * page_shrink + sum;
-    UNROLL
-    for (u32 i = 0; i < kOutTiles; ++i) {
-      found.out[i][2 * r] *= shrink;
-      found.out[i][2 * r + 1] *= shrink;
-    }
   }
+  weigh(p.scale, page, first_key, rows, middle, scores, found, page_sum, page_most);
   const u8* values = keys + key_bytes(TYPE);
   float middles[2] = {0, 0};  // int4: what to add, since nibbles less 8 are not around zero
   const u8* scales = values + (TYPE == kInt8 ? kPart : kPart / 2);
@@ -269,15 +189,7 @@ __device__ __forceinline__ void attend_keys(const AttendParams& p, const Page& p
     }
   }
   u32 weights[4][4];
-  UNROLL
-  for (u32 s = 0; s < 4; ++s) {
-    UNROLL
-    for (u32 half = 0; half < 2; ++half) {
-      const float(&of)[4] = scores[2 * s + half];
-      weights[s][2 * half] = floats_to_halves(of[0], of[1]);
-      weights[s][2 * half + 1] = floats_to_halves(of[2], of[3]);
-    }
-  }
+  as_operands(scores, weights);
   add_all_values<TYPE>(values, first_key, page.n_keys, weights, found);
   if (TYPE == kInt4) {
     UNROLL
@@ -302,27 +214,7 @@ __device__ __forceinline__ void attend_page(const AttendParams& p, const Page& p
   for (u32 first_key = 0; first_key < PAGE_LEN && first_key < page.n_keys; first_key += kKeys) {
     attend_keys<TYPE>(p, page, keys, first_key, queries, rows, found, sum, most);
   }
-  if (!page_sums) return;
-  UNROLL
-  for (u32 r = 0; r < 2; ++r) {
-    sum[r] += shuffle_xor(sum[r], 1);
-    sum[r] += shuffle_xor(sum[r], 2);
-    if (lane_idx() % 4 == 0) {
-      page_sums[lane_idx() / 4 + 8 * r] = sum[r] > 0 ? most[r] + fast_log2(sum[r]) : kNone;
-    }
-  }
-}
-
-// Which token and query head a row of a tile is, of those that a sequence has.
-struct RowPlace {
-  u32 token, head;
-  bool is_there;
-};
-__device__ __forceinline__ RowPlace row_place(const Sequence& sequence, u32 group, u32 tile,
-                                              u32 kv_head, u32 row) {
-  const u32 i = (tile - sequence.first_tile) * kRows + row;
-  const u32 token = i / group;
-  return {token, kv_head * group + i % group, token < sequence.n_tokens};
+  if (page_sums) write_page_sum(sum, most, page_sums);
 }
 
 // Reads the tile's queries and rotates them to their places: [row][HEAD_DIM], zeros where there is none.
@@ -345,19 +237,6 @@ __device__ __forceinline__ void load_queries(const AttendParams& p, const Sequen
       }
     }
     queries[row * kQueryStride + dim] = x;
-  }
-}
-
-// Writes what a warp has found. Columns of tiles are dimensions in the order in which values were loaded.
-template <u32 DIMS>
-__device__ __forceinline__ void write_dims(const float (*out)[4], u32 dim, float* part) {
-  const u32 g = lane_idx() / 4, t = lane_idx() % 4;
-  UNROLL
-  for (u32 d = 0; d < DIMS; ++d) {
-    UNROLL
-    for (u32 i = 0; i < 4; ++i) {
-      part[(g + i / 2 * 8) * HEAD_DIM + dim + DIMS * (2 * t + i % 2) + d] = out[d][i] * (1 / kLift);
-    }
   }
 }
 
@@ -407,11 +286,7 @@ KERNEL(attend_few, AttendParams, kWarps * kWarp) {
       stats[kRows + lane_idx() / 4 + 8 * r] = found.sum[r];
     }
   }
-  constexpr u32 kWide = HEAD_DIM / 64 * 64;
-  UNROLL
-  for (u32 dim = 0; dim < kWide; dim += 64) write_dims<8>(found.out + dim / 8, dim, part);
-  if constexpr (HEAD_DIM % 64 >= 32) write_dims<4>(found.out + kWide / 8, kWide, part);
-  if constexpr (HEAD_DIM % 32 == 16) write_dims<2>(found.out + HEAD_DIM / 8 - 2, HEAD_DIM - 16, part);
+  write_all(found, 1 / kLift, part);
 }
 
 struct MergeParams {
