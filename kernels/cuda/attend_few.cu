@@ -335,33 +335,3 @@ KERNEL(merge_parts, MergeParams, 2 * kWarp) {
     out[dim] = sum > 0 ? x / sum : 0;  // a query that sees no key gets nothing
   }
 }
-
-struct MassParams {
-  const float* page_sums;  // [tile][kv_head][page][16]
-  const float* row_sums;   // [tile][kv_head][16]
-  const Sequence* sequences;
-  float* masses;           // [page of the table]: squares of the softmax mass, summed over rows
-  u32 n_kv_heads;
-  u32 group;
-  u32 most_pages;
-  u32 padding;
-};
-
-// Blocks: [sequence][set][pages, a thread each].
-KERNEL(page_masses, MassParams, 4 * kWarp) {
-  const Sequence sequence = p.sequences[blockIdx.z];
-  const u32 set = blockIdx.y, page = blockIdx.x * 4 * kWarp + threadIdx.x;
-  if (set >= sequence.n_sets || page >= sequence.n_pages) return;
-  const u32 n_rows = sequence.n_tokens * p.group;
-  const u32 heads_a_set = p.n_kv_heads / sequence.n_sets;
-  float mass = 0;
-  for (u32 kv_head = set * heads_a_set; kv_head < (set + 1) * heads_a_set; ++kv_head) {
-    for (u32 i = 0; i < n_rows; ++i) {
-      const u64 slot = u64(sequence.first_tile + i / kRows) * p.n_kv_heads + kv_head;
-      const float of_page = p.page_sums[(slot * p.most_pages + page) * kRows + i % kRows];
-      const float share = fast_exp2(of_page - p.row_sums[slot * kRows + i % kRows]);
-      mass += of_page == kNone ? 0 : share * share;
-    }
-  }
-  p.masses[sequence.first_page + set * sequence.n_pages + page] = mass;
-}

@@ -111,6 +111,7 @@ inline unsigned lane() {
 #define SHARED(type, name, len) static emulation::SharedArray<type, len> name
 #define DYNAMIC_SHARED(name) u8* const name = emulation::dynamic_shared()
 
+inline void __trap() { __builtin_trap(); }
 inline void __syncthreads(int line = __builtin_LINE()) { emulation::sync_block(line); }
 inline void __syncwarp(int line = __builtin_LINE()) { emulation::exchange("", 1, line); }
 

@@ -1,4 +1,5 @@
-//! Launchers of `cuda/attend_few.cu`: attention of few queries to paged keys and values.
+//! Launchers of `cuda/attend_few.cu`, for few queries; and what both kernels of attention are told, which is checked
+//! here.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -8,9 +9,9 @@ use crate::launch::size;
 use crate::naive::{HeadShape, PageFormat, PageType};
 use crate::source::ProgramSource;
 
-const ROWS: usize = 16;
+pub(super) const ROWS: usize = 16;
 const WARPS: usize = 4;
-const KEYS: usize = 64; // of a round
+pub(super) const KEYS: usize = 64; // of a round
 
 /// What attention is compiled for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +75,63 @@ impl AttentionSizes {
         })
     }
 
+    /// Checks every page and counts.
+    pub(super) fn plan<D: Device>(
+        &self,
+        device: &D,
+        given: &[PagedSequence<'_, D>],
+    ) -> Result<Plan, DeviceError> {
+        let group = self.heads.n_heads / self.heads.n_kv_heads;
+        let mut plan = Plan {
+            pages: Vec::new(),
+            sequences: Vec::with_capacity(given.len()),
+            tiles: Vec::new(),
+            most_pages: 0,
+            most_sets: 1,
+            n_rows: 0,
+            n_placements: 0,
+            n_groups: 1,
+        };
+        for sequence in given {
+            let n_sets = sequence.n_sets;
+            let is_known = n_sets == 1 || n_sets == self.heads.n_kv_heads;
+            if !is_known || sequence.pages.len() % n_sets != 0 {
+                let supported = "one, or one a KV head, equally long";
+                return Err(DeviceError::Unsupported {
+                    what: "sets of pages",
+                    size: n_sets,
+                    supported,
+                });
+            }
+            let n_pages = sequence.pages.len() / n_sets;
+            plan.sequences.push(Sequence {
+                first_row: size("rows", sequence.first_row)?,
+                n_tokens: size("tokens", sequence.n_tokens)?,
+                first_index: size("a text's tokens", sequence.first_index)?,
+                first_page: size("pages", plan.pages.len())?,
+                n_pages: size("pages", n_pages)?,
+                n_sets: size("sets", n_sets)?,
+                first_tile: size("tiles", plan.tiles.len())?,
+                padding: 0,
+            });
+            let n_tiles = (sequence.n_tokens * group).div_ceil(ROWS);
+            let number = size("sequences", plan.sequences.len() - 1)?;
+            plan.tiles.extend(std::iter::repeat_n(number, n_tiles));
+            plan.most_pages = plan.most_pages.max(n_pages);
+            plan.most_sets = plan.most_sets.max(n_sets);
+            plan.n_rows = plan.n_rows.max(sequence.first_row + sequence.n_tokens);
+            for page in sequence.pages {
+                plan.pages.push(self.page(page)?);
+                plan.n_placements = plan.n_placements.max(page.placement + 1);
+            }
+        }
+        // As many blocks as keep the device busy, and no split without a page.
+        let blocks = (plan.tiles.len() * self.heads.n_kv_heads).max(1);
+        let wanted = (4 * device.n_multiprocessors()).div_ceil(blocks);
+        plan.n_groups = wanted.clamp(1, plan.most_pages.div_ceil(WARPS).max(1));
+        Ok(plan)
+    }
+
     pub(super) fn source(&self, file: &'static str) -> ProgramSource {
         let types = self.kv_types.iter().fold(0, |types, kv_type| types | 1 << code(*kv_type));
         ProgramSource::new(
@@ -128,7 +186,7 @@ pub struct PagedSequence<'a, D: Device> {
 }
 
 /// One layer's attention of some sequences.
-pub struct AttendFew<'a, D: Device> {
+pub struct AttendStep<'a, D: Device> {
     /// `[row][head][head_dim]`, not rotated.
     pub queries: &'a Array<D, f32>,
     /// `[row][2][n_pairs]`: cosines, then sines, of the queries' places.
@@ -158,14 +216,14 @@ pub(super) struct Page {
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct Sequence {
+pub(super) struct Sequence {
     first_row: u32,
     n_tokens: u32,
     first_index: u32,
     first_page: u32,
     n_pages: u32,
     n_sets: u32,
-    first_tile: u32,
+    pub first_tile: u32,
     padding: u32,
 }
 
@@ -204,15 +262,15 @@ struct MergeParams {
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct MassParams {
-    page_sums: DevicePointer,
-    row_sums: DevicePointer,
-    sequences: DevicePointer,
-    masses: DevicePointer,
-    n_kv_heads: u32,
-    group: u32,
-    most_pages: u32,
-    padding: u32,
+pub(super) struct MassParams {
+    pub page_sums: DevicePointer,
+    pub row_sums: DevicePointer,
+    pub sequences: DevicePointer,
+    pub masses: DevicePointer,
+    pub n_kv_heads: u32,
+    pub group: u32,
+    pub most_pages: u32,
+    pub padding: u32,
 }
 
 /// The kernels, compiled for some sizes, with room for what passes between them.
@@ -245,14 +303,14 @@ struct Places {
 }
 
 /// The sizes of a launch.
-struct Plan {
-    pages: Vec<Page>,
-    sequences: Vec<Sequence>,
-    tiles: Vec<u32>,
-    most_pages: usize,
-    most_sets: usize,
-    n_rows: usize,
-    n_placements: usize,
+pub(super) struct Plan {
+    pub pages: Vec<Page>,
+    pub sequences: Vec<Sequence>,
+    pub tiles: Vec<u32>,
+    pub most_pages: usize,
+    pub most_sets: usize,
+    pub n_rows: usize,
+    pub n_placements: usize,
     n_groups: usize, // of WARPS splits
 }
 
@@ -273,8 +331,8 @@ impl<D: Device> AttendFewKernels<D> {
     /// # Errors
     /// When an array or a page is too short, a page is of a type that was not compiled for, or the device
     /// fails.
-    pub fn attend(&mut self, device: &D, step: AttendFew<'_, D>) -> Result<(), DeviceError> {
-        let plan = self.plan(device, step.sequences)?;
+    pub fn attend(&mut self, device: &D, step: AttendStep<'_, D>) -> Result<(), DeviceError> {
+        let plan = self.sizes.plan(device, step.sequences)?;
         let HeadShape { n_heads, n_kv_heads, head_dim } = self.sizes.heads;
         let width = n_heads * head_dim;
         let angles = 2 * self.sizes.n_pairs;
@@ -368,59 +426,6 @@ impl<D: Device> AttendFewKernels<D> {
             sequences: tables.sequences.first(plan.sequences.len(), "sequences")?,
             tiles: tables.tiles.first(plan.tiles.len(), "tiles")?,
         })
-    }
-
-    /// Checks every page and counts.
-    fn plan(&self, device: &D, given: &[PagedSequence<'_, D>]) -> Result<Plan, DeviceError> {
-        let group = self.sizes.heads.n_heads / self.sizes.heads.n_kv_heads;
-        let mut plan = Plan {
-            pages: Vec::new(),
-            sequences: Vec::with_capacity(given.len()),
-            tiles: Vec::new(),
-            most_pages: 0,
-            most_sets: 1,
-            n_rows: 0,
-            n_placements: 0,
-            n_groups: 1,
-        };
-        for sequence in given {
-            let n_sets = sequence.n_sets;
-            let is_known = n_sets == 1 || n_sets == self.sizes.heads.n_kv_heads;
-            if !is_known || sequence.pages.len() % n_sets != 0 {
-                let supported = "one, or one a KV head, equally long";
-                return Err(DeviceError::Unsupported {
-                    what: "sets of pages",
-                    size: n_sets,
-                    supported,
-                });
-            }
-            let n_pages = sequence.pages.len() / n_sets;
-            plan.sequences.push(Sequence {
-                first_row: size("rows", sequence.first_row)?,
-                n_tokens: size("tokens", sequence.n_tokens)?,
-                first_index: size("a text's tokens", sequence.first_index)?,
-                first_page: size("pages", plan.pages.len())?,
-                n_pages: size("pages", n_pages)?,
-                n_sets: size("sets", n_sets)?,
-                first_tile: size("tiles", plan.tiles.len())?,
-                padding: 0,
-            });
-            let n_tiles = (sequence.n_tokens * group).div_ceil(ROWS);
-            let number = size("sequences", plan.sequences.len() - 1)?;
-            plan.tiles.extend(std::iter::repeat_n(number, n_tiles));
-            plan.most_pages = plan.most_pages.max(n_pages);
-            plan.most_sets = plan.most_sets.max(n_sets);
-            plan.n_rows = plan.n_rows.max(sequence.first_row + sequence.n_tokens);
-            for page in sequence.pages {
-                plan.pages.push(self.sizes.page(page)?);
-                plan.n_placements = plan.n_placements.max(page.placement + 1);
-            }
-        }
-        // As many blocks as keep the device busy, and no split without a page.
-        let blocks = (plan.tiles.len() * self.sizes.heads.n_kv_heads).max(1);
-        let wanted = (4 * device.n_multiprocessors()).div_ceil(blocks);
-        plan.n_groups = wanted.clamp(1, plan.most_pages.div_ceil(WARPS).max(1));
-        Ok(plan)
     }
 
     fn launch<P: Pod>(

@@ -2,8 +2,8 @@
 
 use kernels::naive::{self, Attention, HeadShape, PageFormat, PageType, PairLayout, Rotary};
 use kernels::{
-    Array, AttendFew, AttendFewKernels, AttentionSizes, Device, DeviceBuffer, PageRef,
-    PagedSequence,
+    Array, AttendFewKernels, AttendManyKernels, AttendStep, AttentionSizes, Device, DeviceBuffer,
+    PageRef, PagedSequence,
 };
 
 use crate::devices::{assert_close, numbers, on_devices};
@@ -29,6 +29,13 @@ struct Case {
     n_pairs: usize,
     page_len: usize,
     texts: Vec<Text>,
+}
+
+/// Which of the two kernels of attention.
+#[derive(Clone, Copy, Debug)]
+enum Kernel {
+    Few,
+    Many,
 }
 
 /// Bytes of a page, and what its bytes stand for: keys at their positions and values, `[slot][kv_head][dim]`.
@@ -152,19 +159,40 @@ impl Case {
         (out, masses)
     }
 
-    fn run<D: Device>(&self, device: &D, made: &[Vec<Made>]) -> (Vec<f32>, Vec<f32>) {
+    fn sizes(&self) -> AttentionSizes {
         let mut kv_types: Vec<PageType> =
             self.texts.iter().flat_map(|text| &text.pages).map(|page| page.kv_type).collect();
         kv_types.sort();
         kv_types.dedup();
-        let sizes = AttentionSizes {
+        AttentionSizes {
             heads: self.heads,
             n_pairs: self.n_pairs,
             page_len: self.page_len,
             kv_types,
-        };
-        let mut kernels = AttendFewKernels::new(device, sizes).unwrap();
+        }
+    }
+
+    /// Angles of the queries' places and of the pages'.
+    fn angles(&self) -> (Vec<f32>, Vec<f32>) {
         let frequencies = self.frequencies();
+        let of = |position| angles(&frequencies, position);
+        let near = |text: &Text| {
+            let (position, n_tokens) = (text.position, text.n_tokens);
+            (position..position + n_tokens).flat_map(of).collect::<Vec<_>>()
+        };
+        let pages = self.texts.iter().flat_map(|text| &text.pages);
+        (
+            self.texts.iter().flat_map(near).collect(),
+            pages.flat_map(|page| of(page.position)).collect(),
+        )
+    }
+
+    fn run<D: Device>(
+        &self,
+        device: &D,
+        (made, kernel): (&[Vec<Made>], Kernel),
+    ) -> (Vec<f32>, Vec<f32>) {
+        let sizes = self.sizes();
         let buffers: Vec<Vec<D::Buffer>> = made
             .iter()
             .map(|pages| {
@@ -177,18 +205,14 @@ impl Case {
                 pages.iter().map(upload).collect()
             })
             .collect();
-        let (mut near, mut placements) = (Vec::new(), Vec::new());
+        let (near, placements) = self.angles();
         let mut sequences = Vec::new();
         let mut n_placed = 0;
         let mut first_row = 0;
         let mut refs = Vec::new();
         for (text, buffers) in self.texts.iter().zip(&buffers) {
-            for token in 0..text.n_tokens {
-                near.extend(angles(&frequencies, text.position + token));
-            }
             let mut of_text = Vec::new();
             for (page, buffer) in text.pages.iter().zip(buffers) {
-                placements.extend(angles(&frequencies, page.position));
                 let Page { n_keys, first_index, kv_type, .. } = *page;
                 let placement = n_placed;
                 n_placed += 1;
@@ -212,7 +236,7 @@ impl Case {
         let queries = self.queries();
         let mut out = Array::of(device, &vec![f32::NAN; queries.len()]).unwrap();
         let mut masses = Array::of(device, &vec![f32::NAN; n_placed]).unwrap();
-        let step = AttendFew {
+        let step = AttendStep {
             queries: &Array::of(device, &queries).unwrap(),
             near: &Array::of(device, &near).unwrap(),
             placements: &Array::of(device, &placements).unwrap(),
@@ -221,17 +245,23 @@ impl Case {
             out: &mut out,
             page_masses: Some(&mut masses),
         };
-        kernels.attend(device, step).unwrap();
+        match kernel {
+            Kernel::Few => AttendFewKernels::new(device, sizes).unwrap().attend(device, step),
+            Kernel::Many => AttendManyKernels::new(device, sizes).unwrap().attend(device, step),
+        }
+        .unwrap();
         (out.to_vec(device).unwrap(), masses.to_vec(device).unwrap())
     }
 
     fn check(&self) {
         let made = self.made();
         let (expected, expected_masses) = self.expected(&made);
-        let (out, masses) = on_devices(|device| self.run(device, &made));
-        // Queries, keys and weights are rounded to halves, eleven bits each.
-        assert_close(&out, &expected, 4e-3);
-        assert_close(&masses, &expected_masses, 1e-2);
+        for kernel in [Kernel::Few, Kernel::Many] {
+            let (out, masses) = on_devices(|device| self.run(device, (&made, kernel)));
+            // Queries, keys and weights are rounded to halves, eleven bits each.
+            assert_close(&out, &expected, 4e-3);
+            assert_close(&masses, &expected_masses, 1e-2);
+        }
         assert!(expected.iter().any(|x| x.abs() > 0.1), "not all is near zero");
     }
 }
@@ -270,6 +300,14 @@ fn grouped_multi_query_and_multi_head_attention_of_many_rows_and_splits() {
     for (n_heads, n_kv_heads, n_tokens) in [(9, 3, 1), (4, 4, 3), (20, 1, 2), (8, 2, 9)] {
         let texts = vec![reading(11, PageType::Int8, n_tokens, 64)];
         Case { heads: heads(n_heads, n_kv_heads, 64), n_pairs: 32, page_len: 64, texts }.check();
+    }
+}
+
+#[test]
+fn a_chunk_of_a_document_sees_what_is_before_each_of_its_tokens() {
+    for kv_type in [PageType::Int8, PageType::Int4] {
+        let texts = vec![reading(4, kv_type, 100, 64), reading(2, kv_type, 45, 64)];
+        Case { heads: heads(6, 2, 64), n_pairs: 32, page_len: 64, texts }.check();
     }
 }
 
@@ -347,7 +385,7 @@ fn what_no_kernel_is_made_for_is_refused() {
                 pages: &[page],
                 n_sets: 1,
             };
-            let step = AttendFew {
+            let step = AttendStep {
                 queries: &floats(128),
                 near: &floats(32),
                 placements: &floats(32),

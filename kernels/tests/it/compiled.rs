@@ -86,7 +86,7 @@ fn programs() -> Vec<ProgramSource> {
     let mut programs = vec![ProgramSource::new("rows.cu", &[])];
     for (head_dim, kv_types) in [(64, 7), (80, 7), (96, 7), (128, 1), (128, 2), (128, 6), (256, 2)]
     {
-        for file in ["attend_few.cu", "lookup.cu"] {
+        for file in ["attend_few.cu", "attend_many.cu", "lookup.cu"] {
             let sizes = [
                 ("HEAD_DIM", head_dim),
                 ("N_PAIRS", head_dim / 2),
