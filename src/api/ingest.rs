@@ -70,6 +70,7 @@ pub async fn create(
     let source = source(request.text, request.messages)?;
     let changing = service.change(&tenant, &name)?;
     check_new(&service, &tenant, (&name, &source))?;
+    service.check_room(&tenant.0, 1)?; // all of it is known when its tokens are counted
     let place = service.reserve()?;
     service.remove_reading(&tenant, &name); // one that failed
     let (ttl, pinned) = (request.ttl, request.pinned == Some(true));
@@ -215,6 +216,7 @@ pub async fn append(
                        with `context_mode` \"append\".";
         return Err(ApiError::conflict("is_conversation", message));
     }
+    service.check_room(&tenant.0, 1)?;
     let place = service.reserve()?;
     let request_of = Request {
         name: id.clone(),

@@ -272,6 +272,32 @@ fn a_fork_shares_all_and_goes_its_own_way() {
     assert_eq!(fingerprint(draft.session()), after, "it needs the other no more");
 }
 
+/// Rule R8 in the middle of an answer: the token said last was not taken in yet, and is not lost.
+#[test]
+fn an_answer_that_was_interrupted_goes_on_in_another_process() {
+    let world = World::new();
+    let say = |context: &mut Context, said: &str| {
+        let mut conversation = context.conversation(None);
+        conversation.say(context.session_mut(), said).unwrap();
+    };
+    let mut whole = world.contexts().create("whole", &config(), "talk").unwrap();
+    say(&mut whole, "The quick brown fox");
+    let expected = greedy(whole.session_mut(), 12);
+    assert!(expected.len() > 8, "it does not end by itself: {expected:?}");
+    for n in [0, 1, 5, 8] {
+        let name = format!("after {n}");
+        let mut context = world.contexts().create(&name, &config(), "talk").unwrap();
+        say(&mut context, "The quick brown fox");
+        let mut said = greedy(context.session_mut(), n);
+        context.save().unwrap();
+        context.sync().unwrap();
+        drop(context);
+        let mut context = world.contexts().open(&name).unwrap();
+        said.extend(greedy(context.session_mut(), expected.len() - n));
+        assert_eq!(said, expected, "interrupted after {n} tokens");
+    }
+}
+
 /// Two turns, the second of which is taken back: the third is said as if it were the second.
 #[test]
 fn a_conversation_is_taken_up_and_taken_back() {

@@ -282,4 +282,12 @@ fn a_tenant_takes_no_more_of_the_disk_than_it_may() {
         .map(|i| client.raw("POST", &format!("/v1/contexts/import?name=copy-{i}"), &file).status);
     let statuses: Vec<u16> = files.collect();
     assert_eq!(statuses.last(), Some(&507), "{statuses:?}");
+    server.stop();
+    // Who has no room at all is told so at once.
+    let server = world.serve(Keys::default(), |config| config.tenant_max_bytes = 1_000);
+    let client = server.client();
+    let full = json!({ "name": "more", "text": letters(2, 300) });
+    client.post("/v1/contexts", &full).expect_error(507, "store_full");
+    let more = json!({ "text": letters(2, 300) });
+    client.post("/v1/contexts/log/append", &more).expect_error(507, "store_full");
 }
