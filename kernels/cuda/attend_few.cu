@@ -1,11 +1,12 @@
-// How do few queries attend to many pages (decoding)? Every byte of a page is read once, straight into the
-// registers in which the tensor cores take it: keys lie as pairs of dimensions, values as pairs of tokens, 16
-// consecutive bytes of which are what one lane holds of eight tiles, if the columns of the tiles are
-// numbered for it. So there is no shared memory to fill and no barrier; a warp takes some of the pages by
-// itself (flash-decoding), and a second kernel merges what all found by the logarithms of their sums.
+// How do few queries attend to many pages (decoding)? Every byte of a page is read once, straight
+// into the registers in which the tensor cores take it: keys lie as pairs of dimensions, values as
+// pairs of tokens, 16 consecutive bytes of which are what one lane holds of eight tiles, if the
+// columns of the tiles are numbered for it. So there is no shared memory to fill and no barrier; a
+// warp takes some of the pages by itself (flash-decoding), and a second kernel merges what all
+// found by the logarithms of their sums.
 //
-// The 16 rows of a tile are query tokens times the query heads that share the KV head, so that heads of a
-// group read the page together.
+// The 16 rows of a tile are query tokens times the query heads that share the KV head, so that
+// heads of a group read the page together.
 //
 //   floor: the bytes of the pages, once       work: 4 HEAD_DIM FLOPs a row and key, on tensor cores
 #include "attention.cuh"
@@ -14,7 +15,8 @@ constexpr u32 kWarps = 4;
 // Values' scales times this, so that small weights of small values are no subnormal halves.
 constexpr float kLift = 256.0f;
 
-// A query's elements `dim` and the next, which are not rotated apart, turned back by a page's place.
+// A query's elements `dim` and the next, which are not rotated apart, turned back by a page's
+// place.
 __device__ __forceinline__ float2 turned(const float* row, u32 dim, const float* place) {
   const float2 x = *reinterpret_cast<const float2*>(row + dim);
   if (dim >= 2 * N_PAIRS) return x;
@@ -28,8 +30,8 @@ __device__ __forceinline__ float2 turned(const float* row, u32 dim, const float*
 
 constexpr u32 kQueryStride = HEAD_DIM + 4;  // so that rows are in other banks
 
-// The queries of a step of 16 dimensions as the tensor cores take them, and for int4 keys what their
-// channels' middles add to all scores of a row.
+// The queries of a step of 16 dimensions as the tensor cores take them, and for int4 keys what
+// their channels' middles add to all scores of a row.
 template <u32 TYPE>
 __device__ __forceinline__ void query_step(const float* rows, const float* place, u32 step,
                                            const u8* keys, u32 (&a)[4], float (&middle)[2]) {
@@ -85,8 +87,8 @@ __device__ __forceinline__ void load_values(const u8* values, u32 pair, u32 dim,
   }
 }
 
-// The values of a lane's dimension `d` as the tensor cores take them: of the even tokens of two pairs, and
-// of the odd ones.
+// The values of a lane's dimension `d` as the tensor cores take them: of the even tokens of two
+// pairs, and of the odd ones.
 template <u32 TYPE, u32 DIMS>
 __device__ __forceinline__ void value_tile(const u32 (&first)[DIMS], const u32 (&second)[DIMS],
                                            u32 d, u32 (&b)[2]) {
@@ -142,9 +144,9 @@ __device__ __forceinline__ void add_all_values(const u8* values, u32 first_key, 
 
 // One round: kKeys keys of a page, from `first_key` on.
 template <u32 TYPE>
-__device__ __forceinline__ void attend_keys(const AttendParams& p, const Page& page,
-                                            const u8* keys, u32 first_key, const float* queries,
-                                            const Rows& rows, Found& found, float (&page_sum)[2],
+__device__ __forceinline__ void attend_keys(const AttendParams& p, const Page& page, const u8* keys,
+                                            u32 first_key, const float* queries, const Rows& rows,
+                                            Found& found, float (&page_sum)[2],
                                             float (&page_most)[2]) {
   const u32 t = lane_idx() % 4;
   const float* place = p.placements + u64(page.placement) * 2 * N_PAIRS;
@@ -217,7 +219,8 @@ __device__ __forceinline__ void attend_page(const AttendParams& p, const Page& p
   if (page_sums) write_page_sum(sum, most, page_sums);
 }
 
-// Reads the tile's queries and rotates them to their places: [row][HEAD_DIM], zeros where there is none.
+// Reads the tile's queries and rotates them to their places: [row][HEAD_DIM], zeros where there is
+// none.
 __device__ __forceinline__ void load_queries(const AttendParams& p, const Sequence& sequence,
                                              u32 tile, u32 kv_head, float* queries) {
   for (u32 i = threadIdx.x; i < kRows * HEAD_DIM; i += kWarps * kWarp) {
@@ -227,22 +230,15 @@ __device__ __forceinline__ void load_queries(const AttendParams& p, const Sequen
     if (place.is_there) {
       const u64 token = sequence.first_row + place.token;
       const float* query = p.queries + (token * p.n_kv_heads * p.group + place.head) * HEAD_DIM;
-      const float* angles = p.near + token * 2 * N_PAIRS;
-      x = query[dim];
-      if (dim < N_PAIRS) {
-        x = x * angles[dim] - query[dim + N_PAIRS] * angles[N_PAIRS + dim];
-      } else if (dim < 2 * N_PAIRS) {
-        const u32 pair = dim - N_PAIRS;
-        x = query[pair] * angles[N_PAIRS + pair] + x * angles[pair];
-      }
+      x = rotated(query, dim, p.near + token * 2 * N_PAIRS);
     }
     queries[row * kQueryStride + dim] = x;
   }
 }
 
 // Blocks: [tile][kv_head][groups of kWarps splits].
-KERNEL(attend_few, AttendParams, kWarps * kWarp) {
-  SHARED(float, queries, kRows * kQueryStride);
+KERNEL(attend_few, AttendParams, kWarps* kWarp) {
+  SHARED(float, queries, kRows* kQueryStride);
   const u32 tile = blockIdx.z, kv_head = blockIdx.y;
   const u32 n_splits = gridDim.x * kWarps, split = blockIdx.x * kWarps + warp_idx();
   const Sequence sequence = p.sequences[p.tiles[tile]];
@@ -294,8 +290,8 @@ struct MergeParams {
   const float* stats;
   const Sequence* sequences;
   const u32* tiles;
-  float* out;          // [row][head][HEAD_DIM]
-  float* row_sums;     // [tile][kv_head][16]: log2 of the sum of exp2 of all scores
+  float* out;       // [row][head][HEAD_DIM]
+  float* row_sums;  // [tile][kv_head][16]: log2 of the sum of exp2 of all scores
   u32 n_kv_heads;
   u32 group;
   u32 n_splits;

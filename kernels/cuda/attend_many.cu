@@ -1,8 +1,8 @@
-// How do many queries attend to pages (reading)? As FlashAttention-2 does (arXiv 2307.08691), over pages: a block
-// of eight warps has 128 rows, each warp 16 of them with its own running softmax, and all share a round's keys and
-// values. While the tensor cores work on one round the bytes of the next are copied (cp.async) as they lie in
-// the page; then the block makes halves of them once for all rows, keys rotated to the page's place, so
-// that queries are rotated once, to their own.
+// How do many queries attend to pages (reading)? As FlashAttention-2 does (arXiv 2307.08691), over
+// pages: a block of eight warps has 128 rows, each warp 16 of them with its own running softmax,
+// and all share a round's keys and values. While the tensor cores work on one round the bytes of
+// the next are copied (cp.async) as they lie in the page; then the block makes halves of them once
+// for all rows, keys rotated to the page's place, so that queries are rotated once, to their own.
 //
 //   floor: 4 HEAD_DIM FLOPs a row and key seen; the bytes of a page once for 128 rows
 #include "attention.cuh"
@@ -10,7 +10,8 @@
 constexpr u32 kWarps = 8;
 constexpr u32 kThreads = kWarps * kWarp;
 constexpr u32 kPairRows = HEAD_DIM / 2;
-constexpr u32 kValueRow = (HEAD_DIM + 31) / 32 * 32;  // words of a row of values, so that places can be mixed
+// Words of a row of values: so many that places in it can be mixed.
+constexpr u32 kValueRow = (HEAD_DIM + 31) / 32 * 32;
 
 // A round's bytes as they lie in a page: keys, their scales, values, their scales.
 template <u32 TYPE>
@@ -22,16 +23,17 @@ struct Raw {
   static constexpr u32 kScaleBytes = TYPE == kInt8   ? kScaleRows * 2 * kKeys
                                      : TYPE == kInt4 ? 4 * HEAD_DIM
                                                      : 0;
-  static constexpr u32 kValueBytes = kKeys * HEAD_DIM * (TYPE == kF16 ? 2 : 1) / (TYPE == kInt4 ? 2 : 1);
+  static constexpr u32 kValueBytes =
+      kKeys * HEAD_DIM * (TYPE == kF16 ? 2 : 1) / (TYPE == kInt4 ? 2 : 1);
   static constexpr u32 kStepBytes = TYPE == kF16 ? 0 : 4 * kKeys;
   static constexpr u32 kScales = kKeyBytes, kValues = kScales + kScaleBytes,
                        kSteps = kValues + kValueBytes, kBytes = kSteps + kStepBytes;
 };
 __device__ constexpr u32 bytes_if(u32 type, u32 bytes) { return KV_TYPES >> type & 1 ? bytes : 0; }
 __device__ constexpr u32 larger(u32 a, u32 b) { return a > b ? a : b; }
-constexpr u32 kRawBytes = larger(bytes_if(kF16, Raw<kF16>::kBytes),
-                                 larger(bytes_if(kInt8, Raw<kInt8>::kBytes),
-                                        bytes_if(kInt4, Raw<kInt4>::kBytes)));
+constexpr u32 kRawBytes =
+    larger(bytes_if(kF16, Raw<kF16>::kBytes),
+           larger(bytes_if(kInt8, Raw<kInt8>::kBytes), bytes_if(kInt4, Raw<kInt4>::kBytes)));
 constexpr u32 kKeyTile = 4 * kPairRows * kKeys, kValueTile = 4 * kKeys / 2 * kValueRow;
 constexpr u32 kQueryBytes = kWarps * kSteps * kWarp * 16;
 // The launcher asks for as much: raw bytes, keys, values, queries.
@@ -43,26 +45,28 @@ struct Block {
 };
 
 struct ManyParams {
-  const float* queries;     // as of AttendParams
+  const float* queries;  // as of AttendParams
   const float* near;
   const float* placements;
   const Page* pages;
   const Sequence* sequences;
   const Block* blocks;
-  float* out;               // [row][head][HEAD_DIM]
-  float* row_sums;          // [tile][kv_head][16]: log2 of the sum of exp2 of all scores
-  float* page_sums;         // [tile][kv_head][page][16]: the same of each page, or none
+  float* out;        // [row][head][HEAD_DIM]
+  float* row_sums;   // [tile][kv_head][16]: log2 of the sum of exp2 of all scores
+  float* page_sums;  // [tile][kv_head][page][16]: the same of each page, or none
   u32 n_kv_heads;
   u32 group;
   u32 most_pages;
   u32 n_tiles;
-  u32 shared_bytes;         // that the launcher gave
+  u32 shared_bytes;  // that the launcher gave
   float scale;
 };
 
-// Where key `key` of a row of pairs is, and dimension `dim` of a row of two tokens: in words. Rows of neighbouring
-// lanes are mixed so that eight lanes' loads of four words are in different banks.
-__device__ __forceinline__ u32 mixed(u32 four, u32 row) { return four ^ ((row & 1) | (row & 2) << 1); }
+// Where key `key` of a row of pairs is, and dimension `dim` of a row of two tokens: in words. Rows
+// of neighbouring lanes are mixed so that eight lanes' loads of four words are in different banks.
+__device__ __forceinline__ u32 mixed(u32 four, u32 row) {
+  return four ^ ((row & 1) | (row & 2) << 1);
+}
 __device__ __forceinline__ u32 key_place(u32 pair, u32 key) {
   return pair * kKeys + mixed(key / 4, pair % 4) * 4 + key % 4;
 }
@@ -92,7 +96,8 @@ __device__ __forceinline__ void copy_round(const u8* head, u32 first_key, u8* ra
     copy_rows(raw + R::kScales, scales, 1, R::kScaleBytes, 0);
   }
   const u8* values = head + key_bytes(TYPE);
-  copy_rows(raw + R::kValues, values + u64(first_key) * (R::kValueBytes / kKeys), 1, R::kValueBytes, 0);
+  copy_rows(raw + R::kValues, values + u64(first_key) * (R::kValueBytes / kKeys), 1, R::kValueBytes,
+            0);
   if constexpr (TYPE != kF16) {
     const u8* steps = values + kPart / (TYPE == kInt4 ? 2 : 1);
     copy_rows(raw + R::kSteps, steps + 4 * first_key, 1, R::kStepBytes, 0);
@@ -139,11 +144,12 @@ __device__ __forceinline__ float value_of(const u8* raw, u32 key, u32 dim) {
 
 // Makes halves of a round's bytes: keys turned to the page's place, values of keys that are there.
 template <u32 TYPE>
-__device__ __forceinline__ void widen_round(const u8* raw, const float* place, u32 n_keys, u32* keys,
-                                            u32* values) {
+__device__ __forceinline__ void widen_round(const u8* raw, const float* place, u32 n_keys,
+                                            u32* keys, u32* values) {
   for (u32 i = threadIdx.x; i < N_PAIRS / 2 * kKeys; i += kThreads) {
     const u32 pair = i / kKeys, key = i % kKeys;  // dimensions 2 pair.., and those N_PAIRS further
-    const float2 x = key_pair<TYPE>(raw, pair, key), y = key_pair<TYPE>(raw, pair + N_PAIRS / 2, key);
+    const float2 x = key_pair<TYPE>(raw, pair, key),
+                 y = key_pair<TYPE>(raw, pair + N_PAIRS / 2, key);
     const float2 cosines = *reinterpret_cast<const float2*>(place + 2 * pair);
     const float2 sines = *reinterpret_cast<const float2*>(place + N_PAIRS + 2 * pair);
     keys[key_place(pair, key)] =
@@ -168,8 +174,8 @@ __device__ __forceinline__ void widen_round(const u8* raw, const float* place, u
 
 // Words of a lane's columns, DIMS of them side by side.
 template <u32 DIMS>
-__device__ __forceinline__ void add_tile_values(const u32* values, u32 dim, const u32 (&weights)[4][4],
-                                                float (*out)[4]) {
+__device__ __forceinline__ void add_tile_values(const u32* values, u32 dim,
+                                                const u32 (&weights)[4][4], float (*out)[4]) {
   const u32 g = lane_idx() / 4, t = lane_idx() % 4;
   UNROLL
   for (u32 s = 0; s < 4; ++s) {
@@ -181,7 +187,8 @@ __device__ __forceinline__ void add_tile_values(const u32* values, u32 dim, cons
         const u32* at = values + value_place(8 * t + 2 * s + odd, dim + DIMS * g + d);
         if constexpr (DIMS >= 4) {
           const uint4 four = *reinterpret_cast<const uint4*>(at);
-          b[d][odd] = four.x, b[d + 1][odd] = four.y, b[d + 2][odd] = four.z, b[d + 3][odd] = four.w;
+          b[d][odd] = four.x, b[d + 1][odd] = four.y, b[d + 2][odd] = four.z,
+          b[d + 3][odd] = four.w;
         } else {
           const uint2 two = *reinterpret_cast<const uint2*>(at);
           b[d][odd] = two.x, b[d + 1][odd] = two.y;
@@ -227,15 +234,16 @@ __device__ __forceinline__ void attend_round(const ManyParams& p, const Page& pa
   for (u32 dim = 0; dim < kWide; dim += 64) {
     add_tile_values<8>(values, dim, weights, found.out + dim / 8);
   }
-  if constexpr (HEAD_DIM % 64 >= 32) add_tile_values<4>(values, kWide, weights, found.out + kWide / 8);
+  if constexpr (HEAD_DIM % 64 >= 32)
+    add_tile_values<4>(values, kWide, weights, found.out + kWide / 8);
   if constexpr (HEAD_DIM % 32 == 16) {
     add_tile_values<2>(values, HEAD_DIM - 16, weights, found.out + HEAD_DIM / 8 - 2);
   }
 }
 
 // The warp's queries, rotated to their places, as the tensor cores take them: [step][lane].
-__device__ __forceinline__ void load_operands(const ManyParams& p, const Sequence& sequence, u32 tile,
-                                              u32 kv_head, uint4* queries) {
+__device__ __forceinline__ void load_operands(const ManyParams& p, const Sequence& sequence,
+                                              u32 tile, u32 kv_head, uint4* queries) {
   const u32 g = lane_idx() / 4, t = lane_idx() % 4;
   for (u32 step = 0; step < kSteps; ++step) {
     u32 a[4];
@@ -246,14 +254,7 @@ __device__ __forceinline__ void load_operands(const ManyParams& p, const Sequenc
         const u32 dim = step * 16 + i / 2 * 8 + 2 * t + odd;
         const u64 token = sequence.first_row + place.token;
         const float* query = p.queries + (token * p.n_kv_heads * p.group + place.head) * HEAD_DIM;
-        const float* angles = p.near + token * 2 * N_PAIRS;
-        x[odd] = query[dim];
-        if (dim < N_PAIRS) {
-          x[odd] = x[odd] * angles[dim] - query[dim + N_PAIRS] * angles[N_PAIRS + dim];
-        } else if (dim < 2 * N_PAIRS) {
-          const u32 pair = dim - N_PAIRS;
-          x[odd] = query[pair] * angles[N_PAIRS + pair] + x[odd] * angles[pair];
-        }
+        x[odd] = rotated(query, dim, p.near + token * 2 * N_PAIRS);
       }
       a[i] = floats_to_halves(x[0], x[1]);
     }
@@ -268,8 +269,8 @@ __device__ __forceinline__ void copy_any(const Page& page, u32 kv_head, u32 firs
   if ((KV_TYPES >> kInt4 & 1) && page.kv_type == kInt4) copy_round<kInt4>(head, first_key, raw);
 }
 
-__device__ __forceinline__ void widen_any(const Page& page, const u8* raw, const float* place, u32 n_keys,
-                                          u32* keys, u32* values) {
+__device__ __forceinline__ void widen_any(const Page& page, const u8* raw, const float* place,
+                                          u32 n_keys, u32* keys, u32* values) {
   if ((KV_TYPES >> kInt8 & 1) && page.kv_type == kInt8) {
     widen_round<kInt8>(raw, place, n_keys, keys, values);
   }
@@ -287,7 +288,8 @@ struct Round {
 };
 
 // The first round from `at` on that some row of the block sees something of.
-__device__ __forceinline__ Round seen_round(const Page* pages, u32 n_pages, u32 last_index, Round at) {
+__device__ __forceinline__ Round seen_round(const Page* pages, u32 n_pages, u32 last_index,
+                                            Round at) {
   while (at.page < n_pages) {
     const Page& page = pages[at.page];
     if (at.first_key < page.n_keys && page.first_index + at.first_key <= last_index) return at;
@@ -296,7 +298,8 @@ __device__ __forceinline__ Round seen_round(const Page* pages, u32 n_pages, u32 
   return at;
 }
 
-// Writes one of a lane's two rows: columns of tiles are dimensions in the order in which values were loaded.
+// Writes one of a lane's two rows: columns of tiles are dimensions in the order in which values
+// were loaded.
 __device__ __forceinline__ void write_row(const Found& found, u32 r, float factor, float* out) {
   const u32 t = lane_idx() % 4;
   constexpr u32 kWide = HEAD_DIM / 64 * 64;
@@ -304,7 +307,9 @@ __device__ __forceinline__ void write_row(const Found& found, u32 r, float facto
   for (u32 tile = 0; tile < kOutTiles; ++tile) {
     // Tiles of 64 dimensions hold eight a column, those of the 32 and 16 after them four and two.
     const u32 dim = tile * 8;
-    const u32 first = dim < kWide ? dim / 64 * 64 : HEAD_DIM % 64 >= 32 && dim < kWide + 32 ? kWide : HEAD_DIM - 16;
+    const u32 first = dim < kWide                               ? dim / 64 * 64
+                      : HEAD_DIM % 64 >= 32 && dim < kWide + 32 ? kWide
+                                                                : HEAD_DIM - 16;
     const u32 dims = dim < kWide ? 8 : HEAD_DIM % 64 >= 32 && dim < kWide + 32 ? 4 : 2;
     UNROLL
     for (u32 odd = 0; odd < 2; ++odd) {
@@ -362,13 +367,15 @@ KERNEL(attend_many, ManyParams, kThreads) {
     const float* place = p.placements + u64(page.placement) * 2 * N_PAIRS;
     widen_any(page, raw, place, page.n_keys - round.first_key, keys, values);
     __syncthreads();
-    const Round next = seen_round(pages, sequence.n_pages, last_index, {round.page, round.first_key + kKeys});
+    const Round next =
+        seen_round(pages, sequence.n_pages, last_index, {round.page, round.first_key + kKeys});
     if (next.page < sequence.n_pages) copy_any(pages[next.page], kv_head, next.first_key, raw);
     copy_async_commit();
     attend_round(p, page, round.first_key, rows, queries, keys, values, found, page_sum, page_most);
     if (p.page_sums && next.page != round.page) {
       if (is_tile) {
-        write_page_sum(page_sum, page_most, p.page_sums + (slot * p.most_pages + round.page) * kRows);
+        write_page_sum(page_sum, page_most,
+                       p.page_sums + (slot * p.most_pages + round.page) * kRows);
       }
       page_sum[0] = page_sum[1] = 0;
       page_most[0] = page_most[1] = kNone;

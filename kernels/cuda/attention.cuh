@@ -1,12 +1,12 @@
-// What do both kernels of attention share? Sequences and the rows of their tiles, the online softmax
-// (Milakov and Gimelshein, arXiv 1805.02867), and how a warp holds what it has found.
+// What do both kernels of attention share? Sequences and the rows of their tiles, the online
+// softmax (Milakov and Gimelshein, arXiv 1805.02867), and how a warp holds what it has found.
 #pragma once
 #include "tiles.cuh"
 
 constexpr u32 kOutTiles = HEAD_DIM / 8;
 
 struct Sequence {
-  u32 first_row;    // of the queries
+  u32 first_row;  // of the queries
   u32 n_tokens;
   u32 first_index;  // of the text, of the first query
   u32 first_page;   // in the table of pages: [set][page]
@@ -22,18 +22,18 @@ struct AttendParams {
   const float* placements;  // [placement][2][N_PAIRS]
   const Page* pages;
   const Sequence* sequences;
-  const u32* tiles;         // [tile]: its sequence
-  float* parts;             // [tile][kv_head][split][16][HEAD_DIM]
-  float* stats;             // [tile][kv_head][split][2][16]: largest score, sum of the weights
-  float* page_sums;         // [tile][kv_head][page][16]: log2 of the sum of exp2 of scores, or none
+  const u32* tiles;  // [tile]: its sequence
+  float* parts;      // [tile][kv_head][split][16][HEAD_DIM]
+  float* stats;      // [tile][kv_head][split][2][16]: largest score, sum of the weights
+  float* page_sums;  // [tile][kv_head][page][16]: log2 of the sum of exp2 of scores, or none
   u32 n_kv_heads;
-  u32 group;                // query heads of a KV head
-  u32 most_pages;           // of any sequence
-  float scale;              // on scores, times log2(e)
+  u32 group;       // query heads of a KV head
+  u32 most_pages;  // of any sequence
+  float scale;     // on scores, times log2(e)
 };
 
-// What a warp has found so far. Lane `l` has rows g = l / 4 and g + 8 of each tile's columns 2 (l % 4) and
-// the next one.
+// What a warp has found so far. Lane `l` has rows g = l / 4 and g + 8 of each tile's columns 2 (l %
+// 4) and the next one.
 struct Found {
   float out[kOutTiles][4];
   float most[2];
@@ -58,11 +58,12 @@ struct Rows {
   bool is_there[2];
 };
 
-// Turns the scores of a round into weights: what is not seen gets none, what was found before shrinks to the
-// largest score so far. `middle` is added to all scores of a row.
-__device__ __forceinline__ void weigh(float scale, const Page& page, u32 first_key, const Rows& rows,
-                                      const float (&middle)[2], float (&scores)[8][4], Found& found,
-                                      float (&page_sum)[2], float (&page_most)[2]) {
+// Turns the scores of a round into weights: what is not seen gets none, what was found before
+// shrinks to the largest score so far. `middle` is added to all scores of a row.
+__device__ __forceinline__ void weigh(float scale, const Page& page, u32 first_key,
+                                      const Rows& rows, const float (&middle)[2],
+                                      float (&scores)[8][4], Found& found, float (&page_sum)[2],
+                                      float (&page_most)[2]) {
   const u32 t = lane_idx() % 4;
   float most[2] = {found.most[0], found.most[1]};
   UNROLL
@@ -114,7 +115,7 @@ __device__ __forceinline__ void as_operands(const float (&scores)[8][4], u32 (&w
   for (u32 s = 0; s < 4; ++s) {
     UNROLL
     for (u32 half = 0; half < 2; ++half) {
-      const float(&of)[4] = scores[2 * s + half];
+      const float (&of)[4] = scores[2 * s + half];
       weights[s][2 * half] = floats_to_halves(of[0], of[1]);
       weights[s][2 * half + 1] = floats_to_halves(of[2], of[3]);
     }
@@ -134,7 +135,8 @@ __device__ __forceinline__ void write_page_sum(const float (&sum)[2], const floa
   }
 }
 
-// Writes what a warp has found. Columns of tiles are dimensions in the order in which values were loaded.
+// Writes what a warp has found. Columns of tiles are dimensions in the order in which values were
+// loaded.
 template <u32 DIMS>
 __device__ __forceinline__ void write_dims(const float (*out)[4], u32 dim, float factor,
                                            float* part) {
@@ -162,7 +164,7 @@ struct MassParams {
   const float* page_sums;  // [tile][kv_head][page][16]
   const float* row_sums;   // [tile][kv_head][16]
   const Sequence* sequences;
-  float* masses;           // [page of the table]: squares of the softmax mass, summed over rows
+  float* masses;  // [page of the table]: squares of the softmax mass, summed over rows
   u32 n_kv_heads;
   u32 group;
   u32 most_pages;

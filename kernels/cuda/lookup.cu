@@ -1,18 +1,19 @@
 // Which units do queries ask for? The lookup's two stages without a way back to the host:
 //
-//   prepare_queries   means of groups of tokens, rotated to the lookup's distance, as bytes and floats
+//   prepare_queries   means of groups of tokens, rotated to the lookup's distance
 //   score_segments    coarse: every unit by its best segment, bytes against bytes (dp4a)
 //   score_keys        fine: the candidates by their best keys, on tensor cores
 //   share_rows        each row's largest score and sum of exponentials, over units
-//   cast_votes        a unit's vote: of each head its best share over the token groups, summed over heads
-//   choose_best       the units with the most votes, in the order of the text, the earlier of equals
+//   cast_votes        a unit's vote: of each head its best share over groups, summed over heads
+//   choose_best       the units with the most votes, in the order of the text
 //
-//   floor: coarse reads head_dim + 4 bytes a segment and KV head once for 8 rows; fine the keys of the candidates
+//   floor: coarse HEAD_DIM + 4 bytes a segment and KV head, once for 8 rows;
+//          fine the keys of the candidates
 #include "tiles.cuh"
 
 constexpr u32 kWarps = 4;
-constexpr u32 kUnits = 16;     // side by side in a block of the index
-constexpr u32 kCoarseRows = 8; // that a warp scores at once
+constexpr u32 kUnits = 16;      // side by side in a block of the index
+constexpr u32 kCoarseRows = 8;  // that a warp scores at once
 constexpr u32 kWords = HEAD_DIM / 4;
 
 struct PrepareParams {
@@ -24,22 +25,13 @@ struct PrepareParams {
   float* rows;                  // [kv_head][row][HEAD_DIM], with them as well
   u32 first_row;
   u32 n_tokens;
-  u32 group_len;                // tokens that share a row
+  u32 group_len;  // tokens that share a row
   u32 n_kv_heads;
-  u32 group;                    // query heads of a KV head
+  u32 group;  // query heads of a KV head
   float scale;
-  float sharpness;              // factor on segments' scores, beside
+  float sharpness;  // factor on segments' scores, beside
   u32 padding;
 };
-
-__device__ __forceinline__ float rotated_by(const float* x, u32 dim, const float* angles) {
-  if (dim < N_PAIRS) return x[dim] * angles[dim] - x[dim + N_PAIRS] * angles[N_PAIRS + dim];
-  if (dim < 2 * N_PAIRS) {
-    const u32 pair = dim - N_PAIRS;
-    return x[pair] * angles[N_PAIRS + pair] + x[dim] * angles[pair];
-  }
-  return x[dim];
-}
 
 // Blocks: [token group][kv_head * group + head], a warp each.
 KERNEL(prepare_queries, PrepareParams, kWarp) {
@@ -59,40 +51,39 @@ KERNEL(prepare_queries, PrepareParams, kWarp) {
   const u64 row = u64(kv_head) * gridDim.x * p.group + token_group * p.group + head % p.group;
   float most = 0;
   for (u32 dim = lane_idx(); dim < HEAD_DIM; dim += kWarp) {
-    p.rows[row * HEAD_DIM + dim] = rotated_by(mean, dim, p.key_angles);
-    most = fmaxf(most, fabsf(rotated_by(mean, dim, p.segment_angles)));
+    p.rows[row * HEAD_DIM + dim] = rotated(mean, dim, p.key_angles);
+    most = fmaxf(most, fabsf(rotated(mean, dim, p.segment_angles)));
   }
   most = warp_max(most);
   const float inverse = most > 0 ? 127 / most : 0;
   for (u32 dim = lane_idx(); dim < HEAD_DIM; dim += kWarp) {
-    p.bytes[row * HEAD_DIM + dim] =
-        i8(rintf(rotated_by(mean, dim, p.segment_angles) * inverse));
+    p.bytes[row * HEAD_DIM + dim] = i8(rintf(rotated(mean, dim, p.segment_angles) * inverse));
   }
   if (lane_idx() == 0) p.byte_scales[row] = most * (1.0f / 127) * p.sharpness;
 }
 
 struct SegmentParams {
-  const u8* index;           // [block][kv_head]: means [segment][kWords][kUnits][4], each byte 128 more than
-                             // the value in units of its scale, then scales [segment][kUnits] f32
-  const i8* bytes;           // as of PrepareParams
+  // [block][kv_head]: means [segment][kWords][kUnits][4], each byte 128 more than the value in
+  // units of its scale, then scales [segment][kUnits] f32
+  const u8* index;
+  const i8* bytes;  // as of PrepareParams
   const float* byte_scales;
-  float* scores;             // [kv_head][row][unit]
+  float* scores;  // [kv_head][row][unit]
   u32 n_units;
-  u32 n_segments;            // of a unit
+  u32 n_segments;  // of a unit
   u32 n_rows;
   u32 n_kv_heads;
 };
 
-// Blocks: [groups of kWarps blocks of units][kv_head][kCoarseRows rows]. A warp takes a block of units; half of
-// its lanes take the even segments, half the odd ones.
-KERNEL(score_segments, SegmentParams, kWarps * kWarp) {
+// Blocks: [groups of kWarps blocks of units][kv_head][kCoarseRows rows]. A warp takes a block of
+// units; half of its lanes take the even segments, half the odd ones.
+KERNEL(score_segments, SegmentParams, kWarps* kWarp) {
   SHARED(uint4, queries, kWords / 4 * kCoarseRows);  // [four words][row]
   const u32 kv_head = blockIdx.y, first_row = blockIdx.z * kCoarseRows;
   for (u32 i = threadIdx.x; i < kWords / 4 * kCoarseRows; i += kWarps * kWarp) {
     const u32 row = first_row + i % kCoarseRows;
     const u64 at = u64(kv_head) * p.n_rows + (row < p.n_rows ? row : p.n_rows - 1);
-    queries[i] =
-        *reinterpret_cast<const uint4*>(p.bytes + at * HEAD_DIM + i / kCoarseRows * 16);
+    queries[i] = *reinterpret_cast<const uint4*>(p.bytes + at * HEAD_DIM + i / kCoarseRows * 16);
   }
   __syncthreads();
   const u32 block = blockIdx.x * kWarps + warp_idx();
@@ -191,8 +182,8 @@ __device__ __forceinline__ void best_of_page(const Page& page, const u8* keys, c
 }
 
 // Blocks: [groups of kWarps candidates][kv_head][16 rows], a warp a candidate.
-KERNEL(score_keys, KeyParams, kWarps * kWarp) {
-  SHARED(float, rows, kRows * HEAD_DIM);
+KERNEL(score_keys, KeyParams, kWarps* kWarp) {
+  SHARED(float, rows, kRows* HEAD_DIM);
   const u32 kv_head = blockIdx.y, first_row = blockIdx.z * kRows;
   for (u32 i = threadIdx.x; i < kRows * HEAD_DIM; i += kWarps * kWarp) {
     const u32 row = first_row + i / HEAD_DIM;
@@ -268,7 +259,7 @@ struct VoteParams {
   const float* shares;  // or none: scores count for themselves
   float* votes;         // [set][unit]
   u32 n_units;
-  u32 n_rows;           // of a KV head: [token group][head of the group]
+  u32 n_rows;  // of a KV head: [token group][head of the group]
   u32 n_kv_heads;
   u32 group;
   u32 n_sets;
@@ -299,11 +290,11 @@ KERNEL(cast_votes, VoteParams, kVoteThreads) {
 constexpr u32 kChooseThreads = 1024;
 
 struct ChooseParams {
-  const float* votes;   // [set][unit]
-  const u32* names;     // [set][unit]: what each is called, or none: its number
-  u32* chosen;          // [set][n]: in the order of the units
+  const float* votes;  // [set][unit]
+  const u32* names;    // [set][unit]: what each is called, or none: its number
+  u32* chosen;         // [set][n]: in the order of the units
   u32 n_units;
-  u32 n;                // not more than units
+  u32 n;  // not more than units
 };
 
 // Floats as numbers in the same order.
@@ -312,8 +303,8 @@ __device__ __forceinline__ u32 ordered(float x) {
   return bits >> 31 ? ~bits : bits | 0x80000000u;
 }
 
-// Blocks: [set]. The n-th largest vote is found eight bits at a time; then all above it are taken, and of
-// those that equal it the first ones.
+// Blocks: [set]. The n-th largest vote is found eight bits at a time; then all above it are taken,
+// and of those that equal it the first ones.
 KERNEL(choose_best, ChooseParams, kChooseThreads) {
   SHARED(u32, counts, 256);
   SHARED(u32, found, 2);  // the bits known so far, how many of what has them are wanted
@@ -327,7 +318,8 @@ KERNEL(choose_best, ChooseParams, kChooseThreads) {
     const u32 known = found[0];
     for (u32 i = threadIdx.x; i < p.n_units; i += kChooseThreads) {
       const u32 key = ordered(votes[i]);
-      if (shift == 24 || (key ^ known) >> (shift + 8) == 0) atomic_add(&counts[key >> shift & 255], 1);
+      if (shift == 24 || (key ^ known) >> (shift + 8) == 0)
+        atomic_add(&counts[key >> shift & 255], 1);
     }
     __syncthreads();
     if (threadIdx.x == 0) {
@@ -352,7 +344,8 @@ KERNEL(choose_best, ChooseParams, kChooseThreads) {
     __syncthreads();
     u32 n_above_here = above_before, n_equal_here = equal_before, total_above = 0, total_equal = 0;
     for (u32 warp = 0; warp < kChooseThreads / kWarp; ++warp) {
-      if (warp < warp_idx()) n_above_here += above_of_warp[warp], n_equal_here += equal_of_warp[warp];
+      if (warp < warp_idx())
+        n_above_here += above_of_warp[warp], n_equal_here += equal_of_warp[warp];
       total_above += above_of_warp[warp], total_equal += equal_of_warp[warp];
     }
     const u32 lower = (1u << lane_idx()) - 1;

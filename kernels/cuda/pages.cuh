@@ -1,12 +1,12 @@
-// Where are keys and values in a page? In pages of PAGE_LEN consecutive tokens; of a layer and a KV head
-// there are keys, then values, each with their scales, in one of three types:
+// Where are keys and values in a page? In pages of PAGE_LEN consecutive tokens; of a layer and a KV
+// head there are keys, then values, each with their scales, in one of three types:
 //
 //   f16   keys [HEAD_DIM][PAGE_LEN], values [PAGE_LEN][HEAD_DIM]
 //   int8  keys [HEAD_DIM / 2][PAGE_LEN][2], their scales [HEAD_DIM / 16][PAGE_LEN] f16,
 //         values [PAGE_LEN / 2][HEAD_DIM][2], their scales [PAGE_LEN] f32
-//   int4  keys [HEAD_DIM / 2][PAGE_LEN], the even dimension in the lower nibble, steps [HEAD_DIM] and
-//         middles [HEAD_DIM] f16, values [PAGE_LEN / 2][HEAD_DIM], the even token lower, steps [PAGE_LEN] f32;
-//         a nibble n stands for 2n - 15 steps
+//   int4  keys [HEAD_DIM / 2][PAGE_LEN], the even dimension in the lower nibble, their channels'
+//         steps [HEAD_DIM] and middles [HEAD_DIM] f16, values [PAGE_LEN / 2][HEAD_DIM], the even
+//         token in the lower nibble, steps [PAGE_LEN] f32; a nibble n stands for 2n - 15 steps
 //
 // Keys are rotated by their slot in the page; a query is rotated by what is left of the distance.
 #pragma once
@@ -35,3 +35,13 @@ struct Page {
   u32 placement;    // row of the table of angles: where the first key stands
   u32 kv_type;
 };
+
+// Element `dim` of a head turned by `angles`, [2][N_PAIRS]: cosines, then sines.
+__device__ __forceinline__ float rotated(const float* x, u32 dim, const float* angles) {
+  if (dim < N_PAIRS) return x[dim] * angles[dim] - x[dim + N_PAIRS] * angles[N_PAIRS + dim];
+  if (dim < 2 * N_PAIRS) {
+    const u32 pair = dim - N_PAIRS;
+    return x[pair] * angles[N_PAIRS + pair] + x[dim] * angles[pair];
+  }
+  return x[dim];
+}

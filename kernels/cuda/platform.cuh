@@ -1,5 +1,5 @@
-// What do kernels stand on? What they ask of a device beyond plain C++, by one name each. Defined here
-// for a GPU (sm_80 and later, compiled by NVRTC without any header of the toolkit) and in
+// What do kernels stand on? What they ask of a device beyond plain C++, by one name each. Defined
+// here for a GPU (sm_80 and later, compiled by NVRTC without any header of the toolkit) and in
 // emulation/emulation.h for a host.
 #pragma once
 
@@ -103,7 +103,8 @@ __device__ __forceinline__ void copy_async_16(void* shared, const void* global,
                                               bool is_valid = true) {
   const u32 to = u32(__cvta_generic_to_shared(shared));
   const int n_valid = is_valid ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(n_valid));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global),
+               "r"(n_valid));
 }
 __device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;"); }
 // Waits until at most the last N groups have not arrived.

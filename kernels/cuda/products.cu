@@ -1,20 +1,22 @@
-// How are few rows multiplied with quantised weights (decoding)? Weights stay as they are, 4 or 8 bits with a
-// scale and a least value for each 32; activations become 12 bits, 16 q0 + q1, with a scale for each 32, so
-// that what is summed over a block are integers (dp4a), exactly, and the same ones as on the CPU.
+// How are few rows multiplied with quantised weights (decoding)? Weights stay as they are, 4 or 8
+// bits with a scale and a least value for each 32; activations become 12 bits, 16 q0 + q1, with a
+// scale for each 32, so that what is summed over a block are integers (dp4a), exactly, and the same
+// ones as on the CPU.
 //
-//   floor: the weights' bytes, once for TOKENS rows       work: 2 dp4a for each four weights and row
+//   floor: the weights' bytes, once for TOKENS rows
+//   work: 2 dp4a for each four weights and row
 #include "platform.cuh"
 
-constexpr u32 kBlock = 32;       // weights that share a scale
+constexpr u32 kBlock = 32;  // weights that share a scale
 constexpr u32 kWarps = 4;
-constexpr u32 kRowsOfWarp = 2;   // outputs, which share the loads of activations
-constexpr u32 kWords = BITS;     // of a block of weights
+constexpr u32 kRowsOfWarp = 2;  // outputs, which share the loads of activations
+constexpr u32 kWords = BITS;    // of a block of weights
 
 struct RoundParams {
-  const float* x;   // [row][cols]
-  i8* terms;        // [row][block][2][32]: q0, q1
-  float2* units;    // [row][block]: what a step of 16 q0 + q1 is worth, the sum of what the block stands for
-  u32 n_blocks;     // of all rows
+  const float* x;  // [row][cols]
+  i8* terms;       // [row][block][2][32]: q0, q1
+  float2* units;   // [row][block]: what 16 q0 + q1 = 1 is worth, the sum of the block
+  u32 n_blocks;    // of all rows
   u32 padding;
 };
 
@@ -36,15 +38,15 @@ KERNEL(round_rows, RoundParams, 256) {
 }
 
 struct MultiplyParams {
-  const u8* weights;    // [output][block]: 4 bits: 16 bytes, the lower nibbles first; 8 bits: 32 bytes
+  const u8* weights;    // [output][block]: of 4 bits 16 bytes, lower nibbles first; of 8 bits 32
   const u32* scales;    // [output][block]: two halves, the scale and what is added to each weight
   const i8* terms;      // [row][block][2][32]
   const float2* units;  // [row][block]
   float* out;           // [row][n_outputs]
   u32 n_outputs;
-  u32 n_blocks;         // of a row
-  u32 n_rows;           // up to TOKENS
-  u32 adds;             // to what is there
+  u32 n_blocks;  // of a row
+  u32 n_rows;    // up to TOKENS
+  u32 adds;      // to what is there
 };
 
 // A block of weights as words of four bytes, in the order of the activations.
@@ -66,7 +68,7 @@ __device__ __forceinline__ void weight_words(const u8* at, int (&words)[8]) {
 }
 
 // Blocks: [groups of kWarps * kRowsOfWarp outputs]; a lane takes every 32nd block of weights.
-KERNEL(multiply_rows, MultiplyParams, kWarps * kWarp) {
+KERNEL(multiply_rows, MultiplyParams, kWarps* kWarp) {
   const u32 first = (blockIdx.x * kWarps + warp_idx()) * kRowsOfWarp;
   float sums[kRowsOfWarp][TOKENS] = {};
   for (u32 block = lane_idx(); block < p.n_blocks; block += kWarp) {
@@ -123,8 +125,8 @@ KERNEL(multiply_rows, MultiplyParams, kWarps * kWarp) {
 struct EmbedParams {
   const u8* weights;  // as of MultiplyParams: [token id][block]
   const u32* scales;
-  const u32* ids;     // [row]
-  float* out;         // [row][cols]
+  const u32* ids;  // [row]
+  float* out;      // [row][cols]
   u32 n_blocks;
   u32 n_rows;
 };

@@ -1,6 +1,6 @@
-// What does a transformer do to rows of numbers beside products and attention? Everything here reads and
-// writes each element once, so that its floor is the memory's bandwidth: a block a row where a row has to be
-// summed, otherwise a thread for each of four elements.
+// What does a transformer do to rows of numbers beside products and attention? Everything here
+// reads and writes each element once, so that its floor is the memory's bandwidth: a block a row
+// where a row has to be summed, otherwise a thread for each of four elements.
 #include "platform.cuh"
 
 constexpr u32 kRowThreads = 256;
@@ -18,16 +18,16 @@ __device__ __forceinline__ float block_sum(float x) {
 }
 
 struct NormParams {
-  float* x;           // [row][width]; with `delta`, their sum is written back
-  const float* delta; // [row][width], or none
-  const float* gain;  // [width]
-  float* out;         // [row][width]
+  float* x;            // [row][width]; with `delta`, their sum is written back
+  const float* delta;  // [row][width], or none
+  const float* gain;   // [width]
+  float* out;          // [row][width]
   u32 width;
   float epsilon;
 };
 
-// RMSNorm of rows, after adding `delta` where there is one: the residual stream is read and written once
-// for both. A block a row.
+// RMSNorm of rows, after adding `delta` where there is one: the residual stream is read and written
+// once for both. A block a row.
 KERNEL(rms_norm, NormParams, kRowThreads) {
   const u64 row = u64(blockIdx.x) * p.width;
   float sum = 0;
@@ -107,8 +107,8 @@ struct PairParams {
   u32 n_pairs;
 };
 
-// Reorders the rotated part of heads from pairs (2i, 2i + 1) to pairs (i, i + n_pairs). A warp a head, of at
-// most 256 rotated elements, which are in registers in between.
+// Reorders the rotated part of heads from pairs (2i, 2i + 1) to pairs (i, i + n_pairs). A warp a
+// head, of at most 256 rotated elements, which are in registers in between.
 KERNEL(split_pairs, PairParams, kRowThreads) {
   const u64 row = u64(blockIdx.x) * (kRowThreads / kWarp) + warp_idx();
   const u32 n_pairs = row < p.n_rows ? p.n_pairs : 0;

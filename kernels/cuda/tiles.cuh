@@ -1,11 +1,11 @@
-// How do keys get into tensor cores? A round is 64 keys of a page against 16 rows of queries, 16 dimensions a
-// step: eight products of 16 by 16 with 16 by 8. Of column g of product j the key is 8 g + j, so that what
-// a lane needs of all eight lies side by side in the page.
+// How do keys get into tensor cores? A round is 64 keys of a page against 16 rows of queries, 16
+// dimensions a step: eight products of 16 by 16 with 16 by 8. Of column g of product j the key is 8
+// g + j, so that what a lane needs of all eight lies side by side in the page.
 #pragma once
 #include "pages.cuh"
 
 constexpr u32 kRows = 16;
-constexpr u32 kKeys = 64;          // of a round: eight tiles of eight
+constexpr u32 kKeys = 64;  // of a round: eight tiles of eight
 constexpr u32 kSteps = HEAD_DIM / 16;
 constexpr float kNone = -3.0e38f;  // below every score, and a number: no difference of two is a NaN
 
@@ -34,10 +34,12 @@ __device__ __forceinline__ u32 word_of(const uint4& words, u32 i) {
 __device__ __forceinline__ u16 half_of(const uint4& words, u32 i) {
   return u16(word_of(words, i / 2) >> (i % 2 * 16));
 }
-__device__ __forceinline__ uint4 load_16(const u8* at) { return *reinterpret_cast<const uint4*>(at); }
+__device__ __forceinline__ uint4 load_16(const u8* at) {
+  return *reinterpret_cast<const uint4*>(at);
+}
 
-// What int4 keys' channels `dim` and the next make of a query: factors on its elements, and what a query's
-// elements times `shifts` add to all its scores.
+// What int4 keys' channels `dim` and the next make of a query: factors on its elements, and what a
+// query's elements times `shifts` add to all its scores.
 __device__ __forceinline__ void channel_steps(const u8* keys, u32 dim, float2& steps,
                                               float2& shifts) {
   const u8* channels = keys + kPart / 2 + 2 * dim;

@@ -1,5 +1,6 @@
-// How do new keys and values get into pages? Keys are rotated by their slots and both are rounded to the page's
-// type as they are written, so that no float copy of them is ever read again. A warp a token and KV head.
+// How do new keys and values get into pages? Keys are rotated by their slots and both are rounded
+// to the page's type as they are written, so that no float copy of them is ever read again. A warp
+// a token and KV head.
 //
 //   floor: reads 8 bytes an element, writes what the type takes
 #include "pages.cuh"
@@ -22,21 +23,12 @@ struct WriteParams {
   u32 n_kv_heads;
 };
 
-__device__ __forceinline__ float rotated(const float* x, u32 dim, const float* angles) {
-  if (dim < N_PAIRS) return x[dim] * angles[dim] - x[dim + N_PAIRS] * angles[N_PAIRS + dim];
-  if (dim < 2 * N_PAIRS) {
-    const u32 pair = dim - N_PAIRS;
-    return x[pair] * angles[N_PAIRS + pair] + x[dim] * angles[pair];
-  }
-  return x[dim];
-}
-
 __device__ __forceinline__ int rounded(float x, float inverse) {
   const float q = rintf(x * inverse);
   return int(q > 127 ? 127 : q < -127 ? -127 : q);
 }
 
-KERNEL(write_pages, WriteParams, kWarps * kWarp) {
+KERNEL(write_pages, WriteParams, kWarps* kWarp) {
   const u32 at = blockIdx.x * kWarps + warp_idx();
   const bool is_there = at < p.n_rows * p.n_kv_heads;
   const u32 row = is_there ? at / p.n_kv_heads : 0, kv_head = is_there ? at % p.n_kv_heads : 0;
@@ -99,7 +91,8 @@ struct PackParams {
   u32 padding;
 };
 
-// A full page of bytes as nibbles. Blocks: [kv_head]; a warp takes a channel of keys, then a token's values.
+// A full page of bytes as nibbles. Blocks: [kv_head]; a warp takes a channel of keys, then a
+// token's values.
 KERNEL(pack_pages, PackParams, 8 * kWarp) {
   const u8* keys = p.from + u64(blockIdx.x) * head_bytes(kInt8);
   const u8* values = keys + key_bytes(kInt8);

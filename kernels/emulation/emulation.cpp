@@ -1,4 +1,5 @@
-// What runs the fibres, and the loop that takes commands from the process that tests (src/emulated.rs).
+// What runs the fibres, and the loop that takes commands from the process that tests
+// (src/emulated.rs).
 #include "emulation.h"
 
 #include <dlfcn.h>
@@ -143,10 +144,14 @@ void resume(Fibre& fibre) {
 
 bool can_run(const Fibre& fibre) {
   switch (fibre.waits) {
-    case Waits::kForNobody: return true;
-    case Waits::kForWarp: return warps[fibre.warp].n_exchanges >= fibre.n_exchanges;
-    case Waits::kForBlock: return n_barriers >= fibre.n_barriers;
-    case Waits::kIsDone: return false;
+    case Waits::kForNobody:
+      return true;
+    case Waits::kForWarp:
+      return warps[fibre.warp].n_exchanges >= fibre.n_exchanges;
+    case Waits::kForBlock:
+      return n_barriers >= fibre.n_barriers;
+    case Waits::kIsDone:
+      return false;
   }
   return false;
 }
@@ -155,9 +160,12 @@ std::string describe(const Fibre& fibre) {
   const auto& t = fibre.place.thread;
   const std::string who = "thread " + std::to_string(t.x) + "," + std::to_string(t.y);
   switch (fibre.waits) {
-    case Waits::kForWarp: return who + " waits for its warp at line " + std::to_string(fibre.line);
-    case Waits::kForBlock: return who + " waits for its block at line " + std::to_string(fibre.line);
-    default: return who + " has ended";
+    case Waits::kForWarp:
+      return who + " waits for its warp at line " + std::to_string(fibre.line);
+    case Waits::kForBlock:
+      return who + " waits for its block at line " + std::to_string(fibre.line);
+    default:
+      return who + " has ended";
   }
 }
 
@@ -201,7 +209,8 @@ void run_block(const Launch& launch, dim3 block, std::mt19937& random) {
   for (auto& [at, bytes] : shared_arrays()) std::memset(at, 0xff, bytes);
   // Exactly as long as was asked for, so that the address sanitizer sees who goes beyond it.
   void* at = nullptr;
-  if (posix_memalign(&at, 128, std::max<std::size_t>(launch.shared_bytes, 1)) != 0) fatal("no memory");
+  if (posix_memalign(&at, 128, std::max<std::size_t>(launch.shared_bytes, 1)) != 0)
+    fatal("no memory");
   std::memset(at, 0xff, launch.shared_bytes);
   dynamic = static_cast<u8*>(at);
   for (Warp& warp : warps) warp.n_arrived = 0, warp.n_exchanges = 0;
@@ -287,8 +296,11 @@ const u8* exchange(const void* bytes, std::size_t n, int line) {
 u8* dynamic_shared() { return dynamic; }
 
 void copy_async(void* to, const void* from, std::size_t n, std::size_t n_valid) {
-  const auto is_aligned = [n](const void* at) { return reinterpret_cast<std::uintptr_t>(at) % n == 0; };
-  if (!is_aligned(to) || !is_aligned(from)) fatal(kernel_name + ": an asynchronous copy is not aligned");
+  const auto is_aligned = [n](const void* at) {
+    return reinterpret_cast<std::uintptr_t>(at) % n == 0;
+  };
+  if (!is_aligned(to) || !is_aligned(from))
+    fatal(kernel_name + ": an asynchronous copy is not aligned");
   running->open_copies.push_back({to, from, n, n_valid});
 }
 
@@ -307,7 +319,8 @@ void copy_async_wait(int n_pending) {
   }
 }
 
-Kernel::Kernel(const char* name, std::size_t params_bytes, unsigned threads, void (*run)(const void*)) {
+Kernel::Kernel(const char* name, std::size_t params_bytes, unsigned threads,
+               void (*run)(const void*)) {
   loading()[name] = {params_bytes, threads, run};
 }
 
@@ -389,9 +402,15 @@ void* pointer(u64 address) { return reinterpret_cast<void*>(address); }
 int main() {
   for (;;) {
     switch (get<u8>()) {
-      case 'M': load(get_string()); break;
-      case 'A': put_number(allocate(get<u64>())); break;
-      case 'F': std::free(pointer(get<u64>())); break;
+      case 'M':
+        load(get_string());
+        break;
+      case 'A':
+        put_number(allocate(get<u64>()));
+        break;
+      case 'F':
+        std::free(pointer(get<u64>()));
+        break;
       case 'W': {
         void* to = pointer(get<u64>());
         const u64 n = get<u64>();
@@ -403,8 +422,11 @@ int main() {
         put(from, get<u64>());
         break;
       }
-      case 'L': launch(); break;
-      default: fatal("an unknown command");
+      case 'L':
+        launch();
+        break;
+      default:
+        fatal("an unknown command");
     }
   }
 }

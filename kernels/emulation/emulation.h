@@ -1,11 +1,12 @@
-// How does a kernel run without a GPU? Every thread of a block is a fibre of one ordinary thread, run in
-// turn until it waits for others: at a block's barrier, or in an exchange within its warp. What a kernel
-// asks of the device is defined here a second time, plainly; the first is in cuda/platform.cuh.
+// How does a kernel run without a GPU? Every thread of a block is a fibre of one ordinary thread,
+// run in turn until it waits for others: at a block's barrier, or in an exchange within its warp.
+// What a kernel asks of the device is defined here a second time, plainly; the first is in
+// cuda/platform.cuh.
 //
-// The emulation is strict where a device is lenient: every lane of a warp takes part in every exchange, a
-// thread that ends while others wait for it is an error, asynchronous copies arrive only when they are
-// waited for, and shared memory begins as NaNs. Threads run in an order that the caller chooses, so that a
-// missing barrier shows as a result that depends on it.
+// The emulation is strict where a device is lenient: every lane of a warp takes part in every
+// exchange, a thread that ends while others wait for it is an error, asynchronous copies arrive
+// only when they are waited for, and shared memory begins as NaNs. Threads run in an order that the
+// caller chooses, so that a missing barrier shows as a result that depends on it.
 #pragma once
 
 #include <cmath>
@@ -54,8 +55,8 @@ extern Place place;
 constexpr std::size_t kSlotBytes = 64;
 
 void sync_block(int line);
-// Leaves a lane's bytes where its warp finds them and waits until all lanes have; returns the warp's slots,
-// `[lane][kSlotBytes]`, which stay until the lane's next exchange but one.
+// Leaves a lane's bytes where its warp finds them and waits until all lanes have; returns the
+// warp's slots, `[lane][kSlotBytes]`, which stay until the lane's next exchange but one.
 const u8* exchange(const void* bytes, std::size_t n, int line);
 u8* dynamic_shared();
 
@@ -99,10 +100,10 @@ inline unsigned lane() {
 
 #define __device__
 #define __forceinline__ inline
-#define KERNEL(name, Params, threads)                                        \
-  static void name(const Params& p);                                         \
-  static const emulation::Kernel kernel_##name(                              \
-      #name, sizeof(Params), threads,                                        \
+#define KERNEL(name, Params, threads)                                         \
+  static void name(const Params& p);                                          \
+  static const emulation::Kernel kernel_##name(                               \
+      #name, sizeof(Params), threads,                                         \
       [](const void* params) { name(*static_cast<const Params*>(params)); }); \
   static void name(const Params& p)
 #define UNROLL  // registers have no addresses there, variables here have
@@ -157,7 +158,8 @@ inline u16 float_to_half(float x) {
   if (size < 0x1p-14f) return sign | u16(std::nearbyint(std::ldexp(size, 24)));
   int exponent;
   const float fraction = std::frexp(size, &exponent);  // [0.5, 1)
-  const u32 rounded = u32(std::nearbyint(std::ldexp(fraction, 11)));  // a carry moves the exponent on
+  const u32 rounded =
+      u32(std::nearbyint(std::ldexp(fraction, 11)));  // a carry moves the exponent on
   return sign | u16((u32(exponent + 13) << 10) + rounded);
 }
 inline float bfloat_to_float(u16 bits) { return bits_float(u32(bits) << 16); }
@@ -213,8 +215,9 @@ void copy_async_wait() {
   emulation::copy_async_wait(N);
 }
 
-// Four 8x8 matrices of 16-bit elements. Lane `8 m + r` gives row `r` of matrix `m`; lane `l` gets of each
-// the elements `2 (l % 4)` and the next of row `l / 4`, or of column `l / 4` where transposed.
+// Four 8x8 matrices of 16-bit elements. Lane `8 m + r` gives row `r` of matrix `m`; lane `l` gets
+// of each the elements `2 (l % 4)` and the next of row `l / 4`, or of column `l / 4` where
+// transposed.
 inline void load_matrices(u32 (&out)[4], const void* row, bool is_transposed, int line) {
   if (reinterpret_cast<std::uintptr_t>(row) % 16 != 0) __builtin_trap();
   const u8* slots = emulation::exchange(row, 16, line);
@@ -236,7 +239,8 @@ inline void ldmatrix_transposed(u32 (&out)[4], const void* row, int line = __bui
   load_matrices(out, row, true, line);
 }
 
-// d[16][8] += a[16][16] b[16][8], of 16-bit floats, summed in f32. Lane `l`, with g = l / 4 and t = l % 4:
+// d[16][8] += a[16][16] b[16][8], of 16-bit floats, summed in f32. Lane `l`, with g = l / 4 and t =
+// l % 4:
 //   a: rows g, g + 8 of columns 2t.., then the same rows of columns 2t + 8..
 //   b: rows 2t.., then 2t + 8.., of column g         d: row g, then g + 8, of columns 2t..
 template <float (*WIDEN)(u16)>

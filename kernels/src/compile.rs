@@ -1,6 +1,6 @@
-//! How does a file of kernels become code of a device? By NVRTC, a library that is looked for when the program
-//! runs: nothing of CUDA is needed to build it. What was compiled is kept in a folder, by everything that it
-//! depends on.
+//! How does a file of kernels become code of a device? By NVRTC, a library that is looked for when
+//! the program runs: nothing of CUDA is needed to build it. What was compiled is kept in a folder,
+//! by everything that it depends on.
 
 use std::ffi::{CString, c_char};
 use std::fs;
@@ -75,8 +75,8 @@ impl Compiler {
         // SAFETY: loading NVRTC runs nothing but its own constructors.
         if !unsafe { sys::is_culib_present() } {
             return Err(DeviceError::NoCompiler(
-                "NVRTC, CUDA's run-time compiler, was not found (libnvrtc.so): install it, or the Python \
-                 package nvidia-cuda-nvrtc, and name its folder in LD_LIBRARY_PATH"
+                "NVRTC, CUDA's run-time compiler, was not found (libnvrtc.so): install it, or the \
+                 Python package nvidia-cuda-nvrtc, and name its folder in LD_LIBRARY_PATH"
                     .to_owned(),
             ));
         }
@@ -158,7 +158,8 @@ fn compile(
     let text = CString::new(text).map_err(|error| failed(error.to_string()))?;
     let name = CString::new(source.file()).map_err(|error| failed(error.to_string()))?;
     let program = Program(result::create_program(&text, Some(&name)).map_err(said)?);
-    // SAFETY: the program was made above and lives until the end of this function, text and name with it.
+    // SAFETY: the program was made above and lives until the end of this function, text and name
+    // with it.
     let (compiled, log) = unsafe {
         let compiled = result::compile_program(program.0, options);
         (compiled, result::get_program_log(program.0).map_err(said)?)

@@ -1,5 +1,5 @@
-//! How do kernels get to a GPU? Through the driver, which is looked for when the program runs. One context, one
-//! stream: launches and copies happen in the order in which they are asked for.
+//! How do kernels get to a GPU? Through the driver, which is looked for when the program runs. One
+//! context, one stream: launches and copies happen in the order in which they are asked for.
 
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -46,8 +46,8 @@ impl Cuda {
     /// GPU number `ordinal`; compiled kernels are kept in `kernels`.
     ///
     /// # Errors
-    /// When there is no driver, no such GPU, no compiler, or one of them is too old: what is missing, and how
-    /// to get it.
+    /// When there is no driver, no such GPU, no compiler, or one of them is too old: what is
+    /// missing, and how to get it.
     pub fn find(ordinal: usize, kernels: Option<&Path>) -> Result<Self, DeviceError> {
         let driver = Self::driver_version()?;
         let n_gpus = CudaContext::device_count().map_err(failed("count GPUs"))?;
@@ -70,8 +70,9 @@ impl Cuda {
         if compiler.version().0 > driver.0 {
             let ((major, minor), (driver_major, driver_minor)) = (compiler.version(), driver);
             return Err(DeviceError::NoCompiler(format!(
-                "NVRTC {major}.{minor} is newer than the driver, which takes CUDA {driver_major}.{driver_minor} \
-                 at most: install NVRTC {driver_major} or a newer driver"
+                "NVRTC {major}.{minor} is newer than the driver, which takes CUDA \
+                 {driver_major}.{driver_minor} at most: install NVRTC {driver_major} or a newer \
+                 driver"
             )));
         }
         let count = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
@@ -96,7 +97,8 @@ impl Cuda {
         // SAFETY: loading the driver's library runs nothing but its own constructors.
         if !unsafe { sys::is_culib_present() } {
             return Err(DeviceError::NoDevice(
-                "no NVIDIA driver was found (libcuda.so): install it, or mount it into the container"
+                "no NVIDIA driver was found (libcuda.so): install it, or mount it into the \
+                 container"
                     .to_owned(),
             ));
         }
@@ -147,7 +149,8 @@ impl Device for Cuda {
     }
 
     fn allocate(&self, n_bytes: usize) -> Result<CudaBuffer, DeviceError> {
-        // SAFETY: bytes of undefined content are what is asked for; who reads them has to write them first.
+        // SAFETY: bytes of undefined content are what is asked for; who reads them has to write
+        // them first.
         let bytes = unsafe { self.stream.alloc::<u8>(n_bytes.max(1)) };
         let bytes = bytes.map_err(|error| {
             if error.0 == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
@@ -210,8 +213,9 @@ impl Device for Cuda {
         }
         self.context.bind_to_thread().map_err(failed("open the GPU"))?;
         let mut args = [params.as_ptr().cast_mut().cast::<c_void>()];
-        // SAFETY: the function is of a module that `program` keeps; the driver reads as many bytes of the
-        // parameters as the kernel takes, before the call returns. The rest is the caller's promise.
+        // SAFETY: the function is of a module that `program` keeps; the driver reads as many bytes
+        // of the parameters as the kernel takes, before the call returns. The rest is the caller's
+        // promise.
         let launched = unsafe {
             result::launch_kernel(
                 function.cu_function(),

@@ -1,5 +1,6 @@
-//! What is a device to those who launch kernels? Memory, programs and launches: a GPU (`cuda.rs`) and the
-//! host emulation (`emulated.rs`) are the two, and every launcher and its tests run on either.
+//! What is a device to those who launch kernels? Memory, programs and launches: a GPU (`cuda.rs`)
+//! and the host emulation (`emulated.rs`) are the two, and every launcher and its tests run on
+//! either.
 
 use std::marker::PhantomData;
 
@@ -40,8 +41,8 @@ pub(crate) fn grid_size(n: usize) -> Result<u32, DeviceError> {
     }
 }
 
-/// A device that holds bytes and runs kernels. Launches and copies happen in the order in which they are
-/// asked for.
+/// A device that holds bytes and runs kernels. Launches and copies happen in the order in which
+/// they are asked for.
 pub trait Device: Sized {
     /// Bytes in the device's memory, given back when dropped.
     type Buffer: DeviceBuffer;
@@ -75,8 +76,9 @@ pub trait Device: Sized {
     /// Runs a kernel of `program`, whose only parameter has these bytes.
     ///
     /// # Safety
-    /// The parameters must be what the kernel takes; what it reads and writes by them, in this geometry,
-    /// must lie in buffers that live until the launch is done, and no two threads may write one place.
+    /// The parameters must be what the kernel takes; what it reads and writes by them, in this
+    /// geometry, must lie in buffers that live until the launch is done, and no two threads may
+    /// write one place.
     ///
     /// # Errors
     /// When there is no such kernel, or the device fails.

@@ -1,7 +1,7 @@
-//! How are kernels run where there is no GPU? The same sources are compiled for the host, with the address and
-//! undefined-behaviour sanitizers, and run by fibres in a process of their own (`emulation/`), which holds
-//! the buffers and takes commands by its standard input. For tests: it is slow, and it stops at the first
-//! thing that a kernel must not do.
+//! How are kernels run where there is no GPU? The same sources are compiled for the host, with the
+//! address and undefined-behaviour sanitizers, and run by fibres in a process of their own
+//! (`emulation/`), which holds the buffers and takes commands by its standard input. For tests: it
+//! is slow, and it stops at the first thing that a kernel must not do.
 
 use std::fs;
 use std::io::{BufReader, Read, Write};
@@ -74,7 +74,8 @@ impl Emulated {
     /// Starts a process. What is compiled is kept in `folder` and taken from there the next time.
     ///
     /// # Errors
-    /// When there is no C++ compiler (`$CXX`, or `c++`) with sanitizers, or the folder is of no use.
+    /// When there is no C++ compiler (`$CXX`, or `c++`) with sanitizers, or the folder is of no
+    /// use.
     pub fn start(folder: &Path) -> Result<Self, DeviceError> {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         fs::create_dir_all(folder).map_err(DeviceError::io(format!("cannot make {folder:?}")))?;

@@ -56,8 +56,8 @@ pub enum DeviceError {
     NoDevice(String),
     /// The GPU has not so much memory.
     #[error(
-        "the GPU has no room for {n_bytes} bytes: {free_bytes} of its {total_bytes} are free; lower the \
-         memory budget, or end what else uses the GPU"
+        "the GPU has no room for {n_bytes} bytes: {free_bytes} of its {total_bytes} are free; \
+         lower the memory budget, or end what else uses the GPU"
     )]
     OutOfMemory {
         /// Bytes asked for.

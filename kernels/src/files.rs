@@ -1,4 +1,5 @@
-//! How are compiled things kept in a folder? Under names made of what they depend on, written as a whole.
+//! How are compiled things kept in a folder? Under names made of what they depend on, written as a
+//! whole.
 
 use std::fs;
 use std::io;

@@ -1,6 +1,6 @@
-//! What does each operation compute, and where does it run? The naive twins are plain loops that define
-//! every operation; the kernels (`cuda/`) are what a GPU runs, each with a typed launcher; and a device is
-//! either a GPU or the host emulation of one.
+//! What does each operation compute, and where does it run? The naive twins are plain loops that
+//! define every operation; the kernels (`cuda/`) are what a GPU runs, each with a typed launcher;
+//! and a device is either a GPU or the host emulation of one.
 //!
 //! Invariant: nothing here knows of models, memories or files of theirs; slices in, arrays out.
 

@@ -1,5 +1,5 @@
-//! Where do kernels come from? From `cuda/*.cu` and `*.cuh`, which travel in the program and are compiled
-//! when they are first needed, each with the sizes that it is wanted for.
+//! Where do kernels come from? From `cuda/*.cu` and `*.cuh`, which travel in the program and are
+//! compiled when they are first needed, each with the sizes that it is wanted for.
 
 use std::fmt::Write;
 

@@ -69,8 +69,8 @@ impl<D: Device> AttendManyKernels<D> {
     /// Attention of all sequences' queries, see [`attend`](crate::naive::attend).
     ///
     /// # Errors
-    /// When an array or a page is too short, a page is of a type that was not compiled for, or the device
-    /// fails.
+    /// When an array or a page is too short, a page is of a type that was not compiled for, or the
+    /// device fails.
     pub fn attend(&mut self, device: &D, step: AttendStep<'_, D>) -> Result<(), DeviceError> {
         let plan = self.sizes.plan(device, step.sequences)?;
         let HeadShape { n_heads, n_kv_heads, head_dim } = self.sizes.heads;
@@ -138,8 +138,8 @@ impl<D: Device> AttendManyKernels<D> {
         self.launch(device, "page_masses", geometry, &mass)
     }
 
-    /// Dynamic shared memory of a block: a round's bytes as they lie in a page of the widest type, its keys and
-    /// values as halves, and the rows' queries.
+    /// Dynamic shared memory of a block: a round's bytes as they lie in a page of the widest type,
+    /// its keys and values as halves, and the rows' queries.
     fn shared_bytes(&self) -> usize {
         let head_dim = self.sizes.heads.head_dim;
         let raw = |kv_type: &PageType| PageFormat { kv_type: *kv_type, head_dim, page_len: KEYS };
@@ -157,10 +157,10 @@ impl<D: Device> AttendManyKernels<D> {
         geometry: Geometry,
         params: &P,
     ) -> Result<(), DeviceError> {
-        // SAFETY: the structures are those of the kernels, field by field; `plan` has checked every page
-        // against its buffer, `attend` every array against what the plan touches of it; the kernel stops
-        // where it needs more shared memory than it was given; warps write rows of their own, and the
-        // tables live in `self`.
+        // SAFETY: the structures are those of the kernels, field by field; `plan` has checked every
+        // page against its buffer, `attend` every array against what the plan touches of it; the
+        // kernel stops where it needs more shared memory than it was given; warps write rows of
+        // their own, and the tables live in `self`.
         unsafe { device.launch(&self.program, kernel, geometry, bytemuck::bytes_of(params)) }
     }
 }

@@ -1,5 +1,5 @@
-//! Launchers of `cuda/attend_few.cu`, for few queries; and what both kernels of attention are told, which is checked
-//! here.
+//! Launchers of `cuda/attend_few.cu`, for few queries; and what both kernels of attention are told,
+//! which is checked here.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -199,8 +199,8 @@ pub struct AttendStep<'a, D: Device> {
     pub scale: f32,
     /// `[row][head][head_dim]`
     pub out: &'a mut Array<D, f32>,
-    /// `[sequence][set][page]`, where wanted: the square of the softmax mass that each page received,
-    /// summed over queries and heads.
+    /// `[sequence][set][page]`, where wanted: the square of the softmax mass that each page
+    /// received, summed over queries and heads.
     pub page_masses: Option<&'a mut Array<D, f32>>,
 }
 
@@ -329,8 +329,8 @@ impl<D: Device> AttendFewKernels<D> {
     /// Attention of all sequences' queries, see [`attend`](crate::naive::attend).
     ///
     /// # Errors
-    /// When an array or a page is too short, a page is of a type that was not compiled for, or the device
-    /// fails.
+    /// When an array or a page is too short, a page is of a type that was not compiled for, or the
+    /// device fails.
     pub fn attend(&mut self, device: &D, step: AttendStep<'_, D>) -> Result<(), DeviceError> {
         let plan = self.sizes.plan(device, step.sequences)?;
         let HeadShape { n_heads, n_kv_heads, head_dim } = self.sizes.heads;
@@ -435,9 +435,9 @@ impl<D: Device> AttendFewKernels<D> {
         params: &P,
     ) -> Result<(), DeviceError> {
         let geometry = Geometry { grid, block: [32 * n_warps, 1, 1], shared_bytes: 0 };
-        // SAFETY: the structures above are those of the kernels, field by field; `plan` has checked every
-        // page against its buffer, `attend` every array against what the plan touches of it; warps write
-        // parts of their own, and the tables live in `self`.
+        // SAFETY: the structures above are those of the kernels, field by field; `plan` has checked
+        // every page against its buffer, `attend` every array against what the plan touches of it;
+        // warps write parts of their own, and the tables live in `self`.
         unsafe { device.launch(&self.program, kernel, geometry, bytemuck::bytes_of(params)) }
     }
 }

@@ -15,9 +15,9 @@ const COARSE_ROWS: usize = 8;
 const FINE_ROWS: usize = 16;
 const VOTE_THREADS: usize = 256;
 
-/// What stands for the units of a layer, see `backend::BlocksView` of mneme: blocks of sixteen units,
-/// `[block][kv_head]`, of each the means `[segment][head_dim / 4][16][4]`, a byte being the value in units of its
-/// scale + 128, then the scales `[segment][16]` f32.
+/// What stands for the units of a layer, see `backend::BlocksView` of mneme: blocks of sixteen
+/// units, `[block][kv_head]`, of each the means `[segment][head_dim / 4][16][4]`, a byte being the
+/// value in units of its scale + 128, then the scales `[segment][16]` f32.
 pub struct SegmentIndex<'a, D: Device> {
     /// Holds them.
     pub buffer: &'a D::Buffer,
@@ -218,8 +218,8 @@ impl<D: Device> LookupKernels<D> {
         })
     }
 
-    /// The units wanted of each set, `[set][wanted]`, in the order of the text, into `chosen`; returns how many
-    /// of a set they are: fewer than wanted where there are not so many.
+    /// The units wanted of each set, `[set][wanted]`, in the order of the text, into `chosen`;
+    /// returns how many of a set they are: fewer than wanted where there are not so many.
     ///
     /// # Errors
     /// When an array or the index is too short, or the device fails.
@@ -256,7 +256,8 @@ impl<D: Device> LookupKernels<D> {
         Ok(n_wanted)
     }
 
-    /// The votes of the last lookup's fine stage for its candidates, and these: `[set][candidate]` each.
+    /// The votes of the last lookup's fine stage for its candidates, and these: `[set][candidate]`
+    /// each.
     ///
     /// # Errors
     /// When the device fails.
@@ -431,10 +432,10 @@ impl<D: Device> LookupKernels<D> {
         params: &P,
     ) -> Result<(), DeviceError> {
         let geometry = Geometry { grid, block: [n_threads as u32, 1, 1], shared_bytes: 0 };
-        // SAFETY: the structures above are those of the kernels, field by field; each array was asked for
-        // as many elements as the kernel touches in this geometry, the index and all pages were checked
-        // against their buffers, candidates are below the number of units since `choose_best` wrote
-        // them, and threads write places of their own.
+        // SAFETY: the structures above are those of the kernels, field by field; each array was
+        // asked for as many elements as the kernel touches in this geometry, the index and all
+        // pages were checked against their buffers, candidates are below the number of units since
+        // `choose_best` wrote them, and threads write places of their own.
         unsafe { device.launch(&self.program, kernel, geometry, bytemuck::bytes_of(params)) }
     }
 }

@@ -76,8 +76,8 @@ impl<D: Device> PageKernels<D> {
         Ok(Self { program, sizes, slots: None })
     }
 
-    /// Writes a key and a value a row: `keys` and `values` are `[row][kv_head][head_dim]`, not rotated,
-    /// `angles` is `[slot][2][n_pairs]`.
+    /// Writes a key and a value a row: `keys` and `values` are `[row][kv_head][head_dim]`, not
+    /// rotated, `angles` is `[slot][2][n_pairs]`.
     ///
     /// # Errors
     /// When two rows go to one slot, an array or a page is too short, or the device fails.
@@ -116,8 +116,8 @@ impl<D: Device> PageKernels<D> {
         };
         let n_blocks = (slots.len() * heads.n_kv_heads).div_ceil(WARPS);
         let geometry = Geometry::line(n_blocks, 32 * WARPS as u32)?;
-        // SAFETY: the structures are those of the kernel; `slot` has checked each page against its buffer,
-        // the arrays are as long as all rows, and each row has a slot of its own.
+        // SAFETY: the structures are those of the kernel; `slot` has checked each page against its
+        // buffer, the arrays are as long as all rows, and each row has a slot of its own.
         unsafe {
             device.launch(&self.program, "write_pages", geometry, bytemuck::bytes_of(&params))
         }

@@ -43,9 +43,9 @@ pub struct QuantizedMatrix<D: Device> {
 }
 
 impl<D: Device> QuantizedMatrix<D> {
-    /// A copy on the device. `weights` has `[output][cols / 32]` blocks: of four bits 16 bytes, byte `i` with weight
-    /// `i` in its lower nibble and weight `i + 16` in the upper one; of eight bits 32 signed bytes. `scales` has the
-    /// scale and the shift of each as halves.
+    /// A copy on the device. `weights` has `[output][cols / 32]` blocks: of four bits 16 bytes,
+    /// byte `i` with weight `i` in its lower nibble and weight `i + 16` in the upper one; of eight
+    /// bits 32 signed bytes. `scales` has the scale and the shift of each as halves.
     ///
     /// # Errors
     /// When the sizes do not fit one another, or the device has no room.
@@ -248,8 +248,8 @@ impl<D: Device> ProductKernels<D> {
         let grid = [grid_size(ids.len())?, grid_size(table.n_blocks.div_ceil(8))?, 1];
         let geometry = Geometry { grid, block: [256, 1, 1], shared_bytes: 0 };
         let program = self.program(device, table.bits, 1)?;
-        // SAFETY: the structure is that of the kernel, ids are rows of the table, and the array is as long
-        // as all of them.
+        // SAFETY: the structure is that of the kernel, ids are rows of the table, and the array is
+        // as long as all of them.
         unsafe { device.launch(program, "embed_rows", geometry, bytemuck::bytes_of(&params)) }
     }
 

@@ -138,7 +138,8 @@ impl<D: Device> RowKernels<D> {
         self.launch(device, "norm_heads", geometry, &params)
     }
 
-    /// `gate = silu(gate) * up` over the first `len` elements, see [`swiglu`](crate::naive::swiglu).
+    /// `gate = silu(gate) * up` over the first `len` elements, see
+    /// [`swiglu`](crate::naive::swiglu).
     ///
     /// # Errors
     /// When an array is too short, or the device fails.
@@ -179,8 +180,8 @@ impl<D: Device> RowKernels<D> {
         self.launch(device, "add_bias", geometry, &params)
     }
 
-    /// Reorders the rotated part of each of the first `n_rows` heads from pairs `(2i, 2i + 1)` to pairs
-    /// `(i, i + n_pairs)`.
+    /// Reorders the rotated part of each of the first `n_rows` heads from pairs `(2i, 2i + 1)` to
+    /// pairs `(i, i + n_pairs)`.
     ///
     /// # Errors
     /// When an array is too short, there are more than 128 pairs, or the device fails.
@@ -215,9 +216,9 @@ impl<D: Device> RowKernels<D> {
         if geometry.grid[0] == 0 {
             return Ok(()); // nothing to do, which no device takes as a launch
         }
-        // SAFETY: the structures above are those of the kernels, field by field; every method here has
-        // asked each array for as many elements as the kernel touches in this geometry, and threads write
-        // places of their own.
+        // SAFETY: the structures above are those of the kernels, field by field; every method here
+        // has asked each array for as many elements as the kernel touches in this geometry, and
+        // threads write places of their own.
         unsafe { device.launch(&self.program, kernel, geometry, bytemuck::bytes_of(params)) }
     }
 }

@@ -1,5 +1,5 @@
-//! How are keys and values laid out in a page, and how are they rounded? One layer and KV head of a page;
-//! `cuda/pages.cuh` has the formats.
+//! How are keys and values laid out in a page, and how are they rounded? One layer and KV head of a
+//! page; `cuda/pages.cuh` has the formats.
 
 /// How keys and values are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -8,7 +8,8 @@ pub enum PageType {
     F16,
     /// Bytes; keys with a scale for each token and 16 dimensions, values with one for each token.
     Int8,
-    /// Nibbles; keys with a step and a middle for each dimension, values with a step for each token.
+    /// Nibbles; keys with a step and a middle for each dimension, values with a step for each
+    /// token.
     Int4,
 }
 

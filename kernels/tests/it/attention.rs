@@ -38,7 +38,8 @@ enum Kernel {
     Many,
 }
 
-/// Bytes of a page, and what its bytes stand for: keys at their positions and values, `[slot][kv_head][dim]`.
+/// Bytes of a page, and what its bytes stand for: keys at their positions and values,
+/// `[slot][kv_head][dim]`.
 struct Made {
     bytes: Vec<u8>,
     keys: Vec<f32>,

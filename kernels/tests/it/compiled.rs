@@ -1,5 +1,5 @@
-//! Does NVRTC take every kernel, for each architecture that is supported? The compiler is fetched as a
-//! package; it needs no GPU.
+//! Does NVRTC take every kernel, for each architecture that is supported? The compiler is fetched
+//! as a package; it needs no GPU.
 
 use std::fs;
 use std::path::{Path, PathBuf};

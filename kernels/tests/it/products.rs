@@ -59,7 +59,8 @@ fn products_are_those_of_their_twin_for_any_number_of_rows() {
             if mode == OutputMode::Add {
                 expected.iter_mut().zip(&before).for_each(|(x, before)| *x += before);
             }
-            // Activations of up to 1 in steps of 1 / (16 * 127): six deviations of what that makes of a sum.
+            // Activations of up to 1 in steps of 1 / (16 * 127): six deviations of what that makes
+            // of a sum.
             let square: f32 = weights.iter().map(|w| w * w).sum::<f32>() / weights.len() as f32;
             let tolerance = 6.0 * (n_cols as f32 * square / 12.0).sqrt() / (16.0 * 127.0);
             assert_close(&out, &expected, tolerance);
