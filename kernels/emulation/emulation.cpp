@@ -30,7 +30,8 @@ Place place;
 
 namespace {
 
-constexpr std::size_t kStackBytes = 256 << 10;  // address sanitizer's frames are large
+constexpr std::size_t kStackBytes = 64 << 10;  // its shadow is cleared at every switch
+constexpr std::size_t kGuardBytes = 4 << 10;   // below it, so that an overflow is a fault
 constexpr unsigned kWarpLanes = 32;
 
 [[noreturn]] void fatal(const std::string& what) {
@@ -183,9 +184,12 @@ std::string describe(const Fibre& fibre) {
 
 void prepare(Fibre& fibre, unsigned linear, const Launch& launch, dim3 block) {
   if (fibre.stack == nullptr) {
-    fibre.stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (fibre.stack == MAP_FAILED) fatal("no memory for the stack of a thread");
+    void* at = mmap(nullptr, kGuardBytes + kStackBytes, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED || mprotect(at, kGuardBytes, PROT_NONE) != 0) {
+      fatal("no memory for the stack of a thread");
+    }
+    fibre.stack = static_cast<u8*>(at) + kGuardBytes;
   }
 #if SANITIZED
   __asan_unpoison_memory_region(fibre.stack, kStackBytes);

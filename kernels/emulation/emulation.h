@@ -147,6 +147,7 @@ inline float bits_float(u32 bits) {
 inline float half_to_float(u16 half) {
   const u32 sign = u32(half & 0x8000) << 16, exponent = (half >> 10) & 31, fraction = half & 1023;
   if (exponent == 31) return bits_float(sign | 0x7f800000 | (fraction << 13));
+  if (exponent == 0 && fraction == 0) return bits_float(sign);
   if (exponent == 0) return bits_float(sign | float_bits(std::ldexp(float(fraction), -24)));
   return bits_float(sign | ((exponent + 112) << 23) | (fraction << 13));
 }

@@ -276,6 +276,7 @@ fn a_fork_shares_all_and_goes_its_own_way() {
 #[test]
 fn an_answer_that_was_interrupted_goes_on_in_another_process() {
     let world = World::new();
+    let config = || MemoryConfig { window_tokens: 64, ..config() };
     let say = |context: &mut Context, said: &str| {
         let mut conversation = context.conversation(None);
         conversation.say(context.session_mut(), said).unwrap();
