@@ -41,6 +41,14 @@ pub(crate) fn grid_size(n: usize) -> Result<u32, DeviceError> {
     }
 }
 
+/// A size of a grid's second or third axis, which devices count in 16 bits.
+pub(crate) fn grid_depth(n: usize) -> Result<u32, DeviceError> {
+    match u16::try_from(n) {
+        Ok(n) => Ok(u32::from(n)),
+        Err(_) => Err(DeviceError::TooManyBlocks { n_blocks: n }),
+    }
+}
+
 /// A device that holds bytes and runs kernels. Launches and copies happen in the order in which
 /// they are asked for.
 pub trait Device: Sized {

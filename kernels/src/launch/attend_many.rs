@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::device::{Array, Device, DevicePointer, Geometry, grid_size};
+use crate::device::{Array, Device, DevicePointer, Geometry, grid_depth, grid_size};
 use crate::error::DeviceError;
 use crate::launch::attention::{
     AttendStep, AttentionSizes, KEYS, MassParams, Page, Plan, ROWS, Sequence, room,
@@ -133,7 +133,7 @@ impl<D: Device> AttendManyKernels<D> {
             padding,
         };
         let pages = grid_size(plan.most_pages.div_ceil(128))?;
-        let grid = [pages, grid_size(plan.most_sets)?, grid_size(plan.sequences.len())?];
+        let grid = [pages, grid_depth(plan.most_sets)?, grid_depth(plan.sequences.len())?];
         let geometry = Geometry { grid, block: [128, 1, 1], shared_bytes: 0 };
         self.launch(device, "page_masses", geometry, &mass)
     }

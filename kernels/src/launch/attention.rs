@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::device::{Array, Device, DeviceBuffer, DevicePointer, Geometry, grid_size};
+use crate::device::{Array, Device, DeviceBuffer, DevicePointer, Geometry, grid_depth, grid_size};
 use crate::error::DeviceError;
 use crate::launch::size;
 use crate::naive::{HeadShape, PageFormat, PageType};
@@ -363,7 +363,7 @@ impl<D: Device> AttendFewKernels<D> {
             most_pages,
             scale: step.scale * std::f32::consts::LOG2_E,
         };
-        let n_tiles = grid_size(plan.tiles.len())?;
+        let n_tiles = grid_depth(plan.tiles.len())?;
         let grid = [grid_size(plan.n_groups)?, heads, n_tiles];
         self.launch(device, ("attend_few", grid, WARPS as u32), &attend)?;
         let n_splits = size("splits", plan.n_groups * WARPS)?;
@@ -395,7 +395,7 @@ impl<D: Device> AttendFewKernels<D> {
             padding,
         };
         let blocks = grid_size(plan.most_pages.div_ceil(128))?;
-        let grid = [blocks, grid_size(plan.most_sets)?, grid_size(plan.sequences.len())?];
+        let grid = [blocks, grid_depth(plan.most_sets)?, grid_depth(plan.sequences.len())?];
         self.launch(device, ("page_masses", grid, 4), &mass)
     }
 

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::device::{Array, Device, DeviceBuffer, DevicePointer, Geometry, grid_size};
+use crate::device::{Array, Device, DeviceBuffer, DevicePointer, Geometry, grid_depth, grid_size};
 use crate::error::DeviceError;
 use crate::launch::attention::{AttentionSizes, Page, PageRef, room};
 use crate::launch::size;
@@ -304,7 +304,7 @@ impl<D: Device> LookupKernels<D> {
             sharpness: step.sharpness,
             padding: 0,
         };
-        let grid = [grid_size(n_groups)?, grid_size(heads.n_heads)?, 1];
+        let grid = [grid_size(n_groups)?, grid_depth(heads.n_heads)?, 1];
         self.launch(device, ("prepare_queries", grid, 32), &params)?;
         let (vote, n_sets) = (step.vote, step.n_sets);
         Ok(Prepared { bytes, byte_scales, rows, n_rows, vote, n_sets })
@@ -343,8 +343,8 @@ impl<D: Device> LookupKernels<D> {
         };
         let grid = [
             grid_size(n_blocks.div_ceil(WARPS))?,
-            grid_size(heads.n_kv_heads)?,
-            grid_size(queries.n_rows.div_ceil(COARSE_ROWS))?,
+            grid_depth(heads.n_kv_heads)?,
+            grid_depth(queries.n_rows.div_ceil(COARSE_ROWS))?,
         ];
         self.launch(device, ("score_segments", grid, 32 * WARPS), &params)
     }
@@ -369,8 +369,8 @@ impl<D: Device> LookupKernels<D> {
         };
         let grid = [
             grid_size(n.div_ceil(WARPS))?,
-            grid_size(heads.n_kv_heads)?,
-            grid_size(queries.n_rows.div_ceil(FINE_ROWS))?,
+            grid_depth(heads.n_kv_heads)?,
+            grid_depth(queries.n_rows.div_ceil(FINE_ROWS))?,
         ];
         self.launch(device, ("score_keys", grid, 32 * WARPS), &params)
     }
@@ -402,7 +402,7 @@ impl<D: Device> LookupKernels<D> {
             n_sets: size("sets", queries.n_sets)?,
             padding: 0,
         };
-        let grid = [grid_size(n_units.div_ceil(VOTE_THREADS))?, grid_size(queries.n_sets)?, 1];
+        let grid = [grid_size(n_units.div_ceil(VOTE_THREADS))?, grid_depth(queries.n_sets)?, 1];
         self.launch(device, ("cast_votes", grid, VOTE_THREADS), &params)
     }
 

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::device::{Array, Device, DevicePointer, Geometry, grid_size};
+use crate::device::{Array, Device, DevicePointer, Geometry, grid_depth, grid_size};
 use crate::error::DeviceError;
 use crate::launch::attention::room;
 use crate::launch::size;
@@ -245,7 +245,7 @@ impl<D: Device> ProductKernels<D> {
             n_blocks: size("blocks", table.n_blocks)?,
             n_rows: size("rows", ids.len())?,
         };
-        let grid = [grid_size(ids.len())?, grid_size(table.n_blocks.div_ceil(8))?, 1];
+        let grid = [grid_size(ids.len())?, grid_depth(table.n_blocks.div_ceil(8))?, 1];
         let geometry = Geometry { grid, block: [256, 1, 1], shared_bytes: 0 };
         let program = self.program(device, table.bits, 1)?;
         // SAFETY: the structure is that of the kernel, ids are rows of the table, and the array is
