@@ -4,17 +4,26 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Once;
 
 use kernels::{Capability, Compiler, ProgramSource, Target, kernel_uses};
 
 /// The compiler's package: no newer than the oldest driver that we run on takes.
 const PACKAGE: &str = "nvidia-cuda-nvrtc==13.0.88";
 
-/// Loads the package's library, which is then found by its name.
+/// The compiler, whose library was loaded and is then found by its name.
 fn nvrtc() -> Compiler {
+    static LOADED: Once = Once::new();
+    LOADED.call_once(load);
+    Compiler::find(None).unwrap()
+}
+
+/// Loads the package's library, fetched once.
+fn load() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("nvrtc-13.0.88");
     if !folder.exists() {
-        let part = folder.with_extension(format!("part-{}", std::process::id()));
+        let part = format!("nvrtc-part-{}", std::process::id());
+        let part = Path::new(env!("CARGO_TARGET_TMPDIR")).join(part);
         let run = |command: &mut Command| {
             let done = command.output().expect("python3 runs");
             assert!(
@@ -44,7 +53,6 @@ fn nvrtc() -> Compiler {
         // SAFETY: a library whose constructors only set it up; it stays loaded for good.
         std::mem::forget(unsafe { libloading::Library::new(library) }.expect("the library loads"));
     }
-    Compiler::find(None).unwrap()
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
