@@ -57,9 +57,9 @@ struct ManyParams {
   u32 n_kv_heads;
   u32 group;
   u32 most_pages;
-  u32 n_tiles;
   u32 shared_bytes;  // that the launcher gave
   float scale;
+  u32 padding;
 };
 
 // Where key `key` of a row of pairs is, and dimension `dim` of a row of two tokens: in words. Rows

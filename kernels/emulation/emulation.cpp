@@ -243,6 +243,9 @@ void run(const std::string& name, const Entry& entry, const Launch& launch, cons
   n_threads = launch.block.x * launch.block.y * launch.block.z;
   if (n_threads == 0 || n_threads % kWarpLanes != 0) fatal(name + ": blocks are of whole warps");
   if (n_threads > entry.threads) fatal(name + ": a block has more threads than its bounds say");
+  if (launch.grid.x == 0 || launch.grid.y == 0 || launch.grid.z == 0) {
+    fatal(name + ": a grid without blocks");
+  }
   if (launch.grid.y > 65535 || launch.grid.z > 65535) fatal(name + ": a grid of too many blocks");
   if (launch.shared_bytes > (227u << 10)) fatal(name + ": more shared memory than a device has");
   fibres.resize(std::max<std::size_t>(fibres.size(), n_threads));

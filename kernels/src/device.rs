@@ -25,14 +25,6 @@ pub struct Geometry {
     pub shared_bytes: u32,
 }
 
-impl Geometry {
-    /// `n_blocks` blocks of `n_threads` threads without dynamic shared memory.
-    pub fn line(n_blocks: usize, n_threads: u32) -> Result<Self, DeviceError> {
-        let grid = [grid_size(n_blocks)?, 1, 1];
-        Ok(Self { grid, block: [n_threads, 1, 1], shared_bytes: 0 })
-    }
-}
-
 /// A size of a grid, which devices count in 31 bits.
 pub(crate) fn grid_size(n: usize) -> Result<u32, DeviceError> {
     match u32::try_from(n) {

@@ -42,7 +42,6 @@ pub enum ThreadOrder {
 /// A process that runs kernels on the host.
 pub struct Emulated {
     process: Arc<Process>,
-    folder: PathBuf,
     order: AtomicU32,
 }
 
@@ -99,7 +98,7 @@ impl Emulated {
         let replies = child.stdout.take().expect("because it is a pipe");
         let state = Mutex::new(State { child, commands, replies: BufReader::new(replies) });
         let process = Arc::new(Process { folder: folder.to_owned(), log, state });
-        Ok(Self { process, folder: folder.to_owned(), order: AtomicU32::new(0) })
+        Ok(Self { process, order: AtomicU32::new(0) })
     }
 
     /// In which order blocks run their threads from now on.
@@ -118,7 +117,7 @@ impl Device for Emulated {
     type Program = EmulatedProgram;
 
     fn description(&self) -> String {
-        format!("host emulation of a GPU, in {}", self.folder.display())
+        format!("host emulation of a GPU, in {}", self.process.folder.display())
     }
 
     fn n_multiprocessors(&self) -> usize {

@@ -161,8 +161,8 @@ impl StorageFile for DirFile {
 mod tests {
     use super::*;
 
-    /// A process that was being started when a store was closed kept it locked, and opening it again failed
-    /// with "used by process ..." of one's own number.
+    /// A process that was being started when a store was closed kept it locked, and opening it
+    /// again failed with "used by process ..." of one's own number.
     #[test]
     fn who_still_has_the_file_of_a_lock_open_does_not_hold_it() {
         let root = std::env::temp_dir().join(format!("store-lock-{}", std::process::id()));

@@ -31,9 +31,10 @@ impl Mapping {
         // it is synced, and never opens it for writing again; it gives space back by unlinking,
         // which leaves mappings alone. The directory's lock keeps other processes of ours away.
         let map = unsafe { Mmap::map(file)? };
-        // A question reads a little of many records: what a system reads ahead by itself is all of the file.
+        // A question reads a little of many records: what a system reads ahead by itself is all of
+        // the file. A hint, as below.
         #[cfg(unix)]
-        map.advise(Advice::Random)?;
+        let _ = map.advise(Advice::Random);
         Ok(Self { source: Source::File(map) })
     }
 

@@ -4,10 +4,10 @@ use std::marker::PhantomData;
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::device::{Array, Device, DeviceBuffer, DevicePointer, Geometry, grid_depth, grid_size};
+use crate::device::{Array, Device, DeviceBuffer, DevicePointer, grid_depth, grid_size};
 use crate::error::DeviceError;
-use crate::launch::attention::{AttentionSizes, Page, PageRef, room};
-use crate::launch::size;
+use crate::launch::paged::{AttentionSizes, Page, PageRef};
+use crate::launch::{Kernel, launch, room, size};
 
 const WARPS: usize = 4;
 const UNITS: usize = 16;
@@ -32,6 +32,7 @@ pub struct SegmentIndex<'a, D: Device> {
 /// Where a layer's units are.
 pub struct UnitTable<'a, D: Device> {
     table: Array<D, Page>,
+    sizes: AttentionSizes, // that the pages were checked for
     pages: PhantomData<&'a D::Buffer>,
 }
 
@@ -190,7 +191,8 @@ impl<'a, D: Device> UnitTable<'a, D> {
         units: &[PageRef<'a, D>],
     ) -> Result<Self, DeviceError> {
         let pages = units.iter().map(|unit| sizes.page(unit)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { table: Array::of(device, &pages)?, pages: PhantomData })
+        let (table, sizes) = (Array::of(device, &pages)?, sizes.clone());
+        Ok(Self { table, sizes, pages: PhantomData })
     }
 }
 
@@ -236,6 +238,11 @@ impl<D: Device> LookupKernels<D> {
         if !is_known {
             let supported = "one, or one a KV head";
             return Err(DeviceError::Unsupported { what: "sets", size: step.n_sets, supported });
+        }
+        if step.units.sizes != self.sizes {
+            let (what, size) = ("a table of units", step.units.table.len());
+            let supported = "those made for the lookup's own sizes";
+            return Err(DeviceError::Unsupported { what, size, supported });
         }
         let chosen = chosen.first(step.n_sets * n_wanted, "units chosen")?;
         let units = step.units.table.first(n_units, "units")?;
@@ -431,11 +438,10 @@ impl<D: Device> LookupKernels<D> {
         (kernel, grid, n_threads): (&'static str, [u32; 3], usize),
         params: &P,
     ) -> Result<(), DeviceError> {
-        let geometry = Geometry { grid, block: [n_threads as u32, 1, 1], shared_bytes: 0 };
         // SAFETY: the structures above are those of the kernels, field by field; each array was
         // asked for as many elements as the kernel touches in this geometry, the index and all
         // pages were checked against their buffers, candidates are below the number of units since
         // `choose_best` wrote them, and threads write places of their own.
-        unsafe { device.launch(&self.program, kernel, geometry, bytemuck::bytes_of(params)) }
+        unsafe { launch(device, &self.program, Kernel::new(kernel, grid, n_threads), params) }
     }
 }

@@ -2,10 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::device::{Array, Device, DeviceBuffer, DevicePointer, Geometry};
+use crate::device::{Array, Device, DeviceBuffer, DevicePointer, grid_size};
 use crate::error::DeviceError;
-use crate::launch::attention::{AttentionSizes, code};
-use crate::launch::size;
+use crate::launch::paged::{AttentionSizes, code};
+use crate::launch::{Kernel, fill, launch, size};
 use crate::naive::{PageFormat, PageType};
 use crate::source::ProgramSource;
 
@@ -91,36 +91,24 @@ impl<D: Device> PageKernels<D> {
         let heads = self.sizes.heads;
         let len = slots.len() * heads.n_kv_heads * heads.head_dim;
         let table = slots.iter().map(|slot| self.slot(slot)).collect::<Result<Vec<_>, _>>()?;
-        let mut places: Vec<(u64, u32)> = table.iter().map(|to| (to.layer.0, to.slot)).collect();
-        places.sort_unstable();
-        if let Some(twice) = places.windows(2).find(|pair| pair[0] == pair[1]) {
-            let supported = "a slot of its own for each row";
-            let size = twice[0].1 as usize;
-            return Err(DeviceError::Unsupported { what: "a slot", size, supported });
-        }
-        if slots.is_empty() {
-            return Ok(());
-        }
+        self.check_apart(&table)?;
         let keys = keys.first(len, "keys")?;
         let values = values.first(len, "values")?;
         let n_slots = slots.iter().map(|slot| slot.slot + 1).max().unwrap_or(0);
         let angles = angles.first(n_slots * 2 * self.sizes.n_pairs, "angles of slots")?;
-        let table = self.slots.insert(Array::of(device, &table)?);
         let params = WriteParams {
             keys,
             values,
             angles,
-            slots: table.first(slots.len(), "slots")?,
+            slots: fill(device, &mut self.slots, &table)?,
             n_rows: size("rows", slots.len())?,
             n_kv_heads: size("KV heads", heads.n_kv_heads)?,
         };
         let n_blocks = (slots.len() * heads.n_kv_heads).div_ceil(WARPS);
-        let geometry = Geometry::line(n_blocks, 32 * WARPS as u32)?;
+        let kernel = Kernel::new("write_pages", [grid_size(n_blocks)?, 1, 1], 32 * WARPS);
         // SAFETY: the structures are those of the kernel; `slot` has checked each page against its
         // buffer, the arrays are as long as all rows, and each row has a slot of its own.
-        unsafe {
-            device.launch(&self.program, "write_pages", geometry, bytemuck::bytes_of(&params))
-        }
+        unsafe { launch(device, &self.program, kernel, &params) }
     }
 
     /// A layer's part of a full int8 page, at `from.1` of its buffer, as int4, to `to.1`.
@@ -140,9 +128,39 @@ impl<D: Device> PageKernels<D> {
             n_kv_heads,
             padding: 0,
         };
-        let geometry = Geometry { grid: [n_kv_heads, 1, 1], block: [256, 1, 1], shared_bytes: 0 };
+        let kernel = Kernel::new("pack_pages", [n_kv_heads, 1, 1], 256);
         // SAFETY: the structure is that of the kernel, and `layer` has checked both pages.
-        unsafe { device.launch(&self.program, "pack_pages", geometry, bytemuck::bytes_of(&params)) }
+        unsafe { launch(device, &self.program, kernel, &params) }
+    }
+
+    /// Refuses two rows to one slot, and pages that lie in one another.
+    fn check_apart(&self, table: &[Slot]) -> Result<(), DeviceError> {
+        let mut places: Vec<(u64, u32, u32)> =
+            table.iter().map(|to| (to.layer.0, to.slot, to.kv_type)).collect();
+        places.sort_unstable();
+        let is_apart = |first: &(u64, u32, u32), next: &(u64, u32, u32)| match first.0 == next.0 {
+            true => first.1 != next.1 && first.2 == next.2,
+            false => {
+                let kv_type =
+                    if first.2 == code(PageType::F16) { PageType::F16 } else { PageType::Int8 };
+                first.0 + self.layer_bytes(kv_type) as u64 <= next.0
+            }
+        };
+        match places.windows(2).find(|pair| !is_apart(&pair[0], &pair[1])) {
+            Some(pair) => {
+                let supported = "a slot of its own for each row, in pages that lie apart";
+                let size = pair[0].1 as usize;
+                Err(DeviceError::Unsupported { what: "a slot", size, supported })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Bytes of a layer's part of a page.
+    fn layer_bytes(&self, kv_type: PageType) -> usize {
+        let (head_dim, page_len) = (self.sizes.heads.head_dim, self.sizes.page_len);
+        let format = PageFormat { kv_type, head_dim, page_len };
+        self.sizes.heads.n_kv_heads * format.head_bytes()
     }
 
     fn slot(&self, to: &PageSlot<'_, D>) -> Result<Slot, DeviceError> {
@@ -160,9 +178,7 @@ impl<D: Device> PageKernels<D> {
         offset: usize,
         kv_type: PageType,
     ) -> Result<DevicePointer, DeviceError> {
-        let (head_dim, page_len) = (self.sizes.heads.head_dim, self.sizes.page_len);
-        let head_bytes = PageFormat { kv_type, head_dim, page_len }.head_bytes();
-        let needed = offset + self.sizes.heads.n_kv_heads * head_bytes;
+        let needed = offset + self.layer_bytes(kv_type);
         if !offset.is_multiple_of(16) {
             let supported = "multiples of 16 bytes";
             return Err(DeviceError::Unsupported {

@@ -2,10 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::device::{Array, Device, DevicePointer, Geometry, grid_depth, grid_size};
+use crate::device::{Array, Device, DevicePointer, grid_depth, grid_size};
 use crate::error::DeviceError;
-use crate::launch::attention::room;
-use crate::launch::size;
+use crate::launch::{Kernel, launch, room, size};
 use crate::source::ProgramSource;
 
 const BLOCK: usize = 32;
@@ -162,13 +161,10 @@ impl<D: Device> ProductKernels<D> {
             padding: 0,
         };
         (self.n_rounded, self.n_blocks) = (n_rows, n_cols / BLOCK);
-        if n_blocks == 0 {
-            return Ok(());
-        }
-        let geometry = Geometry::line(n_blocks.div_ceil(8), 256)?;
+        let kernel = Kernel::new("round_rows", [grid_size(n_blocks.div_ceil(8))?, 1, 1], 256);
         let program = self.program(device, WeightBits::Four, 1)?;
         // SAFETY: the structure is that of the kernel, and the arrays are as long as all blocks.
-        unsafe { device.launch(program, "round_rows", geometry, bytemuck::bytes_of(&params)) }
+        unsafe { launch(device, program, kernel, &params) }
     }
 
     /// Products of the rows that were rounded last with `matrix`: `out` is `[row][output]`.
@@ -207,13 +203,12 @@ impl<D: Device> ProductKernels<D> {
                 n_rows: size("rows", n)?,
                 adds: u32::from(mode == OutputMode::Add),
             };
-            let geometry = Geometry::line(matrix.n_outputs.div_ceil(OUTPUTS_A_BLOCK), 128)?;
+            let n_blocks = grid_size(matrix.n_outputs.div_ceil(OUTPUTS_A_BLOCK))?;
+            let kernel = Kernel::new("multiply_rows", [n_blocks, 1, 1], 128);
             let program = self.program(device, matrix.bits, tokens)?;
             // SAFETY: the structure is that of the kernel; the matrix was made of whole blocks, the
             // arrays are as long as all rows, and outputs are written by one lane each.
-            unsafe {
-                device.launch(program, "multiply_rows", geometry, bytemuck::bytes_of(&params))?;
-            }
+            unsafe { launch(device, program, kernel, &params)? };
         }
         Ok(())
     }
@@ -233,9 +228,6 @@ impl<D: Device> ProductKernels<D> {
             return Err(DeviceError::Unsupported { what: "a row", size: *id as usize, supported });
         }
         let out = out.first(ids.len() * table.n_cols(), "embeddings")?;
-        if ids.is_empty() {
-            return Ok(());
-        }
         let on_device = Array::of(device, ids)?;
         let params = EmbedParams {
             weights: table.weights.first(table.weights.len(), "weights")?,
@@ -246,11 +238,11 @@ impl<D: Device> ProductKernels<D> {
             n_rows: size("rows", ids.len())?,
         };
         let grid = [grid_size(ids.len())?, grid_depth(table.n_blocks.div_ceil(8))?, 1];
-        let geometry = Geometry { grid, block: [256, 1, 1], shared_bytes: 0 };
+        let kernel = Kernel::new("embed_rows", grid, 256);
         let program = self.program(device, table.bits, 1)?;
         // SAFETY: the structure is that of the kernel, ids are rows of the table, and the array is
         // as long as all of them.
-        unsafe { device.launch(program, "embed_rows", geometry, bytemuck::bytes_of(&params)) }
+        unsafe { launch(device, program, kernel, &params) }
     }
 
     fn program(

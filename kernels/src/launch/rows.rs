@@ -2,12 +2,12 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::device::{Array, Device, DevicePointer, Geometry};
+use crate::device::{Array, Device, DevicePointer, grid_size};
 use crate::error::DeviceError;
-use crate::launch::size;
+use crate::launch::{Kernel, launch, size};
 use crate::source::ProgramSource;
 
-const THREADS: u32 = 256;
+const THREADS: usize = 256;
 const WARPS: usize = 8;
 
 /// The kernels of rows, compiled.
@@ -111,8 +111,8 @@ impl<D: Device> RowKernels<D> {
             width: size("width of rows", width)?,
             epsilon: norm.epsilon,
         };
-        let geometry = Geometry::line(n_rows, THREADS)?;
-        self.launch(device, "rms_norm", geometry, &params)
+        let n_blocks = n_rows;
+        self.launch(device, ("rms_norm", n_blocks), &params)
     }
 
     /// RMSNorm of each of the first `n_rows` heads, in place.
@@ -134,8 +134,8 @@ impl<D: Device> RowKernels<D> {
             epsilon,
             padding: 0,
         };
-        let geometry = Geometry::line(n_rows.div_ceil(WARPS), THREADS)?;
-        self.launch(device, "norm_heads", geometry, &params)
+        let n_blocks = n_rows.div_ceil(WARPS);
+        self.launch(device, ("norm_heads", n_blocks), &params)
     }
 
     /// `gate = silu(gate) * up` over the first `len` elements, see
@@ -154,8 +154,8 @@ impl<D: Device> RowKernels<D> {
             up: up.first(len, "what gates let through")?,
             len: len as u64,
         };
-        let geometry = Geometry::line(len.div_ceil(4 * THREADS as usize), THREADS)?;
-        self.launch(device, "swiglu", geometry, &params)
+        let n_blocks = len.div_ceil(4 * THREADS);
+        self.launch(device, ("swiglu", n_blocks), &params)
     }
 
     /// Adds `bias` to each of the first `n_rows` rows.
@@ -176,8 +176,8 @@ impl<D: Device> RowKernels<D> {
             width: size("width of rows", bias.len())?,
             padding: 0,
         };
-        let geometry = Geometry::line(len.div_ceil(THREADS as usize), THREADS)?;
-        self.launch(device, "add_bias", geometry, &params)
+        let n_blocks = len.div_ceil(THREADS);
+        self.launch(device, ("add_bias", n_blocks), &params)
     }
 
     /// Reorders the rotated part of each of the first `n_rows` heads from pairs `(2i, 2i + 1)` to
@@ -202,23 +202,20 @@ impl<D: Device> RowKernels<D> {
             n_pairs: size("pairs", n_pairs)?,
             padding: 0,
         };
-        let geometry = Geometry::line(n_rows.div_ceil(WARPS), THREADS)?;
-        self.launch(device, "split_pairs", geometry, &params)
+        let n_blocks = n_rows.div_ceil(WARPS);
+        self.launch(device, ("split_pairs", n_blocks), &params)
     }
 
     fn launch<P: Pod>(
         &self,
         device: &D,
-        kernel: &'static str,
-        geometry: Geometry,
+        (kernel, n_blocks): (&'static str, usize),
         params: &P,
     ) -> Result<(), DeviceError> {
-        if geometry.grid[0] == 0 {
-            return Ok(()); // nothing to do, which no device takes as a launch
-        }
+        let kernel = Kernel::new(kernel, [grid_size(n_blocks)?, 1, 1], THREADS);
         // SAFETY: the structures above are those of the kernels, field by field; every method here
         // has asked each array for as many elements as the kernel touches in this geometry, and
         // threads write places of their own.
-        unsafe { device.launch(&self.program, kernel, geometry, bytemuck::bytes_of(params)) }
+        unsafe { launch(device, &self.program, kernel, params) }
     }
 }

@@ -6,7 +6,7 @@ use kernels::{
     PageRef, PagedSequence,
 };
 
-use crate::devices::{assert_close, numbers, on_devices};
+use crate::devices::{AnyDevice, assert_close, numbers, on_devices};
 
 /// A text's keys, in pages of which each stands somewhere.
 struct Text {
@@ -348,8 +348,15 @@ fn several_texts_of_several_sets_and_types_in_one_step() {
         n_sets: 1,
         pages: vec![page(0, 0, 0, int8), page(1, 0, 0, int8)],
     };
-    let texts = vec![of_sets, reading(2, int8, 5, 64), empty];
+    let nothing =
+        |position| Text { n_tokens: 2, first_index: 9, position, n_sets: 1, pages: Vec::new() };
+    let texts = vec![of_sets, reading(2, int8, 5, 64), nothing(4), empty];
     Case { heads: heads(6, 2, 64), n_pairs: 32, page_len: 64, texts }.check();
+}
+
+/// One query of a text with these pages.
+fn one_query<'a>(pages: &'a [PageRef<'a, AnyDevice>]) -> PagedSequence<'a, AnyDevice> {
+    PagedSequence { first_row: 0, n_tokens: 1, first_index: 0, pages, n_sets: 1 }
 }
 
 #[test]
@@ -370,35 +377,32 @@ fn what_no_kernel_is_made_for_is_refused() {
         let mut kernels = AttendFewKernels::new(device, sizes(64, 64)).unwrap();
         let buffer = device.allocate(100).unwrap();
         let floats = |len: usize| Array::of(device, &vec![0.0f32; len]).unwrap();
-        let mut attend = |kv_type, offset| {
-            let page = PageRef {
-                buffer: &buffer,
-                offset,
-                n_keys: 1,
-                first_index: 0,
-                placement: 0,
-                kv_type,
-            };
-            let sequence = PagedSequence {
-                first_row: 0,
-                n_tokens: 1,
-                first_index: 0,
-                pages: &[page],
-                n_sets: 1,
-            };
+        let (queries, angles, mut out) = (floats(128), floats(32), floats(128));
+        let mut attend = |sequences: &[PagedSequence<'_, AnyDevice>]| {
             let step = AttendStep {
-                queries: &floats(128),
-                near: &floats(32),
-                placements: &floats(32),
-                sequences: &[sequence],
+                queries: &queries,
+                near: &angles,
+                placements: &angles,
+                sequences,
                 scale: 1.0,
-                out: &mut floats(128),
+                out: &mut out,
                 page_masses: None,
             };
             kernels.attend(device, step).unwrap_err().to_string()
         };
-        assert!(attend(PageType::F16, 0).contains("a page's type"));
-        assert!(attend(PageType::Int8, 8).contains("multiples of 16 bytes"));
-        assert!(attend(PageType::Int8, 0).contains("the buffer has 100"));
+        for (kv_type, offset, told) in [
+            (PageType::F16, 0, "a page's type"),
+            (PageType::Int8, 8, "multiples of 16 bytes"),
+            (PageType::Int8, 0, "the buffer has 100"),
+        ] {
+            let (buffer, n_keys, first_index, placement) = (&buffer, 1, 0, 0);
+            let page = PageRef { buffer, offset, n_keys, first_index, placement, kv_type };
+            let refused = attend(&[one_query(&[page])]);
+            assert!(refused.contains(told), "{refused}");
+        }
+        assert!(
+            attend(&[one_query(&[]), one_query(&[])])
+                .contains("rows that are one sequence's alone")
+        );
     });
 }

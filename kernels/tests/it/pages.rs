@@ -127,5 +127,8 @@ fn two_rows_to_one_slot_are_refused() {
         assert!(refused.unwrap_err().to_string().contains("a slot of 5"));
         let refused = kernels.write(device, &[to(64)], (&floats, &floats), &floats);
         assert!(refused.unwrap_err().to_string().contains("a slot of 64"));
+        let within = PageSlot { offset: 4096, ..to(7) }; // of the page that begins at 0
+        let refused = kernels.write(device, &[to(5), within], (&floats, &floats), &floats);
+        assert!(refused.unwrap_err().to_string().contains("pages that lie apart"));
     });
 }

@@ -1,16 +1,17 @@
-//! Launchers of `cuda/attend_few.cu`, for few queries; and what both kernels of attention are told,
-//! which is checked here.
+//! What are kernels of attention told? Pages, and sequences of queries that attend to them: checked
+//! here against their buffers, and laid out as `cuda/attention.cuh` reads them.
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::device::{Array, Device, DeviceBuffer, DevicePointer, Geometry, grid_depth, grid_size};
+use crate::device::{Array, Device, DeviceBuffer, DevicePointer, grid_depth, grid_size};
 use crate::error::DeviceError;
-use crate::launch::size;
+use crate::launch::{Kernel, fill, launch, room, size};
 use crate::naive::{HeadShape, PageFormat, PageType};
 use crate::source::ProgramSource;
 
 pub(super) const ROWS: usize = 16;
-const WARPS: usize = 4;
+/// Pages of a block of `page_masses`, a thread each.
+const MASS_PAGES: usize = 128;
 pub(super) const KEYS: usize = 64; // of a round
 
 /// What attention is compiled for.
@@ -76,11 +77,7 @@ impl AttentionSizes {
     }
 
     /// Checks every page and counts.
-    pub(super) fn plan<D: Device>(
-        &self,
-        device: &D,
-        given: &[PagedSequence<'_, D>],
-    ) -> Result<Plan, DeviceError> {
+    fn plan<D: Device>(&self, given: &[PagedSequence<'_, D>]) -> Result<Plan, DeviceError> {
         let group = self.heads.n_heads / self.heads.n_kv_heads;
         let mut plan = Plan {
             pages: Vec::new(),
@@ -90,7 +87,6 @@ impl AttentionSizes {
             most_sets: 1,
             n_rows: 0,
             n_placements: 0,
-            n_groups: 1,
         };
         for sequence in given {
             let n_sets = sequence.n_sets;
@@ -125,10 +121,7 @@ impl AttentionSizes {
                 plan.n_placements = plan.n_placements.max(page.placement + 1);
             }
         }
-        // As many blocks as keep the device busy, and no split without a page.
-        let blocks = (plan.tiles.len() * self.heads.n_kv_heads).max(1);
-        let wanted = (4 * device.n_multiprocessors()).div_ceil(blocks);
-        plan.n_groups = wanted.clamp(1, plan.most_pages.div_ceil(WARPS).max(1));
+        check_rows_apart(&plan.sequences)?;
         Ok(plan)
     }
 
@@ -143,6 +136,22 @@ impl AttentionSizes {
                 ("KV_TYPES", types),
             ],
         )
+    }
+}
+
+/// Refuses sequences of which one row is another's as well.
+fn check_rows_apart(sequences: &[Sequence]) -> Result<(), DeviceError> {
+    let mut rows: Vec<_> = sequences.iter().map(|of| (of.first_row, of.n_tokens)).collect();
+    rows.sort_unstable();
+    match rows
+        .windows(2)
+        .find(|pair| u64::from(pair[0].0) + u64::from(pair[0].1) > u64::from(pair[1].0))
+    {
+        Some(pair) => {
+            let (size, supported) = (pair[1].0 as usize, "rows that are one sequence's alone");
+            Err(DeviceError::Unsupported { what: "a sequence's first row", size, supported })
+        }
+        None => Ok(()),
     }
 }
 
@@ -229,228 +238,126 @@ pub(super) struct Sequence {
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct AttendParams {
-    queries: DevicePointer,
-    near: DevicePointer,
-    placements: DevicePointer,
-    pages: DevicePointer,
-    sequences: DevicePointer,
-    tiles: DevicePointer,
-    parts: DevicePointer,
-    stats: DevicePointer,
+struct MassParams {
     page_sums: DevicePointer,
+    row_sums: DevicePointer,
+    sequences: DevicePointer,
+    masses: DevicePointer,
     n_kv_heads: u32,
     group: u32,
     most_pages: u32,
-    scale: f32,
-}
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct MergeParams {
-    parts: DevicePointer,
-    stats: DevicePointer,
-    sequences: DevicePointer,
-    tiles: DevicePointer,
-    out: DevicePointer,
-    row_sums: DevicePointer,
-    n_kv_heads: u32,
-    group: u32,
-    n_splits: u32,
     padding: u32,
-}
-
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-pub(super) struct MassParams {
-    pub page_sums: DevicePointer,
-    pub row_sums: DevicePointer,
-    pub sequences: DevicePointer,
-    pub masses: DevicePointer,
-    pub n_kv_heads: u32,
-    pub group: u32,
-    pub most_pages: u32,
-    pub padding: u32,
-}
-
-/// The kernels, compiled for some sizes, with room for what passes between them.
-pub struct AttendFewKernels<D: Device> {
-    program: D::Program,
-    sizes: AttentionSizes,
-    tables: Option<Tables<D>>,
-    parts: Option<Array<D, f32>>,
-    stats: Option<Array<D, f32>>,
-    page_sums: Option<Array<D, f32>>,
-    row_sums: Option<Array<D, f32>>,
-}
-
-/// What kernels look up.
-struct Tables<D: Device> {
-    pages: Array<D, Page>,
-    sequences: Array<D, Sequence>,
-    tiles: Array<D, u32>,
-}
-
-/// Where all that is.
-struct Places {
-    parts: DevicePointer,
-    stats: DevicePointer,
-    row_sums: DevicePointer,
-    page_sums: DevicePointer,
-    pages: DevicePointer,
-    sequences: DevicePointer,
-    tiles: DevicePointer,
 }
 
 /// The sizes of a launch.
 pub(super) struct Plan {
-    pub pages: Vec<Page>,
+    pages: Vec<Page>,
     pub sequences: Vec<Sequence>,
     pub tiles: Vec<u32>,
     pub most_pages: usize,
-    pub most_sets: usize,
-    pub n_rows: usize,
-    pub n_placements: usize,
-    n_groups: usize, // of WARPS splits
+    most_sets: usize,
+    n_rows: usize,
+    n_placements: usize,
 }
 
-impl<D: Device> AttendFewKernels<D> {
-    /// Compiles them.
-    ///
-    /// # Errors
-    /// When there are no kernels of these sizes, the device has no compiler, or it refuses.
-    pub fn new(device: &D, sizes: AttentionSizes) -> Result<Self, DeviceError> {
-        sizes.check()?;
-        let program = device.program(&sizes.source("attend_few.cu"))?;
-        let (parts, stats, page_sums, row_sums) = (None, None, None, None);
-        Ok(Self { program, sizes, tables: None, parts, stats, page_sums, row_sums })
-    }
+/// What both kernels have in common from step to step: tables that they look up, and sums from which
+/// evidence is made.
+pub(super) struct Shared<D: Device> {
+    pages: Option<Array<D, Page>>,
+    sequences: Option<Array<D, Sequence>>,
+    row_sums: Option<Array<D, f32>>,
+    page_sums: Option<Array<D, f32>>,
+}
 
-    /// Attention of all sequences' queries, see [`attend`](crate::naive::attend).
-    ///
-    /// # Errors
-    /// When an array or a page is too short, a page is of a type that was not compiled for, or the
-    /// device fails.
-    pub fn attend(&mut self, device: &D, step: AttendStep<'_, D>) -> Result<(), DeviceError> {
-        let plan = self.sizes.plan(device, step.sequences)?;
-        let HeadShape { n_heads, n_kv_heads, head_dim } = self.sizes.heads;
-        let width = n_heads * head_dim;
-        let angles = 2 * self.sizes.n_pairs;
-        let queries = step.queries.first(plan.n_rows * width, "queries")?;
-        let near = step.near.first(plan.n_rows * angles, "angles of queries")?;
-        let placements = step.placements.first(plan.n_placements * angles, "angles of pages")?;
-        let out = step.out.first(plan.n_rows * width, "attention's output")?;
-        if plan.tiles.is_empty() {
-            return Ok(());
-        }
-        let places = self.places(device, &plan, step.page_masses.is_some())?;
-        let heads = size("KV heads", n_kv_heads)?;
-        let group = size("heads of a group", n_heads / n_kv_heads)?;
-        let most_pages = size("pages", plan.most_pages)?;
-        let Places { parts, stats, row_sums, page_sums, pages, sequences, tiles } = places;
-        let attend = AttendParams {
-            queries,
-            near,
-            placements,
-            pages,
-            sequences,
-            tiles,
-            parts,
-            stats,
-            page_sums,
-            n_kv_heads: heads,
-            group,
-            most_pages,
-            scale: step.scale * std::f32::consts::LOG2_E,
-        };
-        let n_tiles = grid_depth(plan.tiles.len())?;
-        let grid = [grid_size(plan.n_groups)?, heads, n_tiles];
-        self.launch(device, ("attend_few", grid, WARPS as u32), &attend)?;
-        let n_splits = size("splits", plan.n_groups * WARPS)?;
-        let padding = 0;
-        let n_kv_heads = heads;
-        let merge = MergeParams {
-            parts,
-            stats,
-            sequences,
-            tiles,
-            out,
-            row_sums,
-            n_kv_heads,
-            group,
-            n_splits,
-            padding,
-        };
-        self.launch(device, ("merge_parts", [ROWS as u32, heads, n_tiles], 2), &merge)?;
-        let Some(masses) = step.page_masses else { return Ok(()) };
-        let masses = masses.first(plan.pages.len(), "masses of pages")?;
-        let mass = MassParams {
-            page_sums,
-            row_sums,
-            sequences,
-            masses,
-            n_kv_heads,
-            group,
-            most_pages,
-            padding,
-        };
-        let blocks = grid_size(plan.most_pages.div_ceil(128))?;
-        let grid = [blocks, grid_depth(plan.most_sets)?, grid_depth(plan.sequences.len())?];
-        self.launch(device, ("page_masses", grid, 4), &mass)
-    }
+/// A step, checked and told to the device.
+pub(super) struct Told {
+    pub plan: Plan,
+    pub queries: DevicePointer,
+    pub near: DevicePointer,
+    pub placements: DevicePointer,
+    pub out: DevicePointer,
+    pub pages: DevicePointer,
+    pub sequences: DevicePointer,
+    pub row_sums: DevicePointer,
+    pub page_sums: DevicePointer, // none where no masses are wanted
+    masses: DevicePointer,        // likewise
+    pub n_kv_heads: u32,
+    pub group: u32,
+    pub most_pages: u32,
+    pub scale: f32, // times log2(e)
+}
 
-    /// Makes room for what passes between kernels, and tells the device what they look up.
-    fn places(
+impl<D: Device> Default for Shared<D> {
+    fn default() -> Self {
+        Self { pages: None, sequences: None, row_sums: None, page_sums: None }
+    }
+}
+
+impl<D: Device> Shared<D> {
+    /// Checks a step, every array and page of it, and makes room for its sums.
+    pub fn tell(
         &mut self,
         device: &D,
-        plan: &Plan,
-        wants_masses: bool,
-    ) -> Result<Places, DeviceError> {
-        let HeadShape { n_kv_heads, head_dim, .. } = self.sizes.heads;
+        sizes: &AttentionSizes,
+        step: AttendStep<'_, D>,
+    ) -> Result<Told, DeviceError> {
+        let plan = sizes.plan(step.sequences)?;
+        let HeadShape { n_heads, n_kv_heads, head_dim } = sizes.heads;
+        let (width, angles) = (n_heads * head_dim, 2 * sizes.n_pairs);
         let slots = plan.tiles.len() * n_kv_heads;
-        let n_parts = slots * plan.n_groups * WARPS * ROWS;
-        let tables = self.tables.insert(Tables {
-            pages: Array::of(device, &plan.pages)?,
-            sequences: Array::of(device, &plan.sequences)?,
-            tiles: Array::of(device, &plan.tiles)?,
-        });
-        Ok(Places {
-            parts: room(device, &mut self.parts, n_parts * head_dim)?,
-            stats: room(device, &mut self.stats, 2 * n_parts)?,
+        let none = DevicePointer(0);
+        let (masses, page_sums) = match step.page_masses {
+            Some(masses) => (
+                masses.first(plan.pages.len(), "masses of pages")?,
+                room(device, &mut self.page_sums, slots * plan.most_pages * ROWS)?,
+            ),
+            None => (none, none),
+        };
+        Ok(Told {
+            queries: step.queries.first(plan.n_rows * width, "queries")?,
+            near: step.near.first(plan.n_rows * angles, "angles of queries")?,
+            placements: step.placements.first(plan.n_placements * angles, "angles of pages")?,
+            out: step.out.first(plan.n_rows * width, "attention's output")?,
+            pages: fill(device, &mut self.pages, &plan.pages)?,
+            sequences: fill(device, &mut self.sequences, &plan.sequences)?,
             row_sums: room(device, &mut self.row_sums, slots * ROWS)?,
-            page_sums: match wants_masses {
-                true => room(device, &mut self.page_sums, slots * plan.most_pages * ROWS)?,
-                false => DevicePointer(0),
-            },
-            pages: tables.pages.first(plan.pages.len(), "pages")?,
-            sequences: tables.sequences.first(plan.sequences.len(), "sequences")?,
-            tiles: tables.tiles.first(plan.tiles.len(), "tiles")?,
+            page_sums,
+            masses,
+            n_kv_heads: size("KV heads", n_kv_heads)?,
+            group: size("heads of a group", n_heads / n_kv_heads)?,
+            most_pages: size("pages", plan.most_pages)?,
+            scale: step.scale * std::f32::consts::LOG2_E,
+            plan,
         })
-    }
-
-    fn launch<P: Pod>(
-        &self,
-        device: &D,
-        (kernel, grid, n_warps): (&'static str, [u32; 3], u32),
-        params: &P,
-    ) -> Result<(), DeviceError> {
-        let geometry = Geometry { grid, block: [32 * n_warps, 1, 1], shared_bytes: 0 };
-        // SAFETY: the structures above are those of the kernels, field by field; `plan` has checked
-        // every page against its buffer, `attend` every array against what the plan touches of it;
-        // warps write parts of their own, and the tables live in `self`.
-        unsafe { device.launch(&self.program, kernel, geometry, bytemuck::bytes_of(params)) }
     }
 }
 
-/// An array of at least `len` elements, made anew where the one there is shorter.
-pub(super) fn room<D: Device, T: Pod>(
-    device: &D,
-    array: &mut Option<Array<D, T>>,
-    len: usize,
-) -> Result<DevicePointer, DeviceError> {
-    if array.as_ref().is_none_or(|array| array.len() < len) {
-        *array = None; // before the next one, so that both are never there at once
-        *array = Some(Array::undefined(device, len)?);
+impl Told {
+    /// Makes pages' masses of the sums that a kernel has left, where they are wanted.
+    pub fn sum_masses<D: Device>(
+        &self,
+        device: &D,
+        program: &D::Program,
+    ) -> Result<(), DeviceError> {
+        if self.masses == DevicePointer(0) {
+            return Ok(());
+        }
+        let params = MassParams {
+            page_sums: self.page_sums,
+            row_sums: self.row_sums,
+            sequences: self.sequences,
+            masses: self.masses,
+            n_kv_heads: self.n_kv_heads,
+            group: self.group,
+            most_pages: self.most_pages,
+            padding: 0,
+        };
+        let blocks = grid_size(self.plan.most_pages.div_ceil(MASS_PAGES))?;
+        let (n_sets, n_sequences) = (self.plan.most_sets, self.plan.sequences.len());
+        let grid = [blocks, grid_depth(n_sets)?, grid_depth(n_sequences)?];
+        let kernel = Kernel::new("page_masses", grid, MASS_PAGES);
+        // SAFETY: the structure is that of the kernel; `tell` has checked the arrays against the plan,
+        // and a thread has a page of its own.
+        unsafe { launch(device, program, kernel, &params) }
     }
-    array.as_ref().expect("because it was just made").first(len, "room between kernels")
 }
