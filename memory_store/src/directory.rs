@@ -109,8 +109,8 @@ impl Storage for DirStorage {
 struct Lock(File);
 
 impl Drop for Lock {
-    /// Closing the file is not enough: a process that another thread starts has it open as well until
-    /// it runs its own program, and would hold the lock that long.
+    /// Closing the file is not enough: a process that another thread starts has it open as well
+    /// until it runs its own program, and would hold the lock that long.
     fn drop(&mut self) {
         let _ = self.0.unlock(); // where that fails it ends with the last who has the file open
     }

@@ -204,8 +204,8 @@ impl Service {
         let used: u64 = self.store().list(tenant)?.iter().map(|context| context.own_bytes).sum();
         match used.saturating_add(wanted) > max {
             true => Err(ApiError::store_full(format!(
-                "{used} of the {max} bytes that this tenant may take on the disk are taken, and this takes \
-                 {wanted} or more: delete some contexts."
+                "{used} of the {max} bytes that this tenant may take on the disk are taken, and \
+                 this takes {wanted} or more: delete some contexts."
             ))),
             false => Ok(()),
         }

@@ -67,8 +67,8 @@ impl<D: Device> AttendFewKernels<D> {
     /// Attention of all sequences' queries, see [`attend`](crate::naive::attend).
     ///
     /// # Errors
-    /// When an array or a page is too short, a page is of a type that was not compiled for, rows are
-    /// two sequences', or the device fails.
+    /// When an array or a page is too short, a page is of a type that was not compiled for, rows
+    /// are two sequences', or the device fails.
     pub fn attend(&mut self, device: &D, step: AttendStep<'_, D>) -> Result<(), DeviceError> {
         let told = self.shared.tell(device, &self.sizes, step)?;
         let n_tiles = told.plan.tiles.len();
@@ -98,9 +98,9 @@ impl<D: Device> AttendFewKernels<D> {
         };
         let grid = [grid_size(n_groups)?, told.n_kv_heads, grid_depth(n_tiles)?];
         let kernel = Kernel::new("attend_few", grid, 32 * WARPS);
-        // SAFETY: the structures are those of the kernels, field by field; `tell` has checked every page
-        // and array against what the plan touches; warps write parts of their own, rows of their own
-        // after that, and the tables live in `self`.
+        // SAFETY: the structures are those of the kernels, field by field; `tell` has checked every
+        // page and array against what the plan touches; warps write parts of their own, rows of
+        // their own after that, and the tables live in `self`.
         unsafe { launch(device, &self.program, kernel, &attend)? };
         let merge = MergeParams {
             parts,

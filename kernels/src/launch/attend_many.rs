@@ -59,8 +59,8 @@ impl<D: Device> AttendManyKernels<D> {
     /// Attention of all sequences' queries, see [`attend`](crate::naive::attend).
     ///
     /// # Errors
-    /// When an array or a page is too short, a page is of a type that was not compiled for, rows are
-    /// two sequences', or the device fails.
+    /// When an array or a page is too short, a page is of a type that was not compiled for, rows
+    /// are two sequences', or the device fails.
     pub fn attend(&mut self, device: &D, step: AttendStep<'_, D>) -> Result<(), DeviceError> {
         let told = self.shared.tell(device, &self.sizes, step)?;
         let blocks = blocks_of(&told.plan);
@@ -84,9 +84,9 @@ impl<D: Device> AttendManyKernels<D> {
         };
         let grid = [grid_size(blocks.len())?, told.n_kv_heads, 1];
         let kernel = Kernel::new("attend_many", grid, 32 * WARPS).with_shared_bytes(shared_bytes);
-        // SAFETY: the structure is that of the kernel, field by field; `tell` has checked every page and
-        // array against what the plan touches; the kernel stops where it needs more shared memory than
-        // it was given; warps write rows of their own, and the tables live in `self`.
+        // SAFETY: the structure is that of the kernel, field by field; `tell` has checked every
+        // page and array against what the plan touches; the kernel stops where it needs more shared
+        // memory than it was given; warps write rows of their own, and the tables live in `self`.
         unsafe { launch(device, &self.program, kernel, &params)? };
         told.sum_masses(device, &self.program)
     }

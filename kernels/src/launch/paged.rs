@@ -260,8 +260,8 @@ pub(super) struct Plan {
     n_placements: usize,
 }
 
-/// What both kernels have in common from step to step: tables that they look up, and sums from which
-/// evidence is made.
+/// What both kernels have in common from step to step: tables that they look up, and sums from
+/// which evidence is made.
 pub(super) struct Shared<D: Device> {
     pages: Option<Array<D, Page>>,
     sequences: Option<Array<D, Sequence>>,
@@ -356,8 +356,8 @@ impl Told {
         let (n_sets, n_sequences) = (self.plan.most_sets, self.plan.sequences.len());
         let grid = [blocks, grid_depth(n_sets)?, grid_depth(n_sequences)?];
         let kernel = Kernel::new("page_masses", grid, MASS_PAGES);
-        // SAFETY: the structure is that of the kernel; `tell` has checked the arrays against the plan,
-        // and a thread has a page of its own.
+        // SAFETY: the structure is that of the kernel; `tell` has checked the arrays against the
+        // plan, and a thread has a page of its own.
         unsafe { launch(device, program, kernel, &params) }
     }
 }

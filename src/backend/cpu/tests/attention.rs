@@ -25,7 +25,7 @@ pub(super) struct PageSpec {
 /// A layer's attention to be computed.
 pub(super) struct Case {
     pub layout: PageLayout,
-    layer: usize,
+    pub layer: usize,
     n_tokens: usize,
     /// Index in the text of the first query, which is also its position less `shift`.
     first_index: usize,

@@ -89,6 +89,38 @@ fn a_packed_page_keeps_keys_and_values_within_half_a_step() {
     }
 }
 
+/// Kernels read the pages that the processor writes: the two crates that know the layout of a page,
+/// and share no line of it, mean the same.
+#[test]
+fn a_page_is_laid_out_as_kernels_read_it() {
+    for (kv_type, of_kernels) in [
+        (KvType::F16, naive::PageType::F16),
+        (KvType::Int8, naive::PageType::Int8),
+        (KvType::Int4, naive::PageType::Int4),
+    ] {
+        let layout = PageLayout { heads: heads(4, 2, 64), n_layers: 3, page_len: 32, kv_type };
+        let case = Case::random(layout, 40, &mut Rng::with_seed(14));
+        let backend = &backends(Precision::F32)[0];
+        let pages = case.write_pages(backend, &mut Rng::with_seed(5));
+        let mut n_compared = 0;
+        for ((spec, page), kept) in case.pages.iter().zip(&pages).zip(case.kept(&pages)) {
+            if case.type_of(spec) != kv_type {
+                continue; // a page that is not full has the type of the window
+            }
+            let format = naive::PageFormat { kv_type: of_kernels, head_dim: 64, page_len: 32 };
+            for (kv_head, [keys, values]) in kept.iter().enumerate() {
+                let head = &page[layout.head(case.layer, kv_head)];
+                assert_eq!(head.len(), format.head_bytes());
+                let (k, v) = format.unpack(head, spec.n_keys);
+                let n = spec.n_keys * 64;
+                assert_eq!((&k[..], &v[..]), (&keys[..n], &values[..n]), "{kv_type:?}");
+                n_compared += n;
+            }
+        }
+        assert!(n_compared > 0);
+    }
+}
+
 /// What is kept of `x` is within half a step, of the f16 or of the group's bytes.
 fn assert_kept(kv_type: KvType, x: &[f32], found: &[f32], group: usize) {
     for (x, found) in x.chunks(group).zip(found.chunks(group)) {
