@@ -8,11 +8,10 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use memory_store::AlignedBytes;
-use mneme::backend::cpu::CpuBackend;
+use mneme::backend::cpu::{CpuBackend, HostBytes};
 use mneme::backend::{
-    AttendStep, Backend, HeadShape, KvType, PageLayout, PageTarget, PlacedPage, Placement,
-    Precision, Projection, Write,
+    AttendStep, Backend, HeadShape, KvType, PageLayout, PageSource, PageTarget, PlacedPage,
+    Placement, Precision, Projection, Write,
 };
 use mneme::hub::{DEFAULT_MODEL, resolve};
 use mneme::model::{LayerWeights, Model, Weights};
@@ -96,7 +95,7 @@ fn attention(n_threads: usize, (peak, bandwidth): (f64, f64)) {
 /// Pages full of keys and values.
 struct Text {
     layout: PageLayout,
-    pages: Vec<AlignedBytes>,
+    pages: Vec<HostBytes>,
 }
 
 impl Text {
@@ -117,7 +116,7 @@ impl Text {
         let values: Vec<f32> = wave(Self::PAGE_LEN * 3 * 64, 0.11);
         let slot_angles = [[1.0; 32], [0.0; 32]].concat().repeat(Self::PAGE_LEN);
         let page = |_| {
-            let mut page = AlignedBytes::zeroed(layout.page_bytes()).expect("memory");
+            let mut page = HostBytes::zeroed(layout.page_bytes()).expect("memory");
             for layer in 0..Self::N_LAYERS {
                 let slot_angles = &slot_angles;
                 let target =
@@ -131,10 +130,10 @@ impl Text {
 
     fn attend(&self, backend: &CpuBackend, n_tokens: usize) {
         let angles = [[0.8; 32], [0.6; 32]].concat();
-        let placed: Vec<PlacedPage<'_>> = (0..)
+        let placed: Vec<PlacedPage<'_, HostBytes>> = (0..)
             .zip(&self.pages)
             .map(|(i, page)| PlacedPage {
-                page,
+                page: PageSource::Fast(page),
                 kv_type: self.layout.kv_type,
                 n_keys: Self::PAGE_LEN,
                 first_index: i * Self::PAGE_LEN,
@@ -142,7 +141,7 @@ impl Text {
             })
             .collect();
         let queries: Vec<f32> = (0..n_tokens * 9 * 64).map(|i| (i as f32 * 0.73).cos()).collect();
-        let mut out = backend.buffer(queries.len());
+        let mut out = backend.buffer(queries.len()).expect("memory");
         for layer in 0..Self::N_LAYERS {
             let step = AttendStep {
                 layout: self.layout,
@@ -199,8 +198,8 @@ impl<'a> Products<'a> {
             sizes.max().unwrap_or(0)
         };
         let wave: Vec<f32> = (0..size_of(|m| m.cols)).map(|i| (i as f32 * 0.37).sin()).collect();
-        let input = backend.upload(&wave);
-        let mut out = [(); 3].map(|()| backend.buffer(size_of(|m| m.rows)));
+        let input = backend.upload(&wave).expect("memory");
+        let mut out = [(); 3].map(|()| backend.buffer(size_of(|m| m.rows)).expect("memory"));
         for (i, group) in self.0.iter().enumerate() {
             backend.expect(self.0[(i + 1) % self.0.len()][0]);
             let outputs = group.iter().zip(&mut out);

@@ -182,6 +182,21 @@ impl Device for Cuda {
             .map_err(failed("copy from the GPU"))
     }
 
+    fn copy(
+        &self,
+        (from, at): (&CudaBuffer, usize),
+        (to, to_at): (&mut CudaBuffer, usize),
+        n_bytes: usize,
+    ) -> Result<(), DeviceError> {
+        let (from_range, to_range) = (from.range(at, n_bytes)?, to.range(to_at, n_bytes)?);
+        if n_bytes == 0 {
+            return Ok(());
+        }
+        let mut target = to.bytes.slice_mut(to_range);
+        let copied = self.stream.memcpy_dtod(&from.bytes.slice(from_range), &mut target);
+        copied.map_err(failed("copy on the GPU"))
+    }
+
     fn program(&self, source: &ProgramSource) -> Result<Arc<CudaProgram>, DeviceError> {
         let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(program) = modules.get(source) {

@@ -68,6 +68,16 @@ pub trait Device: Sized {
     /// # Errors
     /// When there are not so many, or the device fails.
     fn read(&self, from: &Self::Buffer, at: usize, out: &mut [u8]) -> Result<(), DeviceError>;
+    /// Copies `n_bytes` from `from.1` of one buffer on to `to.1` of another.
+    ///
+    /// # Errors
+    /// When there are not so many in either, or the device fails.
+    fn copy(
+        &self,
+        from: (&Self::Buffer, usize),
+        to: (&mut Self::Buffer, usize),
+        n_bytes: usize,
+    ) -> Result<(), DeviceError>;
     /// Compiles a program, or takes it from where compiled ones are kept.
     ///
     /// # Errors
@@ -132,6 +142,28 @@ impl<D: Device, T: Pod> Array<D, T> {
     /// When they do not fit there, or the device fails.
     pub fn write(&mut self, device: &D, at: usize, elements: &[T]) -> Result<(), DeviceError> {
         device.write(&mut self.buffer, at * size_of::<T>(), bytemuck::cast_slice(elements))
+    }
+
+    /// Copies `n` elements from element `at` on to element `to.1` of another array.
+    ///
+    /// # Errors
+    /// When either has not so many, or the device fails.
+    pub fn copy_to(
+        &self,
+        device: &D,
+        (at, n): (usize, usize),
+        to: (&mut Self, usize),
+    ) -> Result<(), DeviceError> {
+        let size = size_of::<T>();
+        device.copy((&self.buffer, at * size), (&mut to.0.buffer, to.1 * size), n * size)
+    }
+
+    /// Elements from element `at` on, to the host.
+    ///
+    /// # Errors
+    /// When there are not so many, or the device fails.
+    pub fn read(&self, device: &D, at: usize, out: &mut [T]) -> Result<(), DeviceError> {
+        device.read(&self.buffer, at * size_of::<T>(), bytemuck::cast_slice_mut(out))
     }
 
     /// All elements, on the host.

@@ -144,6 +144,17 @@ impl Device for Emulated {
         read.map_err(|_| self.process.stopped())
     }
 
+    fn copy(
+        &self,
+        (from, at): (&EmulatedBuffer, usize),
+        (to, to_at): (&mut EmulatedBuffer, usize),
+        n_bytes: usize,
+    ) -> Result<(), DeviceError> {
+        let (from, to) = (from.place(at, n_bytes)?, to.place(to_at, n_bytes)?);
+        let command = [b"C", &from.to_le_bytes()[..], &to.to_le_bytes(), &word(n_bytes)];
+        self.process.locked().tell(&command).map_err(|_| self.process.stopped())
+    }
+
     fn program(&self, source: &ProgramSource) -> Result<EmulatedProgram, DeviceError> {
         let text = source.text();
         let name = source.file().replace('.', "-");

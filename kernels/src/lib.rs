@@ -4,6 +4,7 @@
 //!
 //! Invariant: nothing here knows of models, memories or files of theirs; slices in, arrays out.
 
+mod any;
 mod compile;
 mod cuda;
 mod device;
@@ -14,6 +15,7 @@ mod launch;
 pub mod naive;
 mod source;
 
+pub use any::{AnyBuffer, AnyDevice, AnyProgram};
 pub use compile::{Capability, Compiled, Compiler, KernelUse, Target, kernel_uses};
 pub use cuda::{Cuda, CudaBuffer, CudaProgram};
 pub use device::{Array, Device, DeviceBuffer, DevicePointer, Geometry};
@@ -21,6 +23,7 @@ pub use emulated::{Emulated, EmulatedBuffer, EmulatedProgram, ThreadOrder};
 pub use error::DeviceError;
 pub use launch::attend_few::AttendFewKernels;
 pub use launch::attend_many::AttendManyKernels;
+pub use launch::dense::{DenseKernels, DenseMatrix, WeightFormat};
 pub use launch::lookup::{LookUp, LookupKernels, SegmentIndex, UnitTable, VoteKind};
 pub use launch::paged::{AttendStep, AttentionSizes, PageRef, PagedSequence};
 pub use launch::pages::{PageKernels, PageSlot};

@@ -4,7 +4,8 @@
 use std::fmt::Write;
 
 /// Files by their names.
-const FILES: [(&str, &str); 10] = [
+const FILES: [(&str, &str); 11] = [
+    ("dense.cu", include_str!("../cuda/dense.cu")),
     ("attend_many.cu", include_str!("../cuda/attend_many.cu")),
     ("attention.cuh", include_str!("../cuda/attention.cuh")),
     ("products.cu", include_str!("../cuda/products.cu")),

@@ -13,7 +13,7 @@ use super::measures::Measures;
 use super::reading::Reading;
 use super::replies::Replies;
 use crate::engine::serve::{Place, RecentSessions, Server};
-use crate::engine::{Contexts, Engine};
+use crate::engine::{Contexts, Engine, EngineError};
 use crate::memory::MemoryConfig;
 use crate::memory::store::{ContextSummary, Store};
 
@@ -67,8 +67,8 @@ impl Service {
     /// Starts the model's server.
     ///
     /// # Errors
-    /// When the system gives no thread.
-    pub fn start(parts: Parts) -> std::io::Result<Self> {
+    /// When the device has no room for it, or the system gives no thread.
+    pub fn start(parts: Parts) -> Result<Self, EngineError> {
         let schedule = (parts.config.schedule(), parts.config.max_requests);
         let server = Server::start(&parts.engine, &parts.memory, schedule)?;
         let inner = Inner {

@@ -90,7 +90,8 @@ impl<B: Backend> Attention<B> for FullAttention<'_, B> {
                 seen.iter_mut().zip(value).for_each(|(seen, v)| *seen += weight * v);
             }
         }
-        let (seen, n_tokens) = (self.backend.upload(&seen), chunk.n_tokens());
+        let failed = |error| AttentionError(Box::new(error));
+        let (seen, n_tokens) = (self.backend.upload(&seen).map_err(failed)?, chunk.n_tokens());
         self.backend.copy_rows((&seen, 0..n_tokens), (out, chunk.rows.start), query_row);
         Ok(())
     }

@@ -52,5 +52,5 @@ pub trait Attention<B: Backend> {
 
 /// Attention could not be computed.
 #[derive(Debug, thiserror::Error)]
-#[error("a memory unit could not be read: {0}")]
+#[error("attention could not be computed: {0}")]
 pub struct AttentionError(#[source] pub Box<dyn std::error::Error + Send + Sync>);

@@ -5,8 +5,12 @@
 //! error. Everything here is f32 on the outside; how weights are multiplied is the backend's
 //! affair (see [`Precision`]).
 
+pub mod any;
 pub mod cpu;
+pub mod cuda;
+mod error;
 mod pages;
+mod placed;
 
 use std::ops::Range;
 
@@ -15,9 +19,9 @@ use serde::{Deserialize, Serialize};
 use crate::ids::TokenId;
 use crate::tensor::Matrix;
 
-pub use pages::{
-    HeadPage, HeadPageMut, HeadShape, KEY_GROUP, KvType, PageLayout, PlacedPage, Placement,
-};
+pub use error::BackendError;
+pub use pages::{HeadPage, HeadPageMut, HeadShape, KEY_GROUP, KvType, PageLayout};
+pub use placed::{PageSource, PlacedPage, Placement, UnitId};
 
 /// How products with quantised weights are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,13 +56,13 @@ pub enum Write {
 
 /// Attention of one layer's queries to placed pages.
 #[derive(Debug)]
-pub struct AttendStep<'a> {
+pub struct AttendStep<'a, P> {
     /// Sizes.
     pub layout: PageLayout,
     /// Which layer's part of the pages.
     pub layer: usize,
     /// `[set][page]`: what is attended to, in the order of the text.
-    pub pages: &'a [PlacedPage<'a>],
+    pub pages: &'a [PlacedPage<'a, P>],
     /// Sets of pages, equally long: one for all heads, or one a KV head.
     pub n_sets: usize,
     /// Query tokens.
@@ -92,14 +96,14 @@ pub struct KeyMasses<'a> {
     pub masses: &'a mut [f32],
 }
 
-impl<'a> AttendStep<'a> {
+impl<'a, P> AttendStep<'a, P> {
     /// Pages of a set.
     pub fn pages_a_set(&self) -> usize {
         self.pages.len() / self.n_sets
     }
 
     /// The pages that KV head `kv_head` attends to.
-    pub fn pages_of(&self, kv_head: usize) -> &'a [PlacedPage<'a>] {
+    pub fn pages_of(&self, kv_head: usize) -> &'a [PlacedPage<'a, P>] {
         let n = self.pages_a_set();
         &self.pages[set_of(kv_head, self.n_sets) * n..][..n]
     }
@@ -222,21 +226,78 @@ pub struct Candidates<'a> {
     pub pages: &'a [&'a [u8]],
 }
 
+/// What a memory is going to ask of a backend.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryNeeds {
+    /// Sizes of pages.
+    pub layout: PageLayout,
+    /// Whether pages are seen from the far distance ([`Placement::Far`]).
+    pub far_pages: bool,
+    /// Whether the attention that single keys receive is tallied ([`KeyMasses`]).
+    pub key_masses: bool,
+}
+
 /// A device that can run a transformer and its memory.
+///
+/// Operations do not fail one by one: a device reports what went wrong with one at a later call.
+/// The first failure is kept and [`check`](Self::check) says it; what was computed since means
+/// nothing.
 pub trait Backend: Send + Sync {
     /// Activations: `len` floats on the device.
     type Buffer: Send;
     /// A weight matrix, ready to be multiplied with.
     type Weight: Send + Sync;
+    /// Keys and values of consecutive tokens, of all layers, where attention reads them fast: what
+    /// sinks and window are made of.
+    type Page: Send + Sync + 'static;
 
     /// Device and instruction set, for reports.
     fn description(&self) -> String;
+    /// Says whether all that was asked for so far was done.
+    ///
+    /// # Errors
+    /// The first failure since the backend was made; there is no going on from it.
+    fn check(&self) -> Result<(), BackendError> {
+        Ok(())
+    }
+    /// Says whether a memory can be kept on this device.
+    ///
+    /// # Errors
+    /// When it cannot: what would help.
+    fn check_memory(&self, _needs: &MemoryNeeds) -> Result<(), BackendError> {
+        Ok(())
+    }
     /// Makes a matrix of a model file ready.
-    fn prepare(&self, matrix: &Matrix) -> Self::Weight;
+    ///
+    /// # Errors
+    /// When there is no room for it.
+    fn prepare(&self, matrix: &Matrix) -> Result<Self::Weight, BackendError>;
     /// A buffer of zeros.
-    fn buffer(&self, len: usize) -> Self::Buffer;
+    ///
+    /// # Errors
+    /// When there is no room for it.
+    fn buffer(&self, len: usize) -> Result<Self::Buffer, BackendError>;
     /// Copies `values` to the device.
-    fn upload(&self, values: &[f32]) -> Self::Buffer;
+    ///
+    /// # Errors
+    /// When there is no room for them.
+    fn upload(&self, values: &[f32]) -> Result<Self::Buffer, BackendError>;
+
+    /// A page of `n_bytes` zeros.
+    ///
+    /// # Errors
+    /// When there is no room for it.
+    fn page(&self, n_bytes: usize) -> Result<Self::Page, BackendError>;
+    /// A copy of a page.
+    ///
+    /// # Errors
+    /// When there is no room for it.
+    fn copy_page(&self, page: &Self::Page) -> Result<Self::Page, BackendError>;
+    /// Makes `bytes` a page's content; they are as long as it is.
+    fn fill_page(&self, page: &mut Self::Page, bytes: &[u8]);
+    /// A page's content: where it lies, or copied to `room`.
+    fn page_bytes<'a>(&self, page: &'a Self::Page, room: &'a mut Vec<u32>) -> &'a [u8];
+
     /// Copies rows of `width` floats from one buffer into another, from row `to.1` on.
     fn copy_rows(
         &self,
@@ -278,7 +339,7 @@ pub trait Backend: Send + Sync {
     /// `keys` and `values` are `[token][kv_head][head_dim]`; rows `tokens` of them are written.
     fn write_page(
         &self,
-        target: PageTarget<'_>,
+        target: PageTarget<'_, Self::Page>,
         keys: &Self::Buffer,
         values: &Self::Buffer,
         tokens: Range<usize>,
@@ -288,7 +349,12 @@ pub trait Backend: Send + Sync {
     fn pack_page(&self, layout: PageLayout, page: &[u8], kv_type: KvType, out: &mut [u8]);
     /// Attention of the step's rows of `queries` (`[token][head][head_dim]`, not rotated) into those of
     /// `out` (same shape).
-    fn attend(&self, step: AttendStep<'_>, queries: &Self::Buffer, out: &mut Self::Buffer);
+    fn attend(
+        &self,
+        step: AttendStep<'_, Self::Page>,
+        queries: &Self::Buffer,
+        out: &mut Self::Buffer,
+    );
     /// Rotates the queries to the far distance and averages groups of `group_len` tokens.
     fn prepare_lookup(&self, step: LookupStep<'_>, queries: &Self::Buffer, out: &mut LookupQueries);
     /// The coarse vote: `votes[set][unit]`, from the best segment of each unit. `votes` is as
@@ -314,13 +380,13 @@ pub struct Norm<'a, B: Backend + ?Sized> {
 
 /// Where [`Backend::write_page`] writes.
 #[derive(Debug)]
-pub struct PageTarget<'a> {
+pub struct PageTarget<'a, P> {
     /// Sizes.
     pub layout: PageLayout,
     /// Which layer's part.
     pub layer: usize,
     /// The page of all layers.
-    pub page: &'a mut [u8],
+    pub page: &'a mut P,
     /// The first key's slot in the page.
     pub first_slot: usize,
     /// Angles of the slots: `[slot]`: cosines of the pairs, then their sines.

@@ -414,30 +414,6 @@ fn whole(nibble: u8) -> f32 {
     2.0 * f32::from(nibble) - 15.0
 }
 
-/// A page and where its keys are seen from.
-#[derive(Clone, Copy, Debug)]
-pub struct PlacedPage<'a> {
-    /// The page of all layers; may be empty where there are no keys.
-    pub page: &'a [u8],
-    /// How its keys and values are kept.
-    pub kv_type: KvType,
-    /// Keys that are there, from the first.
-    pub n_keys: usize,
-    /// Index in the text of the first key.
-    pub first_index: usize,
-    /// Position.
-    pub placement: Placement<'a>,
-}
-
-/// At which position a page's keys are read.
-#[derive(Clone, Copy, Debug)]
-pub enum Placement<'a> {
-    /// The first key's position has these angles: cosines of the pairs, then their sines.
-    At(&'a [f32]),
-    /// All keys are at the one far distance.
-    Far,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

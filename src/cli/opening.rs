@@ -24,7 +24,11 @@ pub(super) fn open(settings: &Settings, interrupt: &Interrupt) -> Result<Session
 /// The settings' model, loaded.
 pub(super) fn open_engine(settings: &Settings, interrupt: &Interrupt) -> Result<Engine, Failure> {
     let path = fetch(&settings.model, interrupt)?;
-    Ok(Engine::load(&path, &settings.engine_options())?)
+    let engine = Engine::load(&path, &settings.engine_options())?;
+    if let Some(why) = engine.no_gpu() {
+        note(&format!("computing on the processor: {why}"));
+    }
+    Ok(engine)
 }
 
 /// The settings' store.

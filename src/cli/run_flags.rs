@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::failure::Failure;
 use super::memory_flags::{MemoryFlags, put};
 use super::settings::{Activations, Settings, share, temperature};
+use crate::backend::any::DeviceChoice;
 use crate::memory::MemoryConfig;
 
 /// How answers are drawn.
@@ -46,6 +47,12 @@ struct ModelFlags {
     /// How inputs of quantised weights are rounded
     #[arg(long, value_name = "TYPE")]
     activations: Option<Activations>,
+    /// What computes
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<DeviceChoice>,
+    /// Bytes of a GPU's memory for units that come from the host; 0 is a quarter of what is free
+    #[arg(long, value_name = "BYTES")]
+    gpu_unit_bytes: Option<usize>,
     /// Settings in TOML, as in configs/reference.toml; flags win over it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -54,12 +61,15 @@ struct ModelFlags {
 impl RunFlags {
     /// The settings that hold.
     pub fn settings(&self) -> Result<Settings, Failure> {
-        let ModelFlags { model, threads, activations, config } = &self.model;
+        let ModelFlags { model, threads, activations, device, gpu_unit_bytes, config } =
+            &self.model;
         let file = config.as_deref().map(Settings::from_file).transpose()?;
         let mut settings = file.unwrap_or_default();
         put(&mut settings.model, model);
         put(&mut settings.threads, threads);
         put(&mut settings.activations, activations);
+        put(&mut settings.device, device);
+        put(&mut settings.gpu_unit_bytes, gpu_unit_bytes);
         self.memory.change(&mut settings.memory);
         Ok(settings)
     }

@@ -40,8 +40,7 @@ pub(super) fn run(args: ServeArgs, interrupt: &Interrupt) -> Result<(), Failure>
     let config = settings.serve.clone();
     let model = model_name(&settings.model);
     let memory = settings.memory.clone();
-    let service = Service::start(Parts { engine, model, memory, store, keys, config })
-        .map_err(|error| Failure::failed(format!("cannot start the model's thread: {error}")))?;
+    let service = Service::start(Parts { engine, model, memory, store, keys, config })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

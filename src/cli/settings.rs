@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
 use crate::api::{LogFormat, LogLevel, ServeConfig};
+use crate::backend::any::DeviceChoice;
 use crate::backend::{KvType, Precision, Vote};
 use crate::engine::serve::SchedulePolicy;
 use crate::engine::{EngineOptions, GenerateOptions, Sampling};
 use crate::eval::Task;
-use crate::hub::DEFAULT_MODEL;
+use crate::hub::{self, DEFAULT_MODEL};
 use crate::memory::{AttentionMode, LookupPolicy, MemoryConfig, Positions, Sets, UnitCuts};
 
 /// Everything that can be set, as a configuration file has it.
@@ -26,6 +27,9 @@ pub(super) struct Settings {
     /// Threads that compute; 0 is one for each core.
     pub threads: usize,
     pub activations: Activations,
+    pub device: DeviceChoice,
+    /// Bytes of a GPU's memory for units; 0 for a quarter of what is free.
+    pub gpu_unit_bytes: usize,
     /// The folder of the store; empty for mneme in the platform's data folder.
     pub store: PathBuf,
     /// Bytes of the store on the disk at most; 0 for no limit.
@@ -64,6 +68,8 @@ impl Default for Settings {
             model: DEFAULT_MODEL.to_owned(),
             threads: 0,
             activations: Activations::default(),
+            device: DeviceChoice::default(),
+            gpu_unit_bytes: 0,
             store: PathBuf::new(),
             store_max_bytes: 0,
             memory: MemoryConfig::default(),
@@ -120,8 +126,13 @@ impl Settings {
 
     /// How to run the model.
     pub fn engine_options(&self) -> EngineOptions {
-        let mut options =
-            EngineOptions { precision: self.activations.into(), ..Default::default() };
+        let mut options = EngineOptions {
+            precision: self.activations.into(),
+            device: self.device,
+            gpu_unit_bytes: Some(self.gpu_unit_bytes).filter(|bytes| *bytes > 0),
+            kernels: hub::cache_folder().ok().map(|cache| cache.join("kernels")),
+            ..Default::default()
+        };
         if self.threads > 0 {
             options.n_threads = self.threads;
         }
@@ -175,6 +186,25 @@ impl From<Activations> for Precision {
             Activations::Int8 => Self::Int8,
             Activations::F32 => Self::F32,
         }
+    }
+}
+
+impl ValueEnum for DeviceChoice {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Cpu, Self::Cuda, Self::Auto, Self::Emulated]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Cpu => PossibleValue::new("cpu").help("The processor"),
+            Self::Cuda => PossibleValue::new("cuda")
+                .help("The first NVIDIA GPU that CUDA_VISIBLE_DEVICES shows"),
+            Self::Auto => {
+                PossibleValue::new("auto").help("A GPU, or the processor where none can be used")
+            }
+            Self::Emulated => PossibleValue::new("emulated")
+                .help("A GPU's kernels on the host: slow and strict, for tests"),
+        })
     }
 }
 

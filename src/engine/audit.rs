@@ -32,7 +32,7 @@ impl Session {
         let mut trials = memories.iter().map(trial).collect::<Result<Vec<_>, _>>()?;
         let Some(config) = memories.first() else { return Ok(Vec::new()) };
         let mut audit = self.memory.audit(&mut trials, (config, trained))?;
-        let mut workspace = transformer.workspace(config.chunk_tokens);
+        let mut workspace = transformer.workspace(config.chunk_tokens)?;
         let asked = question.chunks(config.ask_chunk_tokens).map(|chunk| (chunk, Phase::Asking));
         let answered = answer.chunks(1).map(|token| (token, Phase::Answering));
         for (chunk, phase) in asked.chain(answered) {

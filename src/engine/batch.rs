@@ -5,7 +5,7 @@ use super::buffers::Runner;
 use super::error::EngineError;
 use super::loaded::Engine;
 use super::session::Session;
-use crate::backend::cpu::CpuBackend;
+use crate::backend::any::AnyBackend;
 use crate::ids::TokenId;
 use crate::memory::Phase;
 use crate::model::{LOGIT_ROWS, Part, Workspace};
@@ -19,6 +19,13 @@ pub(super) struct Chunk<'a> {
     pub logits: Logits,
     /// What kept it from being taken in; the session must then be dropped.
     pub failed: Option<EngineError>,
+}
+
+/// Whose logits are read.
+struct Wanted<'a> {
+    row: usize,
+    session: &'a mut Session,
+    failed: &'a mut Option<EngineError>,
 }
 
 /// Whether logits are wanted.
@@ -48,7 +55,7 @@ impl Runner {
         }
         self.forward(engine, chunks);
         let mut end = 0;
-        let mut wanted: Vec<(usize, &mut Session)> = Vec::with_capacity(chunks.len());
+        let mut wanted: Vec<Wanted<'_>> = Vec::with_capacity(chunks.len());
         for (chunk, before) in chunks.iter_mut().zip(before) {
             if chunk.failed.is_some() {
                 continue;
@@ -57,7 +64,8 @@ impl Runner {
             end += chunk.ids.len();
             chunk.failed = chunk.end(before, (&mut self.workspace, first_row)).err();
             if chunk.failed.is_none() && chunk.logits == Logits::Wanted {
-                wanted.push((end - 1, &mut *chunk.session));
+                let Chunk { session, failed, .. } = chunk;
+                wanted.push(Wanted { row: end - 1, session: &mut **session, failed });
             }
         }
         self.read_logits(engine, &mut wanted);
@@ -67,7 +75,7 @@ impl Runner {
     fn forward(&mut self, engine: &Engine, chunks: &mut [Chunk<'_>]) {
         loop {
             let mut at: Vec<usize> = Vec::with_capacity(chunks.len());
-            let mut parts: Vec<Part<'_, CpuBackend>> = Vec::with_capacity(chunks.len());
+            let mut parts: Vec<Part<'_, AnyBackend>> = Vec::with_capacity(chunks.len());
             for (i, chunk) in chunks.iter_mut().enumerate().filter(|(_, c)| c.failed.is_none()) {
                 at.push(i);
                 parts.push(Part { tokens: chunk.ids, attention: &mut chunk.session.memory });
@@ -86,15 +94,20 @@ impl Runner {
     }
 
     /// Reads the logits of sessions' last rows.
-    fn read_logits(&mut self, engine: &Engine, wanted: &mut [(usize, &mut Session)]) {
+    fn read_logits(&mut self, engine: &Engine, wanted: &mut [Wanted<'_>]) {
         let vocab = engine.config().vocab_size;
         for wanted in wanted.chunks_mut(LOGIT_ROWS) {
-            let rows: Vec<usize> = wanted.iter().map(|(row, _)| *row).collect();
+            let rows: Vec<usize> = wanted.iter().map(|wanted| wanted.row).collect();
             self.logits.resize(rows.len() * vocab, 0.0);
-            engine.transformer().logits_of(&rows, &mut self.workspace, &mut self.logits);
-            for ((_, session), logits) in wanted.iter_mut().zip(self.logits.chunks_exact(vocab)) {
-                session.logits.copy_from_slice(logits);
-                session.has_logits = true;
+            let read = engine.transformer().logits_of(&rows, &mut self.workspace, &mut self.logits);
+            for (wanted, logits) in wanted.iter_mut().zip(self.logits.chunks_exact(vocab)) {
+                match &read {
+                    Ok(()) => {
+                        wanted.session.logits.copy_from_slice(logits);
+                        wanted.session.has_logits = true;
+                    }
+                    Err(error) => *wanted.failed = Some(error.clone().into()),
+                }
             }
         }
     }
@@ -105,13 +118,14 @@ impl Chunk<'_> {
     fn end(
         &mut self,
         before: (Option<TokenId>, bool),
-        (workspace, first_row): (&mut Workspace<CpuBackend>, usize),
+        (workspace, first_row): (&mut Workspace<AnyBackend>, usize),
     ) -> Result<(), EngineError> {
         let (session, ids) = (&mut *self.session, self.ids);
         session.last = ids.last().copied();
         let is_document = self.phase == Phase::Reading;
         let rows = (workspace, first_row);
-        match is_document.then(|| session.borders(ids, before, rows)).flatten() {
+        let borders = if is_document { session.borders(ids, before, rows)? } else { None };
+        match borders {
             Some(borders) => session.memory.end_chunk_at(&borders)?,
             None => session.memory.end_chunk()?,
         }

@@ -1,9 +1,10 @@
 //! How strong is the border before each token? What units of memory are cut by, where they are: ends
 //! of lines, sentences and clauses, or the model's own surprise (EM-LLM, arXiv 2407.09450).
 
+use super::error::EngineError;
 use super::score::log_sum_exp;
 use super::session::Session;
-use crate::backend::cpu::CpuBackend;
+use crate::backend::any::AnyBackend;
 use crate::ids::TokenId;
 use crate::memory::UnitCuts;
 use crate::model::{LOGIT_ROWS, Workspace};
@@ -20,19 +21,22 @@ impl Session {
     /// Strengths of the borders before the tokens of the chunk of a document that has just passed,
     /// where units may be cut by them; `previous` is the token before it, and `foresaw` whether the
     /// logits are what was expected after that; `rows` say where the chunk's are.
+    ///
+    /// # Errors
+    /// When the device has failed.
     pub(super) fn borders(
         &mut self,
         ids: &[TokenId],
         (previous, foresaw): (Option<TokenId>, bool),
-        rows: (&mut Workspace<CpuBackend>, usize),
-    ) -> Option<Vec<f32>> {
+        rows: (&mut Workspace<AnyBackend>, usize),
+    ) -> Result<Option<Vec<f32>>, EngineError> {
         let config = self.memory.config();
-        match config.unit_cuts {
+        Ok(match config.unit_cuts {
             _ if !config.cuts() => None,
             UnitCuts::Fixed => None,
             UnitCuts::Sentence => Some(sentence_borders(self.engine.tokenizer(), ids, previous)),
-            UnitCuts::Surprise => Some(self.surprises(ids, foresaw, rows)),
-        }
+            UnitCuts::Surprise => Some(self.surprises(ids, foresaw, rows)?),
+        })
     }
 
     /// How little each token was expected, in nats; afterwards the logits are those of the last.
@@ -40,8 +44,8 @@ impl Session {
         &mut self,
         ids: &[TokenId],
         foresaw: bool,
-        (workspace, first_row): (&mut Workspace<CpuBackend>, usize),
-    ) -> Vec<f32> {
+        (workspace, first_row): (&mut Workspace<AnyBackend>, usize),
+    ) -> Result<Vec<f32>, EngineError> {
         let surprise = |logits: &[f32], id: TokenId| log_sum_exp(logits) - logits[id.0 as usize];
         let vocab = self.logits.len();
         let mut surprises = Vec::with_capacity(ids.len());
@@ -51,13 +55,13 @@ impl Session {
             let rows = first..(first + LOGIT_ROWS).min(ids.len());
             let logits = &mut logits[..rows.len() * vocab];
             let shared = first_row + rows.start..first_row + rows.end;
-            self.engine.transformer().logits(shared, workspace, logits);
+            self.engine.transformer().logits(shared, workspace, logits)?;
             let next = ids[rows.start + 1..].iter().zip(logits.chunks_exact(vocab));
             surprises.extend(next.map(|(id, logits)| surprise(logits, *id)));
             self.logits.copy_from_slice(&logits[(rows.len() - 1) * vocab..]);
         }
         self.has_logits = true;
-        surprises
+        Ok(surprises)
     }
 }
 

@@ -1,18 +1,23 @@
 //! Where does a forward pass compute? In buffers that are made once.
 
+use super::error::EngineError;
 use super::loaded::Engine;
-use crate::backend::cpu::CpuBackend;
+use crate::backend::any::AnyBackend;
 use crate::model::Workspace;
 
 /// The buffers of forward passes.
 pub(super) struct Runner {
-    pub workspace: Workspace<CpuBackend>,
+    pub workspace: Workspace<AnyBackend>,
     pub logits: Vec<f32>, // [row][vocab]
 }
 
 impl Runner {
     /// For passes of up to `max_tokens` tokens.
-    pub fn new(engine: &Engine, max_tokens: usize) -> Self {
-        Self { workspace: engine.transformer().workspace(max_tokens), logits: Vec::new() }
+    ///
+    /// # Errors
+    /// When the device has no room for them.
+    pub fn new(engine: &Engine, max_tokens: usize) -> Result<Self, EngineError> {
+        let workspace = engine.transformer().workspace(max_tokens)?;
+        Ok(Self { workspace, logits: Vec::new() })
     }
 }

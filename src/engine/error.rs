@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::context_error::ContextError;
 use crate::attention::AttentionError;
+use crate::backend::BackendError;
 use crate::memory::{ConfigError, MemoryError, StoreError};
 use crate::model::ModelError;
 use crate::tokenizer::{ChatError, TokenizerError};
@@ -25,7 +26,10 @@ pub enum EngineError {
     Config(#[from] ConfigError),
     /// What a memory could not become.
     #[error(transparent)]
-    Memory(#[from] MemoryError),
+    Memory(MemoryError),
+    /// The device cannot do it, or has failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
     /// Units that cannot be read back.
     #[error(transparent)]
     Attention(#[from] AttentionError),
@@ -46,6 +50,12 @@ pub enum EngineError {
     Identity {
         /// File or folder.
         path: PathBuf,
+        /// What the system says.
+        what: String,
+    },
+    /// The system gives no thread.
+    #[error("no thread for the engine: {what}; end other processes, or raise their limit")]
+    NoThread {
         /// What the system says.
         what: String,
     },
@@ -95,4 +105,15 @@ pub enum EngineError {
         /// Tokens there were.
         total_tokens: usize,
     },
+}
+
+impl From<MemoryError> for EngineError {
+    /// What went wrong below the memory is said as such.
+    fn from(error: MemoryError) -> Self {
+        match error {
+            MemoryError::Store(error) => Self::Store(error),
+            MemoryError::Backend(error) => Self::Backend(error),
+            error => Self::Memory(error),
+        }
+    }
 }

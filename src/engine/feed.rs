@@ -86,7 +86,7 @@ impl Session {
         phase: Phase,
         logits: Logits,
     ) -> Result<(), EngineError> {
-        let mut runner = self.own_runner();
+        let mut runner = self.own_runner()?;
         let engine = self.engine.clone();
         let mut chunk = [Chunk { session: self, ids, phase, logits, failed: None }];
         runner.run(&engine, &mut chunk);
@@ -96,8 +96,16 @@ impl Session {
     }
 
     /// Its own buffers, to be put back.
-    pub(super) fn own_runner(&mut self) -> Box<Runner> {
-        let chunk_tokens = self.memory.config().chunk_tokens;
-        self.runner.take().unwrap_or_else(|| Box::new(Runner::new(&self.engine, chunk_tokens)))
+    ///
+    /// # Errors
+    /// When there is no room for them.
+    pub(super) fn own_runner(&mut self) -> Result<Box<Runner>, EngineError> {
+        match self.runner.take() {
+            Some(runner) => Ok(runner),
+            None => {
+                let chunk_tokens = self.memory.config().chunk_tokens;
+                Ok(Box::new(Runner::new(&self.engine, chunk_tokens)?))
+            }
+        }
     }
 }

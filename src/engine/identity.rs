@@ -19,7 +19,11 @@ const KINDS: [&str; 5] = ["json", "jinja", "safetensors", "model", "txt"];
 ///
 /// # Errors
 /// When a file cannot be read.
-pub(super) fn of_model(source: &ModelSource, precision: Precision) -> io::Result<[u8; 32]> {
+pub(super) fn of_model(
+    source: &ModelSource,
+    precision: Precision,
+    is_gpu: bool,
+) -> io::Result<[u8; 32]> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&COMPUTATION.to_le_bytes());
     hasher.update(&[match precision {
@@ -27,6 +31,10 @@ pub(super) fn of_model(source: &ModelSource, precision: Precision) -> io::Result
         Precision::Int16 => 1,
         Precision::Int8 => 2,
     }]);
+    if is_gpu {
+        // Other rounding: an answer would go on otherwise than it began.
+        hasher.update(b"gpu");
+    }
     for path in files(source)? {
         // One file's end is never taken for another's beginning.
         hasher.update(&path.metadata()?.len().to_le_bytes());

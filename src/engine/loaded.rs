@@ -1,29 +1,42 @@
 //! What is a loaded model? Weights on a device, and the tokenizer that goes with them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use super::error::EngineError;
 use super::forms::Forms;
 use super::identity;
-use crate::backend::cpu::CpuBackend;
-use crate::backend::{Backend, Precision};
+use crate::backend::any::{AnyBackend, DeviceChoice, DeviceOptions};
+use crate::backend::{Backend, BackendError, Precision};
 use crate::model::{Model, ModelConfig, ModelSource, Transformer};
 use crate::tokenizer::Tokenizer;
 
 /// How to run a model.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct EngineOptions {
     /// Threads that compute.
     pub n_threads: usize,
     /// How products with quantised weights are computed.
     pub precision: Precision,
+    /// What computes.
+    pub device: DeviceChoice,
+    /// Bytes of a GPU's memory for units that come from the host; a quarter of what is free, where
+    /// none are given.
+    pub gpu_unit_bytes: Option<usize>,
+    /// The folder in which kernels compiled for a GPU are kept, so that they are compiled once.
+    pub kernels: Option<PathBuf>,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
         let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { n_threads, precision: Precision::default() }
+        Self {
+            n_threads,
+            precision: Precision::default(),
+            device: DeviceChoice::default(),
+            gpu_unit_bytes: None,
+            kernels: None,
+        }
     }
 }
 
@@ -35,9 +48,10 @@ pub struct Engine {
 
 struct Loaded {
     tokenizer: Tokenizer,
-    transformer: Transformer<CpuBackend>,
+    transformer: Transformer<AnyBackend>,
     source: ModelSource,
     precision: Precision,
+    no_gpu: Option<BackendError>,
     identity: OnceLock<[u8; 32]>,
     forms: OnceLock<Forms>,
 }
@@ -58,18 +72,26 @@ impl Engine {
     /// An engine from a model and a tokenizer that are open already.
     ///
     /// # Errors
-    /// When the model's shape is beyond what the kernels do, or the two do not fit each other.
+    /// When the model's shape is beyond what the kernels do, the two do not fit each other, or the
+    /// device cannot be used.
     pub fn from_parts(
         model: &Model,
         tokenizer: Tokenizer,
         options: &EngineOptions,
     ) -> Result<Self, EngineError> {
         check_shape(&model.config)?;
-        let backend = CpuBackend::new(options.n_threads, options.precision);
-        let transformer = Transformer::new(Arc::new(backend), model);
+        let device = DeviceOptions {
+            device: options.device,
+            n_threads: options.n_threads,
+            precision: options.precision,
+            gpu_unit_bytes: options.gpu_unit_bytes,
+            kernels: options.kernels.clone(),
+        };
+        let (backend, no_gpu) = AnyBackend::open(&device)?;
+        let transformer = Transformer::new(Arc::new(backend), model)?;
         let (source, precision) = (model.source.clone(), options.precision);
         let (identity, forms) = (OnceLock::new(), OnceLock::new());
-        let loaded = Loaded { tokenizer, transformer, source, precision, identity, forms };
+        let loaded = Loaded { tokenizer, transformer, source, precision, no_gpu, identity, forms };
         Ok(Self { loaded: Arc::new(loaded) })
     }
 
@@ -97,7 +119,8 @@ impl Engine {
             return Ok(*identity);
         }
         let (source, precision) = (&self.loaded.source, self.loaded.precision);
-        let identity = identity::of_model(source, precision).map_err(|error| {
+        let is_gpu = matches!(**self.transformer().backend(), AnyBackend::Cuda(_));
+        let identity = identity::of_model(source, precision, is_gpu).map_err(|error| {
             EngineError::Identity { path: source.path().to_owned(), what: error.to_string() }
         })?;
         Ok(*self.loaded.identity.get_or_init(|| identity))
@@ -112,12 +135,17 @@ impl Engine {
         Ok(self.loaded.forms.get_or_init(|| forms))
     }
 
+    /// Why no GPU computes, where one was to be used if there were any.
+    pub fn no_gpu(&self) -> Option<&BackendError> {
+        self.loaded.no_gpu.as_ref()
+    }
+
     /// What computes, for reports.
     pub fn device(&self) -> String {
         self.transformer().backend().description()
     }
 
-    pub(super) fn transformer(&self) -> &Transformer<CpuBackend> {
+    pub(super) fn transformer(&self) -> &Transformer<AnyBackend> {
         &self.loaded.transformer
     }
 

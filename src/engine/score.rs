@@ -45,13 +45,13 @@ impl Session {
         let mut done = 0;
         for chunk in ids.chunks(self.memory.config().chunk_tokens) {
             self.run_chunk(chunk, Phase::Reading, Logits::NotWanted)?;
-            let mut runner = self.own_runner();
+            let mut runner = self.own_runner()?;
             self.sources.add(chunk.iter().map(|id| (*id, NOWHERE)))?;
             for first in (0..chunk.len()).step_by(LOGIT_ROWS) {
                 let rows = first..(first + LOGIT_ROWS).min(chunk.len());
                 let logits = &mut logits[..rows.len() * vocab];
                 let transformer = self.engine.transformer();
-                transformer.logits(rows.clone(), &mut runner.workspace, logits);
+                transformer.logits(rows.clone(), &mut runner.workspace, logits)?;
                 for (row, logits) in rows.zip(logits.chunks_exact(vocab)) {
                     self.logits.copy_from_slice(logits);
                     if let Some(next) = ids.get(done + row + 1) {

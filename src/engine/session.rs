@@ -8,7 +8,7 @@ use super::error::EngineError;
 use super::loaded::Engine;
 use super::sources::Sources;
 use crate::backend::PageLayout;
-use crate::backend::cpu::CpuBackend;
+use crate::backend::any::AnyBackend;
 use crate::ids::{ByteSpan, TokenId};
 use crate::memory::{Memory, MemoryConfig, Phase, Stores};
 
@@ -41,7 +41,7 @@ pub fn no_progress(_: Progress) -> ControlFlow<()> {
 /// One text, its memory, and the model's state at its end.
 pub struct Session {
     pub(super) engine: Engine,
-    pub(super) memory: Memory<CpuBackend>,
+    pub(super) memory: Memory<AnyBackend>,
     /// The buffers of its own passes, from the first of them on.
     pub(super) runner: Option<Box<Runner>>,
     /// Logits after the last token, `[vocab]`.
@@ -173,7 +173,7 @@ impl Session {
     }
 
     /// The memory, for what it can report.
-    pub fn memory(&self) -> &Memory<CpuBackend> {
+    pub fn memory(&self) -> &Memory<AnyBackend> {
         &self.memory
     }
 

@@ -20,6 +20,14 @@ pub use progress::{PullFn, PullStage, PullStep, no_progress};
 use cache::Cache;
 use huggingface::{HubName, HubPlace};
 
+/// The platform's cache folder, or the one that `MNEME_CACHE` names.
+///
+/// # Errors
+/// When the platform does not say where caches go.
+pub fn cache_folder() -> Result<PathBuf, HubError> {
+    Ok(Cache::from_env()?.root().to_owned())
+}
+
 /// The way to models.
 #[derive(Clone, Debug)]
 pub struct Hub {

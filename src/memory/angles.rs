@@ -60,11 +60,11 @@ impl Angles {
 
     /// Places the window's pages: those of its first `before` tokens from position `first` on, the
     /// others as if the whole window began at `position`.
-    pub fn place_window(
+    pub fn place_window<P>(
         &mut self,
         rotary: &Rotary,
         (first, before, position): (usize, usize, usize),
-        pages: &FastPages,
+        pages: &FastPages<P>,
     ) {
         let at = WindowAt {
             before,

@@ -10,7 +10,7 @@ use super::config::{LookupPolicy, MemoryConfig, Phase, Sets};
 use super::error::MemoryError;
 use super::layers::Memory;
 use crate::attention::{Attention, AttentionError, Qkv};
-use crate::backend::{AttendStep, Backend, KeyMasses, PlacedPage, Placement};
+use crate::backend::{AttendStep, Backend, KeyMasses, PageSource, PlacedPage, Placement};
 use crate::ids::LayerIdx;
 
 /// How a policy's lookups went, summed over lookups.
@@ -137,12 +137,13 @@ impl<B: Backend> Memory<B> {
         &self,
         layer: usize,
         (queries, rows): (&B::Buffer, Range<usize>),
-    ) -> Result<Vec<f32>, StoreError> {
+    ) -> Result<Vec<f32>, MemoryError> {
         let page_len = self.layout.page_len;
         let place = |unit: usize| {
             let tokens = self.unit_tokens(unit);
+            let bytes = self.store.read(RecordId(unit as u32), layer)?.bytes();
             Ok(PlacedPage {
-                page: self.store.read(RecordId(unit as u32), layer)?.bytes(),
+                page: PageSource::Unit(self.unit_ids[unit], bytes),
                 kv_type: self.config.kv_type,
                 n_keys: tokens.len(),
                 first_index: tokens.start,
@@ -167,7 +168,7 @@ impl<B: Backend> Memory<B> {
             page_masses: None,
             key_masses: Some(KeyMasses { first_page: 0, masses: &mut masses }),
         };
-        let mut out = self.backend.buffer(rows.end * heads.n_heads * heads.head_dim);
+        let mut out = self.backend.buffer(rows.end * heads.n_heads * heads.head_dim)?;
         self.backend.attend(step, queries, &mut out);
         let share = 1.0 / (rows.len() * heads.group()) as f32;
         Ok(masses.chunks_exact(page_len).map(|keys| share * keys.iter().sum::<f32>()).collect())
@@ -184,7 +185,7 @@ impl<B: Backend> Audit<'_, B> {
     ///
     /// # Errors
     /// As there.
-    pub fn begin_chunk(&mut self, n_tokens: usize, phase: Phase) -> Result<(), StoreError> {
+    pub fn begin_chunk(&mut self, n_tokens: usize, phase: Phase) -> Result<(), MemoryError> {
         self.oracle.begin_chunk(n_tokens, phase)
     }
 
@@ -192,7 +193,7 @@ impl<B: Backend> Audit<'_, B> {
     ///
     /// # Errors
     /// As there.
-    pub fn end_chunk(&mut self) -> Result<(), StoreError> {
+    pub fn end_chunk(&mut self) -> Result<(), MemoryError> {
         let n_units = self.oracle.n_units();
         self.oracle.end_chunk()?;
         for unit in n_units..self.oracle.n_units() {
@@ -219,7 +220,7 @@ impl<B: Backend> Attention<B> for Audit<'_, B> {
         }
         let refused = |error: StoreError| AttentionError(Box::new(error));
         let masses = self.oracle.unit_masses(layer.0, (queries, rows.clone()));
-        let masses = masses.map_err(refused)?;
+        let masses = masses.map_err(|error| AttentionError(Box::new(error)))?;
         for trial in &mut *self.trials {
             let phase = self.oracle.chunk.phase;
             trial.look_up(layer.0, (queries, rows.clone()), phase).map_err(refused)?;

@@ -285,6 +285,12 @@ impl MemoryConfig {
         reading
     }
 
+    /// Whether pages may be seen from the far distance.
+    pub(super) fn places_far(&self) -> bool {
+        self.attention == AttentionMode::Clipped
+            || (self.attention == AttentionMode::Retrieval && self.positions == Positions::Fixed)
+    }
+
     /// Whether the attention that keys receive in the window is added up.
     pub fn tallies_keys(&self) -> bool {
         self.attention == AttentionMode::Retrieval && self.lookup == LookupPolicy::AttentionMass

@@ -3,9 +3,10 @@
 //! 2407.09450). How strong borders are is known after a chunk has passed, when its keys are written:
 //! keys and values of the page that is open are kept as they came, to be written again.
 
+use super::error::MemoryError;
 use crate::attention::Qkv;
-use crate::backend::Backend;
-use crate::bytes::{ByteReader, ByteWriter, Malformed};
+use crate::backend::{Backend, BackendError};
+use crate::bytes::{ByteReader, ByteWriter};
 
 /// Tokens whose page may still be cut, from its first token on.
 pub(super) struct OpenTokens<B: Backend> {
@@ -18,18 +19,30 @@ pub(super) struct OpenTokens<B: Backend> {
 
 impl<B: Backend> OpenTokens<B> {
     /// Room for `most` tokens, of which the first will have index `first`.
+    ///
+    /// # Errors
+    /// When there is no such room.
     pub fn new(
         backend: &B,
         (n_layers, width): (usize, usize),
         (first, most): (usize, usize),
-    ) -> Self {
-        let buffers = || (0..n_layers).map(|_| backend.buffer(most * width)).collect();
-        Self { first, keys: buffers(), values: buffers(), borders: Vec::new() }
+    ) -> Result<Self, BackendError> {
+        let buffers =
+            || (0..n_layers).map(|_| backend.buffer(most * width)).collect::<Result<_, _>>();
+        Ok(Self { first, keys: buffers()?, values: buffers()?, borders: Vec::new() })
     }
 
     /// A copy; sizes as of [`new`](Self::new).
-    pub fn fork(&self, backend: &B, (n_layers, width): (usize, usize), most: usize) -> Self {
-        let mut fork = Self::new(backend, (n_layers, width), (self.first, most));
+    ///
+    /// # Errors
+    /// When there is no room for it.
+    pub fn fork(
+        &self,
+        backend: &B,
+        (n_layers, width): (usize, usize),
+        most: usize,
+    ) -> Result<Self, BackendError> {
+        let mut fork = Self::new(backend, (n_layers, width), (self.first, most))?;
         let rows = 0..self.borders.len();
         for (to, from) in [(&mut fork.keys, &self.keys), (&mut fork.values, &self.values)] {
             for (to, from) in to.iter_mut().zip(from) {
@@ -37,7 +50,7 @@ impl<B: Backend> OpenTokens<B> {
             }
         }
         fork.borders.clone_from(&self.borders);
-        fork
+        Ok(fork)
     }
 
     /// Writes the tokens that there are.
@@ -61,21 +74,21 @@ impl<B: Backend> OpenTokens<B> {
         backend: &B,
         (most, (n_layers, width)): (usize, (usize, usize)),
         from: &mut ByteReader<'_>,
-    ) -> Result<Self, Malformed> {
+    ) -> Result<Self, MemoryError> {
         let first = from.len("open tokens")?;
-        let mut open = Self::new(backend, (n_layers, width), (first, most));
+        let mut open = Self::new(backend, (n_layers, width), (first, most))?;
         open.borders = from.f32s("borders of open tokens")?;
         let n = open.borders.len();
         if n > most {
-            return Err(from.malformed("borders of open tokens"));
+            return Err(from.malformed("borders of open tokens").into());
         }
         for layer in 0..n_layers {
             for buffer in [&mut open.keys[layer], &mut open.values[layer]] {
                 let rows = from.f32s("keys and values of open tokens")?;
                 if rows.len() != n * width {
-                    return Err(from.malformed("keys and values of open tokens"));
+                    return Err(from.malformed("keys and values of open tokens").into());
                 }
-                backend.copy_rows((&backend.upload(&rows), 0..n), (buffer, 0), width);
+                backend.copy_rows((&backend.upload(&rows)?, 0..n), (buffer, 0), width);
             }
         }
         Ok(open)
@@ -143,7 +156,7 @@ mod tests {
 
     fn lengths(n_tokens: usize, borders: &[(usize, f32)]) -> Vec<usize> {
         let backend = CpuBackend::new(1, Precision::F32);
-        let mut open = OpenTokens::new(&backend, (0, 1), (0, 0));
+        let mut open = OpenTokens::new(&backend, (0, 1), (0, 0)).unwrap();
         open.borders.resize(n_tokens, 0.0);
         borders.iter().for_each(|(at, strength)| open.borders[*at] = *strength);
         open.cut(16)

@@ -3,6 +3,7 @@
 use memory_store::StoreError;
 
 use super::validate::ConfigError;
+use crate::backend::BackendError;
 use crate::bytes::Malformed;
 
 /// A memory could not be made, forked, suspended or taken up again.
@@ -14,6 +15,9 @@ pub enum MemoryError {
     /// There is no memory for what is copied, or a unit cannot be kept or read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The device cannot do it, or has failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
     /// A setting that has shaped what is remembered.
     #[error(
         "a fork cannot have another {name} than what it is forked from: the text was read with it; \

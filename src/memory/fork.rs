@@ -10,7 +10,7 @@ use super::angles::Angles;
 use super::coarse;
 use super::config::MemoryConfig;
 use super::error::MemoryError;
-use super::layers::{self, Memory};
+use super::layers::{self, Memory, Sealing};
 use super::lookup::Lookup;
 use super::unit_index::Unit;
 use crate::backend::Backend;
@@ -28,17 +28,20 @@ impl<B: Backend> Memory<B> {
         if let Some(name) = config.shaped_otherwise(was) {
             return Err(MemoryError::Differs { name });
         }
+        self.backend.check_memory(&config.needs(self.unit_layout()))?;
         let mut fork = Self {
             backend: self.backend.clone(),
             layout: self.layout,
             rotary: self.rotary.clone(),
             n_tokens: self.n_tokens,
-            pages: self.pages.try_clone()?,
+            pages: self.pages.try_clone(&*self.backend)?,
             unit_ends: self.unit_ends.clone(),
+            unit_ids: self.unit_ids.clone(),
             open: self
                 .open
                 .as_ref()
-                .map(|open| open.fork(&*self.backend, self.kv_shape(), layers::most_open(&config))),
+                .map(|open| open.fork(&*self.backend, self.kv_shape(), layers::most_open(&config)))
+                .transpose()?,
             store: self.store.fork()?,
             index: self.index.fork()?,
             angles: Angles::new(&self.rotary, &config),
@@ -51,8 +54,7 @@ impl<B: Backend> Memory<B> {
             tallies_questions: self.tallies_questions,
             key_masses: self.key_masses.clone(),
             placed: Vec::new(),
-            packed: Vec::new(),
-            keys: vec![0.0; self.keys.len()],
+            sealing: Sealing::of(self.layout),
             config,
         };
         if fork.config != *was {
@@ -85,7 +87,7 @@ impl<B: Backend> Memory<B> {
                 page = self.store.read(RecordId(unit as u32), layer)?.bytes();
             }
             let n_keys = self.unit_tokens(unit).len();
-            let scratch = (&self.angles.offsets[..], &mut self.keys[..]);
+            let scratch = (&self.angles.offsets[..], &mut self.sealing.keys[..]);
             self.index.push(Unit { layout, page, n_keys, masses: None }, scratch)?;
             self.index.catch_up();
             self.index.make_more();

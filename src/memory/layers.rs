@@ -21,7 +21,8 @@ use super::stores::Stores;
 use super::unit_index::{Unit, UnitIndex};
 use crate::attention::{Attention, AttentionError, Qkv, Rotary};
 use crate::backend::{
-    AttendStep, Backend, KeyMasses, LookupStep, PageLayout, PageTarget, PlacedPage, set_of,
+    AttendStep, Backend, KeyMasses, LookupStep, MemoryNeeds, PageLayout, PageTarget, PlacedPage,
+    UnitId, set_of,
 };
 use crate::ids::LayerIdx;
 
@@ -33,8 +34,9 @@ pub struct Memory<B: Backend> {
     pub(super) rotary: Rotary,
     /// Tokens remembered.
     pub(super) n_tokens: usize,
-    pub(super) pages: FastPages,
+    pub(super) pages: FastPages<B::Page>,
     pub(super) unit_ends: Vec<u32>, // [unit]: index in the text after its last token
+    pub(super) unit_ids: Vec<UnitId>, // [unit]: forks have the same
     /// Where units may be cut at borders.
     pub(super) open: Option<OpenTokens<B>>,
     pub(super) store: Box<dyn UnitStore>,
@@ -46,9 +48,21 @@ pub struct Memory<B: Backend> {
     pub(super) tallies_questions: bool,
     /// Of the window's keys, where representatives are chosen by it.
     pub(super) key_masses: KeyMassTally,
-    pub(super) placed: Vec<PlacedPage<'static>>, // empty between layers: an allocation to use again
-    pub(super) packed: Vec<f32>,                 // scratch of sealing, for its alignment
-    pub(super) keys: Vec<f32>,                   // [head_dim][page_len]: scratch of sealing
+    pub(super) placed: Vec<PlacedPage<'static, B::Page>>, // empty between layers: an allocation to use again
+    pub(super) sealing: Sealing,
+}
+
+/// Room to make a unit of a page in.
+#[derive(Debug, Default)]
+pub(super) struct Sealing {
+    /// The page, where it is not on the host. Words, for their alignment.
+    page: Vec<u32>,
+    /// The page with its last key repeated, where it is not full.
+    filled: Vec<u32>,
+    /// The page in another type.
+    packed: Vec<u32>,
+    /// `[head_dim][page_len]`
+    pub keys: Vec<f32>,
 }
 
 /// The chunk at hand.
@@ -81,6 +95,7 @@ impl<B: Backend> Memory<B> {
         stores: Stores,
     ) -> Result<Self, MemoryError> {
         config.validate(trained_tokens)?;
+        backend.check_memory(&config.needs(layout))?;
         let angles = Angles::new(&rotary, &config);
         let (sinks, unit) = (config.sink_tokens, config.unit_tokens);
         let blocks = Blocks { full: stores.blocks, open: (&[], 0) };
@@ -98,17 +113,18 @@ impl<B: Backend> Memory<B> {
             tallies_questions: false,
             key_masses: KeyMassTally::default(),
             placed: Vec::new(),
-            packed: Vec::new(),
-            keys: vec![0.0; layout.heads.head_dim * layout.page_len],
+            sealing: Sealing::of(layout),
             unit_ends: Vec::new(),
+            unit_ids: Vec::new(),
             open: None,
             rotary,
             config,
         };
-        memory.open = memory.config.cuts().then(|| {
+        if memory.config.cuts() {
             let most = most_open(&memory.config);
-            OpenTokens::new(&*memory.backend, memory.kv_shape(), (sinks, most))
-        });
+            let open = OpenTokens::new(&*memory.backend, memory.kv_shape(), (sinks, most));
+            memory.open = Some(open?);
+        }
         Ok(memory)
     }
 
@@ -182,7 +198,7 @@ impl<B: Backend> Memory<B> {
     ///
     /// # Panics
     /// When the chunk is longer than the configuration's.
-    pub fn begin_chunk(&mut self, n_tokens: usize, phase: Phase) -> Result<(), StoreError> {
+    pub fn begin_chunk(&mut self, n_tokens: usize, phase: Phase) -> Result<(), MemoryError> {
         assert!(n_tokens <= self.config.chunk_tokens, "a chunk longer than configured");
         self.chunk.n_tokens = n_tokens;
         match (self.chunk.phase, phase) {
@@ -199,7 +215,7 @@ impl<B: Backend> Memory<B> {
         self.store.catch_up();
         self.index.catch_up();
         self.plan_lookup(self.config.retrieves(phase).min(self.n_units()));
-        self.pages.reserve(self.n_tokens + n_tokens)?;
+        self.pages.reserve(&*self.backend, self.n_tokens + n_tokens)?;
         if self.config.tallies_keys() {
             self.key_masses.reserve(self.pages.n_window_pages(), self.layout);
         }
@@ -229,7 +245,7 @@ impl<B: Backend> Memory<B> {
     ///
     /// # Errors
     /// When the store refuses a unit; the memory must then be dropped.
-    pub fn end_chunk(&mut self) -> Result<(), StoreError> {
+    pub fn end_chunk(&mut self) -> Result<(), MemoryError> {
         self.finish(None)
     }
 
@@ -241,12 +257,13 @@ impl<B: Backend> Memory<B> {
     ///
     /// # Panics
     /// When units may be cut and there is not one border for each token.
-    pub fn end_chunk_at(&mut self, borders: &[f32]) -> Result<(), StoreError> {
+    pub fn end_chunk_at(&mut self, borders: &[f32]) -> Result<(), MemoryError> {
         assert!(self.open.is_none() || borders.len() == self.chunk.n_tokens, "a border a token");
         self.finish(Some(borders))
     }
 
-    fn finish(&mut self, borders: Option<&[f32]>) -> Result<(), StoreError> {
+    fn finish(&mut self, borders: Option<&[f32]>) -> Result<(), MemoryError> {
+        self.backend.check()?;
         self.cut_pages(borders)?;
         self.n_tokens += self.chunk.n_tokens;
         self.chunk.n_tokens = 0;
@@ -270,7 +287,7 @@ impl<B: Backend> Memory<B> {
         self.store.append(page)?;
         self.note_unit(n_keys);
         let masses = self.config.tallies_keys().then(|| self.key_masses.oldest());
-        let scratch = (&self.angles.offsets[..], &mut self.keys[..]);
+        let scratch = (&self.angles.offsets[..], &mut self.sealing.keys[..]);
         let layout = self.layout.of_type(self.config.kv_type);
         self.index.push(Unit { layout, page, n_keys, masses: masses.flatten() }, scratch)?;
         self.index.catch_up();
@@ -279,24 +296,33 @@ impl<B: Backend> Memory<B> {
         Ok(())
     }
 
-    fn seal_oldest(&mut self) -> Result<(), StoreError> {
+    fn seal_oldest(&mut self) -> Result<(), MemoryError> {
         let (page, n_keys) =
             self.pages.oldest().expect("because the window holds more than a unit");
-        self.layout.repeat_last(page, n_keys);
+        let Sealing { page: room, filled, packed, keys } = &mut self.sealing;
+        let mut page = self.backend.page_bytes(page, room);
+        self.backend.check()?;
+        if n_keys < self.layout.page_len {
+            filled.resize(page.len() / 4, 0);
+            let filled: &mut [u8] = bytemuck::cast_slice_mut(filled);
+            filled.copy_from_slice(page);
+            self.layout.repeat_last(filled, n_keys);
+            page = filled;
+        }
         if self.store.len() > self.unit_ends.len() {
             // It was stored when the memory was suspended.
         } else if self.layout.kv_type == self.config.kv_type {
             self.store.append(page)?;
         } else {
             let packed_bytes = self.layout.of_type(self.config.kv_type).page_bytes();
-            self.packed.resize(packed_bytes.div_ceil(4), 0.0);
-            let packed = bytemuck::cast_slice_mut(&mut self.packed);
+            packed.resize(packed_bytes.div_ceil(4), 0);
+            let packed = bytemuck::cast_slice_mut(packed);
             self.backend.pack_page(self.layout, page, self.config.kv_type, packed);
             self.store.append(packed)?;
         }
         let masses = self.config.tallies_keys().then(|| self.key_masses.oldest());
         let unit = Unit { layout: self.layout, page, n_keys, masses: masses.flatten() };
-        self.index.push(unit, (&self.angles.offsets, &mut self.keys))?;
+        self.index.push(unit, (&self.angles.offsets, keys))?;
         self.note_unit(n_keys);
         Ok(())
     }
@@ -350,6 +376,7 @@ impl<B: Backend> Memory<B> {
     fn note_unit(&mut self, n_keys: usize) {
         let start = self.unit_ends.last().copied().unwrap_or(self.config.sink_tokens as u32);
         self.unit_ends.push(start + n_keys as u32);
+        self.unit_ids.push(UnitId::new());
     }
 
     /// Layers, and floats of a token's keys.
@@ -402,9 +429,23 @@ impl<B: Backend> Memory<B> {
     }
 }
 
+impl Sealing {
+    /// For pages laid out like this.
+    pub fn of(layout: PageLayout) -> Self {
+        Self { keys: vec![0.0; layout.heads.head_dim * layout.page_len], ..Self::default() }
+    }
+}
+
 /// Tokens at most whose page is open when a chunk has passed.
 pub(super) fn most_open(config: &MemoryConfig) -> usize {
     config.unit_tokens + config.chunk_tokens
+}
+
+impl MemoryConfig {
+    /// What a memory of these settings asks of its backend.
+    pub(super) fn needs(&self, layout: PageLayout) -> MemoryNeeds {
+        MemoryNeeds { layout, far_pages: self.places_far(), key_masses: self.tallies_keys() }
+    }
 }
 
 /// Sets of units that a layer retrieves.
@@ -482,6 +523,7 @@ impl<B: Backend> Attention<B> for Memory<B> {
             key_masses.add(self.layout, layer.0);
         }
         let placed = emptied(placed);
+        self.backend.check().map_err(|error| AttentionError(Box::new(error)))?;
         self.evidence = evidence;
         self.key_masses = key_masses;
         self.placed = placed;

@@ -4,29 +4,28 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use memory_store::{AlignedBytes, StoreError};
-
 use super::error::MemoryError;
+use crate::backend::{Backend, BackendError};
 use crate::bytes::{ByteReader, ByteWriter};
 
 /// Sinks and window. Tokens are counted from the start of the text.
 #[derive(Debug)]
-pub struct FastPages {
+pub struct FastPages<P> {
     sink_tokens: usize,
     page_len: usize,
     page_bytes: usize,
-    sinks: Vec<AlignedBytes>,
-    window: VecDeque<AlignedBytes>,
+    sinks: Vec<P>,
+    window: VecDeque<P>,
     lengths: VecDeque<usize>, // [window page]: tokens that it holds when it is full
     /// Pages that have left the window and wait to be used again.
-    spare: Vec<AlignedBytes>,
+    spare: Vec<P>,
     /// Tokens of pages that have left the window for good, so where the window begins.
     n_gone: usize,
 }
 
 /// A page of sinks or window, and which tokens it holds.
 #[derive(Debug)]
-pub struct FastPage<'a> {
+pub struct FastPage<'a, P> {
     /// Which page of its kind, counted from the oldest that is still there.
     pub slot: usize,
     /// Whether it is one of the sinks.
@@ -34,7 +33,7 @@ pub struct FastPage<'a> {
     /// Index in the text of the first token.
     pub first_index: usize,
     /// Memory of all layers.
-    pub bytes: &'a [u8],
+    pub page: &'a P,
 }
 
 /// Which part of the memory a page belongs to.
@@ -46,7 +45,7 @@ pub enum PageKind {
     Window,
 }
 
-impl FastPages {
+impl<P> FastPages<P> {
     /// No tokens yet.
     pub fn new(sink_tokens: usize, page_len: usize, page_bytes: usize) -> Self {
         Self {
@@ -65,10 +64,11 @@ impl FastPages {
     ///
     /// # Errors
     /// When there is no memory for it.
-    pub fn try_clone(&self) -> Result<Self, StoreError> {
+    pub fn try_clone<B: Backend<Page = P>>(&self, backend: &B) -> Result<Self, BackendError> {
+        let copy = |page| backend.copy_page(page);
         Ok(Self {
-            sinks: self.sinks.iter().map(AlignedBytes::try_clone).collect::<Result<_, _>>()?,
-            window: self.window.iter().map(AlignedBytes::try_clone).collect::<Result<_, _>>()?,
+            sinks: self.sinks.iter().map(copy).collect::<Result<_, _>>()?,
+            window: self.window.iter().map(copy).collect::<Result<_, _>>()?,
             spare: Vec::new(),
             lengths: self.lengths.clone(),
             ..*self
@@ -89,10 +89,13 @@ impl FastPages {
     ///
     /// # Errors
     /// When there is no memory for them.
-    pub fn reserve(&mut self, end: usize) -> Result<(), StoreError> {
+    pub fn reserve<B>(&mut self, backend: &B, end: usize) -> Result<(), BackendError>
+    where
+        B: Backend<Page = P>,
+    {
         let n_sinks = self.sink_tokens.min(end).div_ceil(self.page_len);
         while self.sinks.len() < n_sinks {
-            self.sinks.push(AlignedBytes::zeroed(self.page_bytes)?);
+            self.sinks.push(backend.page(self.page_bytes)?);
         }
         let mut window_end = self.window_start() + self.lengths.iter().sum::<usize>();
         while window_end < end {
@@ -100,25 +103,25 @@ impl FastPages {
             self.lengths.push_back(self.page_len);
             let page = match self.spare.pop() {
                 Some(page) => page,
-                None => AlignedBytes::zeroed(self.page_bytes)?,
+                None => backend.page(self.page_bytes)?,
             };
             self.window.push_back(page);
         }
         Ok(())
     }
 
-    /// The bytes of window page `slot`.
-    pub fn window_page(&self, slot: usize) -> &[u8] {
+    /// Page `slot` of the window.
+    pub fn window_page(&self, slot: usize) -> &P {
         &self.window[slot]
     }
 
     /// The same, to be written.
-    pub fn window_page_mut(&mut self, slot: usize) -> &mut [u8] {
+    pub fn window_page_mut(&mut self, slot: usize) -> &mut P {
         &mut self.window[slot]
     }
 
     /// Makes `pages` the window, all of one length; `n_gone` tokens have left it.
-    pub fn set_window(&mut self, n_gone: usize, pages: Vec<AlignedBytes>) {
+    pub fn set_window(&mut self, n_gone: usize, pages: Vec<P>) {
         self.n_gone = n_gone;
         self.lengths = pages.iter().map(|_| self.page_len).collect();
         self.window = pages.into();
@@ -126,12 +129,17 @@ impl FastPages {
     }
 
     /// Writes all pages but the first `n_ahead` of the window, which are kept elsewhere.
-    pub fn write(&self, out: &mut ByteWriter, n_ahead: usize) {
+    pub fn write<B>(&self, backend: &B, out: &mut ByteWriter, n_ahead: usize)
+    where
+        B: Backend<Page = P>,
+    {
+        let mut room = Vec::new();
         out.len(self.sinks.len());
-        self.sinks.iter().for_each(|page| out.bytes(page));
+        self.sinks.iter().for_each(|page| out.bytes(backend.page_bytes(page, &mut room)));
         let lengths: Vec<u32> = self.lengths.iter().map(|length| *length as u32).collect();
         out.u32s(&lengths);
-        self.window.iter().skip(n_ahead).for_each(|page| out.bytes(page));
+        let window = self.window.iter().skip(n_ahead);
+        window.for_each(|page| out.bytes(backend.page_bytes(page, &mut room)));
     }
 
     /// Reads what was written, after `n_gone` tokens had left the window. Its first `n_ahead` pages
@@ -139,11 +147,11 @@ impl FastPages {
     ///
     /// # Errors
     /// When it is not what was written, or there is no memory for it.
-    pub fn read(
+    pub fn read<B: Backend<Page = P>>(
         &mut self,
+        backend: &B,
         from: &mut ByteReader<'_>,
-        n_gone: usize,
-        n_ahead: usize,
+        (n_gone, n_ahead): (usize, usize),
     ) -> Result<(), MemoryError> {
         let n_sinks = from.len("pages of sinks")?;
         if n_sinks > self.sink_tokens.div_ceil(self.page_len) {
@@ -151,7 +159,7 @@ impl FastPages {
         }
         self.n_gone = n_gone;
         for _ in 0..n_sinks {
-            let page = self.read_page(from)?;
+            let page = self.read_page(backend, from)?;
             self.sinks.push(page);
         }
         let lengths = from.u32s("lengths of pages")?;
@@ -161,8 +169,8 @@ impl FastPages {
         }
         for slot in 0..lengths.len() {
             let page = match slot < n_ahead {
-                true => AlignedBytes::zeroed(self.page_bytes)?,
-                false => self.read_page(from)?,
+                true => backend.page(self.page_bytes)?,
+                false => self.read_page(backend, from)?,
             };
             self.window.push_back(page);
         }
@@ -170,18 +178,21 @@ impl FastPages {
         Ok(())
     }
 
-    fn read_page(&self, from: &mut ByteReader<'_>) -> Result<AlignedBytes, MemoryError> {
+    fn read_page<B>(&self, backend: &B, from: &mut ByteReader<'_>) -> Result<P, MemoryError>
+    where
+        B: Backend<Page = P>,
+    {
         let bytes = from.bytes("page")?;
         if bytes.len() != self.page_bytes {
             return Err(from.malformed("page").into());
         }
-        let mut page = AlignedBytes::zeroed(self.page_bytes)?;
-        page.copy_from_slice(bytes);
+        let mut page = backend.page(self.page_bytes)?;
+        backend.fill_page(&mut page, bytes);
         Ok(page)
     }
 
     /// The page and slot of token `index`, and the end of the run of tokens that share the page.
-    pub fn page_of(&mut self, index: usize) -> (&mut [u8], usize, usize) {
+    pub fn page_of(&mut self, index: usize) -> (&mut P, usize, usize) {
         if index < self.sink_tokens {
             let page = index / self.page_len;
             let end = ((page + 1) * self.page_len).min(self.sink_tokens);
@@ -213,26 +224,26 @@ impl FastPages {
     }
 
     /// Sinks, then window, oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = FastPage<'_>> {
+    pub fn iter(&self) -> impl Iterator<Item = FastPage<'_, P>> {
         let page_len = self.page_len;
-        let sinks = self.sinks.iter().enumerate().map(move |(slot, bytes)| FastPage {
+        let sinks = self.sinks.iter().enumerate().map(move |(slot, page)| FastPage {
             slot,
             kind: PageKind::Sink,
             first_index: slot * page_len,
-            bytes,
+            page,
         });
         let window = self.window.iter().zip(self.window_starts()).enumerate();
-        let window = window.map(|(slot, (bytes, first_index))| FastPage {
+        let window = window.map(|(slot, (page, first_index))| FastPage {
             slot,
             kind: PageKind::Window,
             first_index,
-            bytes,
+            page,
         });
         sinks.chain(window)
     }
 
     /// Tokens of the page that begins at `first_index`, of those before `end`.
-    pub fn tokens_of(&self, page: &FastPage<'_>, end: usize) -> Range<usize> {
+    pub fn tokens_of(&self, page: &FastPage<'_, P>, end: usize) -> Range<usize> {
         let (length, limit) = match page.kind {
             PageKind::Sink => (self.page_len, end.min(self.sink_tokens)),
             PageKind::Window => (self.lengths[page.slot], end),
@@ -241,9 +252,9 @@ impl FastPages {
     }
 
     /// The oldest page of the window, and how many tokens it holds.
-    pub fn oldest(&mut self) -> Option<(&mut [u8], usize)> {
+    pub fn oldest(&self) -> Option<(&P, usize)> {
         let length = *self.lengths.front()?;
-        self.window.front_mut().map(|page| (&mut **page, length))
+        self.window.front().map(|page| (page, length))
     }
 
     /// Takes the oldest page out of the window; its memory is used again.

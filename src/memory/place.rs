@@ -7,7 +7,7 @@ use super::config::{AttentionMode, Positions};
 use super::evidence::EvidenceTally;
 use super::layers::Memory;
 use super::pages::PageKind;
-use crate::backend::{Backend, PlacedPage, Placement};
+use crate::backend::{Backend, PageSource, PlacedPage, Placement};
 
 impl<B: Backend> Memory<B> {
     /// Slots of one unit's length between the sinks and the window.
@@ -56,7 +56,7 @@ impl<B: Backend> Memory<B> {
     pub(super) fn place_sets<'a>(
         &'a self,
         layer: usize,
-        placed: &mut Vec<PlacedPage<'a>>,
+        placed: &mut Vec<PlacedPage<'a, B::Page>>,
     ) -> Result<usize, StoreError> {
         let n_sets = if self.chunk.n_retrieved > 0 { self.lookup.n_sets() } else { 1 };
         let looked_up = self.config.lookup_layer(layer);
@@ -91,14 +91,14 @@ impl<B: Backend> Memory<B> {
         &'a self,
         layer: usize,
         (units, n_unit_pages): (&[u32], usize),
-        placed: &mut Vec<PlacedPage<'a>>,
+        placed: &mut Vec<PlacedPage<'a, B::Page>>,
     ) -> Result<(), StoreError> {
         let end = self.n_tokens + self.chunk.n_tokens;
         let clipped_before = match self.config.attention {
             AttentionMode::Clipped => (end + 1).saturating_sub(self.config.clip_tokens),
             _ => 0,
         };
-        let push_fast = |kind: PageKind, placed: &mut Vec<PlacedPage<'a>>| {
+        let push_fast = |kind: PageKind, placed: &mut Vec<PlacedPage<'a, B::Page>>| {
             for page in self.pages.iter().filter(|page| page.kind == kind) {
                 let tokens = self.pages.tokens_of(&page, end);
                 let angles = match kind {
@@ -107,7 +107,7 @@ impl<B: Backend> Memory<B> {
                 };
                 let is_clipped = page.first_index < clipped_before;
                 placed.push(PlacedPage {
-                    page: page.bytes,
+                    page: PageSource::Fast(page.page),
                     kv_type: self.layout.kv_type,
                     n_keys: tokens.len(),
                     first_index: page.first_index,
@@ -117,7 +117,7 @@ impl<B: Backend> Memory<B> {
         };
         push_fast(PageKind::Sink, placed);
         let absent = PlacedPage {
-            page: &[],
+            page: PageSource::None,
             kv_type: self.layout.kv_type,
             n_keys: 0,
             first_index: 0,
@@ -136,8 +136,9 @@ impl<B: Backend> Memory<B> {
                 Positions::Fixed => Placement::Far,
             };
             let tokens = self.unit_tokens(*unit as usize);
+            let bytes = self.store.read(RecordId(*unit), layer)?.bytes();
             placed.push(PlacedPage {
-                page: self.store.read(RecordId(*unit), layer)?.bytes(),
+                page: PageSource::Unit(self.unit_ids[*unit as usize], bytes),
                 kv_type: self.config.kv_type,
                 n_keys: tokens.len(),
                 first_index: tokens.start,

@@ -1,8 +1,7 @@
 //! How are pages cut where a text has its borders? When a chunk has passed, pages that it completed
 //! get their lengths, and what moves by it is written again (see `cuts`).
 
-use memory_store::StoreError;
-
+use super::error::MemoryError;
 use super::layers::Memory;
 use crate::backend::Backend;
 
@@ -13,7 +12,7 @@ impl<B: Backend> Memory<B> {
     ///
     /// # Errors
     /// When there is no memory for one more page.
-    pub(super) fn cut_pages(&mut self, borders: Option<&[f32]>) -> Result<(), StoreError> {
+    pub(super) fn cut_pages(&mut self, borders: Option<&[f32]>) -> Result<(), MemoryError> {
         let Some(mut open) = self.open.take() else { return Ok(()) };
         let page_len = self.layout.page_len;
         let (_, width) = self.kv_shape();
@@ -27,7 +26,7 @@ impl<B: Backend> Memory<B> {
                 self.pages.cut(start, *length);
                 start += length;
             }
-            self.pages.reserve(end)?;
+            self.pages.reserve(&*self.backend, end)?;
             self.angles.forget_window();
             let moved = whole * page_len + lengths[whole]..open.n_tokens();
             for layer in 0..self.layout.n_layers {

@@ -17,7 +17,7 @@ use super::layers::{self, Chunk, Memory};
 use super::lookup::Lookup;
 use super::stores::Stores;
 use crate::attention::Rotary;
-use crate::backend::{Backend, PageLayout};
+use crate::backend::{Backend, PageLayout, UnitId};
 use crate::bytes::{ByteReader, ByteWriter};
 
 /// A memory between processes.
@@ -47,7 +47,7 @@ impl<B: Backend> Memory<B> {
     ///
     /// # Errors
     /// When the store refuses a unit.
-    pub fn suspend(&mut self) -> Result<Suspended, StoreError> {
+    pub fn suspend(&mut self) -> Result<Suspended, MemoryError> {
         if self.pages_are_units() {
             self.store_ahead()?;
         }
@@ -59,7 +59,7 @@ impl<B: Backend> Memory<B> {
         }
         self.chunk.write(&mut out);
         out.len(n_ahead);
-        self.pages.write(&mut out, n_ahead);
+        self.pages.write(&*self.backend, &mut out, n_ahead);
         if let Some(open) = &self.open {
             open.write(&*self.backend, self.kv_shape(), &mut out);
         }
@@ -68,6 +68,7 @@ impl<B: Backend> Memory<B> {
         out.bytes(if n_open > 0 { block } else { &[] });
         self.key_masses.write(&mut out);
         self.lookup.write(&mut out);
+        self.backend.check()?;
         let (n_units, n_blocks) = (self.store.len(), self.index.n_blocks());
         Ok(Suspended { state: out.finish(), n_units, n_blocks })
     }
@@ -86,12 +87,15 @@ impl<B: Backend> Memory<B> {
     }
 
     /// Stores the window's full pages that are not stored yet.
-    fn store_ahead(&mut self) -> Result<(), StoreError> {
+    fn store_ahead(&mut self) -> Result<(), MemoryError> {
+        let mut room = Vec::new();
         let n_ahead = self.store.len() - self.n_units();
         let n_full =
             (self.n_tokens.saturating_sub(self.pages.window_start())) / self.config.unit_tokens;
         for slot in n_ahead..n_full {
-            self.store.append(self.pages.window_page(slot))?;
+            let page = self.backend.page_bytes(self.pages.window_page(slot), &mut room);
+            self.backend.check()?;
+            self.store.append(page)?;
         }
         Ok(())
     }
@@ -131,8 +135,10 @@ impl<B: Backend> Memory<B> {
         let mut memory = Self::new(backend, config, layout, (rotary, trained_tokens), empty)?;
         memory.n_tokens = n_tokens;
         memory.chunk = chunk;
+        memory.unit_ids = unit_ends.iter().map(|_| UnitId::new()).collect();
         memory.unit_ends = unit_ends;
-        memory.pages.read(&mut from, memory.n_units_tokens(), n_ahead)?;
+        let sizes = (memory.n_units_tokens(), n_ahead);
+        memory.pages.read(&*memory.backend, &mut from, sizes)?;
         memory.read_pages_ahead(n_ahead)?;
         if memory.open.is_some() {
             let most = (layers::most_open(&memory.config), memory.kv_shape());
@@ -163,7 +169,8 @@ impl<B: Backend> Memory<B> {
     fn read_pages_ahead(&mut self, n: usize) -> Result<(), StoreError> {
         for slot in 0..n {
             let id = RecordId((self.n_units() + slot) as u32);
-            read_page(&*self.store, (id, self.layout), self.pages.window_page_mut(slot))?;
+            let record = whole_record(&*self.store, id, self.layout.n_layers)?;
+            self.backend.fill_page(self.pages.window_page_mut(slot), record);
         }
         Ok(())
     }
@@ -199,6 +206,7 @@ impl<B: Backend> Memory<B> {
         self.n_tokens = n_tokens;
         self.store.truncate(n_full);
         self.unit_ends.truncate(n_units);
+        self.unit_ids.truncate(n_units);
         self.index_first(n_units)?;
         self.angles = Angles::new(&self.rotary, &self.config);
         self.lookup = Lookup::new(self.layout.n_layers, self.lookup.n_sets());
@@ -231,21 +239,22 @@ impl<B: Backend> Memory<B> {
     }
 
     /// Makes pages `pages`, counted from the first after the sinks, the window.
-    fn bring_back(&mut self, pages: Range<usize>) -> Result<(), StoreError> {
+    fn bring_back(&mut self, pages: Range<usize>) -> Result<(), MemoryError> {
         let n_stored = self.store.len();
         let first = self.n_units();
         let mut window = Vec::with_capacity(pages.len());
         for page in pages.clone() {
-            let mut bytes = memory_store::AlignedBytes::zeroed(self.layout.page_bytes())?;
-            match page < n_stored {
+            window.push(match page < n_stored {
                 true => {
                     let id = RecordId(page as u32);
-                    read_page(&*self.store, (id, self.layout), &mut bytes)?;
+                    let record = whole_record(&*self.store, id, self.layout.n_layers)?;
+                    let mut page = self.backend.page(self.layout.page_bytes())?;
+                    self.backend.fill_page(&mut page, record);
+                    page
                 }
                 // Only the last page, which is not full yet.
-                false => bytes.copy_from_slice(self.pages.window_page(page - first)),
-            }
-            window.push(bytes);
+                false => self.backend.copy_page(self.pages.window_page(page - first))?,
+            });
         }
         self.pages.set_window(pages.start * self.config.unit_tokens, window);
         Ok(())
@@ -273,18 +282,17 @@ impl<B: Backend> Memory<B> {
     }
 }
 
-/// Copies a record, all its sections checked.
-fn read_page(
+/// A record, all its sections checked.
+fn whole_record(
     store: &dyn UnitStore,
-    (id, layout): (RecordId, PageLayout),
-    page: &mut [u8],
-) -> Result<(), StoreError> {
-    let layer_bytes = page.len() / layout.n_layers;
-    for (layer, section) in page.chunks_exact_mut(layer_bytes).enumerate() {
-        let record = store.read(id, layer)?.bytes();
-        section.copy_from_slice(&record[layer * layer_bytes..][..layer_bytes]);
+    id: RecordId,
+    n_sections: usize,
+) -> Result<&[u8], StoreError> {
+    let mut record = &[][..];
+    for section in 0..n_sections {
+        record = store.read(id, section)?.bytes();
     }
-    Ok(())
+    Ok(record)
 }
 
 impl Chunk {

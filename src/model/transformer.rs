@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{LayerWeights, Model, ModelConfig, RopeLayout};
 use crate::attention::{Attention, AttentionError, Qkv, Rotary};
-use crate::backend::{Backend, HeadShape, Norm, Projection, Write};
+use crate::backend::{Backend, BackendError, HeadShape, Norm, Projection, Write};
 use crate::ids::{LayerIdx, TokenId};
 
 /// A model, ready to run on a device.
@@ -74,17 +74,21 @@ pub const LOGIT_ROWS: usize = 32;
 
 impl<B: Backend> Transformer<B> {
     /// Makes a model's weights ready on `backend`.
-    pub fn new(backend: Arc<B>, model: &Model) -> Self {
+    ///
+    /// # Errors
+    /// When the device has no room for them.
+    pub fn new(backend: Arc<B>, model: &Model) -> Result<Self, BackendError> {
         let weights = &model.weights;
-        let layers = weights.layers.iter().map(|layer| Layer::new(&*backend, layer)).collect();
-        Self {
+        let layer = |layer| Layer::new(&*backend, layer);
+        let layers = weights.layers.iter().map(layer).collect::<Result<_, _>>()?;
+        Ok(Self {
             config: model.config.clone(),
-            embedding: backend.prepare(&weights.embedding),
+            embedding: backend.prepare(&weights.embedding)?,
             layers,
-            output_norm: backend.upload(&weights.output_norm),
-            output: backend.prepare(&weights.output),
+            output_norm: backend.upload(&weights.output_norm)?,
+            output: backend.prepare(&weights.output)?,
             backend,
-        }
+        })
     }
 
     /// The model's shape.
@@ -108,22 +112,25 @@ impl<B: Backend> Transformer<B> {
     }
 
     /// Buffers for chunks of up to `max_tokens` tokens.
-    pub fn workspace(&self, max_tokens: usize) -> Workspace<B> {
+    ///
+    /// # Errors
+    /// When the device has no room for them.
+    pub fn workspace(&self, max_tokens: usize) -> Result<Workspace<B>, BackendError> {
         let config = &self.config;
         let buffer = |width: usize| self.backend.buffer(max_tokens * width);
-        Workspace {
+        Ok(Workspace {
             max_tokens,
             tokens: Vec::with_capacity(max_tokens),
-            hidden: buffer(config.hidden_size),
-            normed: buffer(config.hidden_size),
-            queries: buffer(config.n_heads * config.head_dim),
-            keys: buffer(config.n_kv_heads * config.head_dim),
-            values: buffer(config.n_kv_heads * config.head_dim),
-            attended: buffer(config.n_heads * config.head_dim),
-            gate: buffer(config.intermediate_size),
-            up: buffer(config.intermediate_size),
-            logits: self.backend.buffer(LOGIT_ROWS.min(max_tokens) * config.vocab_size),
-        }
+            hidden: buffer(config.hidden_size)?,
+            normed: buffer(config.hidden_size)?,
+            queries: buffer(config.n_heads * config.head_dim)?,
+            keys: buffer(config.n_kv_heads * config.head_dim)?,
+            values: buffer(config.n_kv_heads * config.head_dim)?,
+            attended: buffer(config.n_heads * config.head_dim)?,
+            gate: buffer(config.intermediate_size)?,
+            up: buffer(config.intermediate_size)?,
+            logits: self.backend.buffer(LOGIT_ROWS.min(max_tokens) * config.vocab_size)?,
+        })
     }
 
     /// Runs a chunk of consecutive tokens through all layers; the residual stream stays in
@@ -187,6 +194,9 @@ impl<B: Backend> Transformer<B> {
 
     /// Logits of tokens `rows` of the last chunk (at most [`LOGIT_ROWS`]), `[row][vocab]`.
     ///
+    /// # Errors
+    /// When the device has failed, in this or before.
+    ///
     /// # Panics
     /// When `out` is not `rows * vocab` long or the rows are too many.
     pub fn logits(
@@ -194,7 +204,7 @@ impl<B: Backend> Transformer<B> {
         rows: std::ops::Range<usize>,
         workspace: &mut Workspace<B>,
         out: &mut [f32],
-    ) {
+    ) -> Result<(), BackendError> {
         let n_rows = rows.len();
         let norm = self.norm(&self.output_norm, rows);
         self.backend.rms_norm(&workspace.hidden, norm, &mut workspace.normed);
@@ -209,15 +219,24 @@ impl<B: Backend> Transformer<B> {
             Write::Set,
         );
         self.backend.download(&workspace.logits, out);
+        self.backend.check()
     }
 
     /// Logits of any tokens of the last chunk, in their order (at most [`LOGIT_ROWS`]), `[row][vocab]`.
     /// Their residual stream moves to the front of `workspace`: rows before the last of them cannot be
     /// had after.
     ///
+    /// # Errors
+    /// As [`logits`](Self::logits).
+    ///
     /// # Panics
-    /// As [`logits`](Self::logits), and when `rows` do not ascend.
-    pub fn logits_of(&self, rows: &[usize], workspace: &mut Workspace<B>, out: &mut [f32]) {
+    /// As there, and when `rows` do not ascend.
+    pub fn logits_of(
+        &self,
+        rows: &[usize],
+        workspace: &mut Workspace<B>,
+        out: &mut [f32],
+    ) -> Result<(), BackendError> {
         assert!(rows.is_sorted_by(|a, b| a < b), "rows in their order");
         let Workspace { hidden, normed, .. } = workspace;
         let width = self.config.hidden_size;
@@ -225,7 +244,7 @@ impl<B: Backend> Transformer<B> {
             self.backend.copy_rows((hidden, *row..row + 1), (normed, 0), width);
             self.backend.copy_rows((normed, 0..1), (hidden, i), width);
         }
-        self.logits(0..rows.len(), workspace, out);
+        self.logits(0..rows.len(), workspace, out)
     }
 
     /// `queries, keys, values = heads(norm(hidden))`
@@ -323,30 +342,30 @@ fn attend<B: Backend>(
 }
 
 impl<B: Backend> Layer<B> {
-    fn new(backend: &B, weights: &LayerWeights) -> Self {
-        let vector = |x: &Option<Vec<f32>>| x.as_deref().map(|x| backend.upload(x));
-        Self {
-            attention_norm: backend.upload(&weights.attention_norm),
+    fn new(backend: &B, weights: &LayerWeights) -> Result<Self, BackendError> {
+        let vector = |x: &Option<Vec<f32>>| x.as_deref().map(|x| backend.upload(x)).transpose();
+        Ok(Self {
+            attention_norm: backend.upload(&weights.attention_norm)?,
             query: Head {
-                weight: backend.prepare(&weights.query),
-                bias: vector(&weights.query_bias),
-                norm: vector(&weights.query_norm),
+                weight: backend.prepare(&weights.query)?,
+                bias: vector(&weights.query_bias)?,
+                norm: vector(&weights.query_norm)?,
             },
             key: Head {
-                weight: backend.prepare(&weights.key),
-                bias: vector(&weights.key_bias),
-                norm: vector(&weights.key_norm),
+                weight: backend.prepare(&weights.key)?,
+                bias: vector(&weights.key_bias)?,
+                norm: vector(&weights.key_norm)?,
             },
             value: Head {
-                weight: backend.prepare(&weights.value),
-                bias: vector(&weights.value_bias),
+                weight: backend.prepare(&weights.value)?,
+                bias: vector(&weights.value_bias)?,
                 norm: None,
             },
-            attention_output: backend.prepare(&weights.attention_output),
-            feed_forward_norm: backend.upload(&weights.feed_forward_norm),
-            gate: backend.prepare(&weights.gate),
-            up: backend.prepare(&weights.up),
-            down: backend.prepare(&weights.down),
-        }
+            attention_output: backend.prepare(&weights.attention_output)?,
+            feed_forward_norm: backend.upload(&weights.feed_forward_norm)?,
+            gate: backend.prepare(&weights.gate)?,
+            up: backend.prepare(&weights.up)?,
+            down: backend.prepare(&weights.down)?,
+        })
     }
 }

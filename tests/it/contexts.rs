@@ -197,7 +197,11 @@ fn what_another_model_has_read_is_never_served() {
     let contexts = self::contexts(&renamed, &world.store());
     assert!(contexts.open("book").is_ok());
     drop(contexts);
-    let options = EngineOptions { n_threads: 1, precision: mneme::backend::Precision::F32 };
+    let options = EngineOptions {
+        n_threads: 1,
+        precision: mneme::backend::Precision::F32,
+        ..EngineOptions::default()
+    };
     let engine = Engine::load(&renamed, &options).unwrap();
     let store = Store::open(&world.store(), StoreOptions::default()).unwrap();
     let contexts = Contexts::new(engine, store, "tests");

@@ -7,6 +7,7 @@ mod bad_folders;
 mod bad_gguf;
 mod cli;
 mod contexts;
+mod cuda;
 mod eval;
 mod fixtures;
 mod floor_plan;

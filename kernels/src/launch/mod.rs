@@ -4,6 +4,7 @@
 
 pub mod attend_few;
 pub mod attend_many;
+pub mod dense;
 pub mod lookup;
 pub mod paged;
 pub mod pages;

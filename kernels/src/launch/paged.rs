@@ -28,7 +28,11 @@ pub struct AttentionSizes {
 }
 
 impl AttentionSizes {
-    pub(super) fn check(&self) -> Result<(), DeviceError> {
+    /// Says whether there are kernels for these sizes.
+    ///
+    /// # Errors
+    /// When there are none: what would be supported.
+    pub fn check(&self) -> Result<(), DeviceError> {
         let unsupported =
             |what, size, supported| Err(DeviceError::Unsupported { what, size, supported });
         let HeadShape { n_heads, n_kv_heads, head_dim } = self.heads;

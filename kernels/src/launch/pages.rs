@@ -76,8 +76,8 @@ impl<D: Device> PageKernels<D> {
         Ok(Self { program, sizes, slots: None })
     }
 
-    /// Writes a key and a value a row: `keys` and `values` are `[row][kv_head][head_dim]`, not
-    /// rotated, `angles` is `[slot][2][n_pairs]`.
+    /// Writes a key and a value a row, from row `first_row` on: `keys` and `values` are
+    /// `[row][kv_head][head_dim]`, not rotated, `angles` is `[slot][2][n_pairs]`.
     ///
     /// # Errors
     /// When two rows go to one slot, an array or a page is too short, or the device fails.
@@ -85,15 +85,17 @@ impl<D: Device> PageKernels<D> {
         &mut self,
         device: &D,
         slots: &[PageSlot<'_, D>],
-        (keys, values): (&Array<D, f32>, &Array<D, f32>),
+        (keys, values, first_row): (&Array<D, f32>, &Array<D, f32>, usize),
         angles: &Array<D, f32>,
     ) -> Result<(), DeviceError> {
         let heads = self.sizes.heads;
-        let len = slots.len() * heads.n_kv_heads * heads.head_dim;
+        let width = heads.n_kv_heads * heads.head_dim;
+        let len = (first_row + slots.len()) * width;
+        let skipped = (first_row * width * size_of::<f32>()) as u64;
         let table = slots.iter().map(|slot| self.slot(slot)).collect::<Result<Vec<_>, _>>()?;
         self.check_apart(&table)?;
-        let keys = keys.first(len, "keys")?;
-        let values = values.first(len, "values")?;
+        let keys = DevicePointer(keys.first(len, "keys")?.0 + skipped);
+        let values = DevicePointer(values.first(len, "values")?.0 + skipped);
         let n_slots = slots.iter().map(|slot| slot.slot + 1).max().unwrap_or(0);
         let angles = angles.first(n_slots * 2 * self.sizes.n_pairs, "angles of slots")?;
         let params = WriteParams {

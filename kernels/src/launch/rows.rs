@@ -1,5 +1,7 @@
 //! Launchers of `cuda/rows.cu`: what is done to rows beside products and attention.
 
+use std::ops::Range;
+
 use bytemuck::{Pod, Zeroable};
 
 use crate::device::{Array, Device, DevicePointer, grid_size};
@@ -113,6 +115,30 @@ impl<D: Device> RowKernels<D> {
         };
         let n_blocks = n_rows;
         self.launch(device, ("rms_norm", n_blocks), &params)
+    }
+
+    /// RMSNorm of rows `rows` of `x`, which stays as it is: the first of them is the first of `out`.
+    ///
+    /// # Errors
+    /// When an array is too short, or the device fails.
+    pub fn norm_rows(
+        &self,
+        device: &D,
+        (x, rows): (&Array<D, f32>, Range<usize>),
+        (gain, epsilon): (&Array<D, f32>, f32),
+        out: &mut Array<D, f32>,
+    ) -> Result<(), DeviceError> {
+        let width = gain.len();
+        let x = x.first(rows.end * width, "rows to normalise")?;
+        let params = NormParams {
+            x: DevicePointer(x.0 + (rows.start * width * size_of::<f32>()) as u64),
+            delta: DevicePointer(0), // without it, `x` is read only
+            gain: gain.first(width, "gains")?,
+            out: out.first(rows.len() * width, "normalised rows")?,
+            width: size("width of rows", width)?,
+            epsilon,
+        };
+        self.launch(device, ("rms_norm", rows.len()), &params)
     }
 
     /// RMSNorm of each of the first `n_rows` heads, in place.

@@ -2,11 +2,11 @@
 
 use kernels::naive::{self, Attention, HeadShape, PageFormat, PageType, PairLayout, Rotary};
 use kernels::{
-    Array, AttendFewKernels, AttendManyKernels, AttendStep, AttentionSizes, Device, DeviceBuffer,
-    PageRef, PagedSequence,
+    AnyDevice, Array, AttendFewKernels, AttendManyKernels, AttendStep, AttentionSizes, Device,
+    DeviceBuffer, PageRef, PagedSequence,
 };
 
-use crate::devices::{AnyDevice, assert_close, numbers, on_devices};
+use crate::devices::{assert_close, numbers, on_devices};
 
 /// A text's keys, in pages of which each stands somewhere.
 struct Text {

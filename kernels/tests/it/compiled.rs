@@ -112,6 +112,10 @@ fn programs() -> Vec<ProgramSource> {
         let sizes = [("BITS", bits), ("TOKENS", tokens)];
         programs.push(ProgramSource::new("products.cu", &sizes));
     }
+    for (format, tokens) in [(0, 1), (1, 4), (1, 8)] {
+        let sizes = [("FORMAT", format), ("TOKENS", tokens)];
+        programs.push(ProgramSource::new("dense.cu", &sizes));
+    }
     programs
 }
 

@@ -2,6 +2,7 @@
 
 mod attention;
 mod compiled;
+mod dense;
 mod devices;
 mod faults;
 mod lookup;

@@ -25,7 +25,9 @@ fn keys_and_values_are_rotated_and_rounded_as_they_are_written_and_other_slots_s
         for (kv_type, tolerance) in [(PageType::F16, 1e-3), (PageType::Int8, 8e-3)] {
             let sizes = sizes(head_dim, n_kv_heads);
             let format = PageFormat { kv_type, head_dim, page_len: 64 };
-            let len = slots.len() * n_kv_heads * head_dim;
+            // Of rows that others share, these begin with the third.
+            let skipped = 2;
+            let len = (skipped + slots.len()) * n_kv_heads * head_dim;
             let (keys, values) = (numbers(1, len), numbers(2, len));
             let frequencies = frequencies(sizes.n_pairs);
             let angles: Vec<f32> = (0..64)
@@ -45,7 +47,7 @@ fn keys_and_values_are_rotated_and_rounded_as_they_are_written_and_other_slots_s
                 let keys = Array::of(device, &keys).unwrap();
                 let values = Array::of(device, &values).unwrap();
                 let angles = Array::of(device, &angles).unwrap();
-                kernels.write(device, &rows, (&keys, &values), &angles).unwrap();
+                kernels.write(device, &rows, (&keys, &values, skipped), &angles).unwrap();
                 let mut page = vec![0; n_bytes];
                 device.read(&buffer, 0, &mut page).unwrap();
                 page
@@ -67,7 +69,7 @@ fn keys_and_values_are_rotated_and_rounded_as_they_are_written_and_other_slots_s
                         assert_eq!(v[here.clone()], other_v[here], "slot {slot} stays");
                         continue;
                     };
-                    let at = (row * n_kv_heads + kv_head) * head_dim;
+                    let at = ((skipped + row) * n_kv_heads + kv_head) * head_dim;
                     let key = rotary.rotate(&keys[at..at + head_dim], slot);
                     assert_close(&k[here.clone()], &key, tolerance);
                     assert_close(&v[here], &values[at..at + head_dim], tolerance);
@@ -123,12 +125,12 @@ fn two_rows_to_one_slot_are_refused() {
         let buffer = device.allocate(40_000).unwrap();
         let to = |slot| PageSlot { buffer: &buffer, offset: 0, slot, kv_type: PageType::F16 };
         let floats = Array::of(device, &vec![0.0f32; 64 * 64]).unwrap();
-        let refused = kernels.write(device, &[to(5), to(5)], (&floats, &floats), &floats);
+        let refused = kernels.write(device, &[to(5), to(5)], (&floats, &floats, 0), &floats);
         assert!(refused.unwrap_err().to_string().contains("a slot of 5"));
-        let refused = kernels.write(device, &[to(64)], (&floats, &floats), &floats);
+        let refused = kernels.write(device, &[to(64)], (&floats, &floats, 0), &floats);
         assert!(refused.unwrap_err().to_string().contains("a slot of 64"));
         let within = PageSlot { offset: 4096, ..to(7) }; // of the page that begins at 0
-        let refused = kernels.write(device, &[to(5), within], (&floats, &floats), &floats);
+        let refused = kernels.write(device, &[to(5), within], (&floats, &floats, 0), &floats);
         assert!(refused.unwrap_err().to_string().contains("pages that lie apart"));
     });
 }

@@ -37,6 +37,24 @@ fn a_norm_is_that_of_its_twin_and_adds_to_the_residual_stream_first() {
 }
 
 #[test]
+fn some_rows_are_normalised_and_all_stay_as_they_are() {
+    let (n_rows, width, rows) = (5, 100, 2..4);
+    let (x, gain) = (numbers(1, n_rows * width), numbers(3, width));
+    let (after, out) = on_devices(|device| {
+        let kernels = RowKernels::new(device).unwrap();
+        let x = Array::of(device, &x).unwrap();
+        let gain = Array::of(device, &gain).unwrap();
+        let mut out = Array::of(device, &vec![f32::NAN; 2 * width]).unwrap();
+        kernels.norm_rows(device, (&x, rows.clone()), (&gain, 1e-5), &mut out).unwrap();
+        (x.to_vec(device).unwrap(), out.to_vec(device).unwrap())
+    });
+    assert_eq!(after, x);
+    let normed = x[2 * width..4 * width].chunks(width);
+    let normed = normed.flat_map(|row| naive::rms_norm(row, &gain, 1e-5));
+    assert_close(&out, &normed.collect::<Vec<_>>(), 1e-5);
+}
+
+#[test]
 fn heads_are_normalised_in_place_and_what_is_after_them_stays() {
     for (n_rows, width) in [(1, 64), (9, 128), (8, 80), (17, 256)] {
         let (x, gain) = (numbers(4, (n_rows + 1) * width), numbers(5, width));

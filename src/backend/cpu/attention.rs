@@ -3,14 +3,13 @@
 //! depends on sizes alone, so the result is the same whatever the number of threads.
 
 use super::crew::{AttentionScratch, Crew};
+use super::host::{HostStep, HostTarget};
 use super::pool::Grid;
 use super::simd::attend::{Attend, Queries};
 use super::simd::key_mass::AddKeyMasses;
 use super::simd::rows::{QuantizeGroups, QuantizeRow, RotateRows, ToHalf};
 use super::simd::softmax::RowState;
-use crate::backend::{
-    AttendStep, HeadPageMut, HeadShape, KEY_GROUP, KeyMasses, PageTarget, Placement, set_of,
-};
+use crate::backend::{HeadPageMut, HeadShape, KEY_GROUP, KeyMasses, Placement, set_of};
 
 /// Query rows of a task: some 100 KB of queries and outputs, and the widening of a page amortised.
 const ROWS_A_TASK: usize = 192;
@@ -29,7 +28,7 @@ pub type Partials = Vec<f32>;
 pub fn attend(
     crew: &Crew,
     partials: &mut Partials,
-    mut step: AttendStep<'_>,
+    mut step: HostStep<'_>,
     queries: &[f32],
     out: &mut [f32],
 ) {
@@ -50,7 +49,7 @@ pub fn attend(
 }
 
 /// Many tokens: a task is a block of tokens of one KV head and sees all pages.
-fn attend_blocks(crew: &Crew, step: &AttendStep<'_>, queries: &[f32], out: &mut [f32]) {
+fn attend_blocks(crew: &Crew, step: &HostStep<'_>, queries: &[f32], out: &mut [f32]) {
     let heads = step.layout.heads;
     let width = heads.group() * heads.head_dim;
     let row_step = (ROWS_A_TASK / heads.group()).max(1);
@@ -104,7 +103,7 @@ struct PartialShape {
 }
 
 impl PartialShape {
-    fn of(step: &AttendStep<'_>) -> Self {
+    fn of(step: &HostStep<'_>) -> Self {
         let heads = step.layout.heads;
         Self { n_rows: step.n_tokens * heads.group(), head_dim: heads.head_dim }
     }
@@ -128,7 +127,7 @@ impl PartialShape {
 }
 
 /// Few tokens: a task is a run of pages of one KV head and sees all tokens.
-fn attend_split(crew: &Crew, partials: &mut Partials, step: &AttendStep<'_>, queries: &[f32]) {
+fn attend_split(crew: &Crew, partials: &mut Partials, step: &HostStep<'_>, queries: &[f32]) {
     let heads = step.layout.heads;
     let shape = PartialShape::of(step);
     let n_splits = step.pages_a_set().div_ceil(PAGES_A_SPLIT);
@@ -161,7 +160,7 @@ fn attend_split(crew: &Crew, partials: &mut Partials, step: &AttendStep<'_>, que
 }
 
 /// Merges the splits of each row by their maxima and sums.
-fn merge(step: &AttendStep<'_>, partials: &Partials, out: &mut [f32]) {
+fn merge(step: &HostStep<'_>, partials: &Partials, out: &mut [f32]) {
     let heads = step.layout.heads;
     let shape = PartialShape::of(step);
     out[..step.n_tokens * heads.n_heads * heads.head_dim].fill(0.0);
@@ -193,12 +192,7 @@ fn splits_of(
     partials.chunks_exact(shape.len()).skip(kv_head).step_by(heads.n_kv_heads)
 }
 
-fn total_of_row(
-    step: &AttendStep<'_>,
-    partials: &Partials,
-    kv_head: usize,
-    row: usize,
-) -> RowState {
+fn total_of_row(step: &HostStep<'_>, partials: &Partials, kv_head: usize, row: usize) -> RowState {
     let shape = PartialShape::of(step);
     let mut total = RowState::EMPTY;
     for cells in splits_of(step.layout.heads, shape, partials, kv_head) {
@@ -208,7 +202,7 @@ fn total_of_row(
 }
 
 /// `masses[set][page]`: the squared share of softmax that each page received, summed over rows.
-fn sum_masses(step: &AttendStep<'_>, partials: &Partials, masses: &mut [f32]) {
+fn sum_masses(step: &HostStep<'_>, partials: &Partials, masses: &mut [f32]) {
     let heads = step.layout.heads;
     let shape = PartialShape::of(step);
     masses[..step.pages.len()].fill(0.0);
@@ -235,7 +229,7 @@ fn sum_masses(step: &AttendStep<'_>, partials: &Partials, masses: &mut [f32]) {
 /// Adds the share of softmax that each key received, summed over the rows of its KV head.
 fn add_key_masses(
     crew: &Crew,
-    (step, partials): (&AttendStep<'_>, &Partials),
+    (step, partials): (&HostStep<'_>, &Partials),
     queries: &[f32],
     KeyMasses { first_page, masses }: KeyMasses<'_>,
 ) {
@@ -268,7 +262,7 @@ fn add_key_masses(
 /// page is far, to the far distance; scaled.
 fn rotate_queries(
     crew: &Crew,
-    step: &AttendStep<'_>,
+    step: &HostStep<'_>,
     queries: &[f32],
     (kv_head, tokens): (usize, std::ops::Range<usize>),
     (near, far): (&mut Vec<f32>, &mut Vec<f32>),
@@ -295,11 +289,11 @@ fn rotate_queries(
 /// Writes keys and values of some tokens into a page.
 pub fn write_page(
     crew: &Crew,
-    target: PageTarget<'_>,
+    target: HostTarget<'_>,
     (keys, values): (&[f32], &[f32]),
     tokens: std::ops::Range<usize>,
 ) {
-    let PageTarget { layout, layer, page, first_slot, slot_angles } = target;
+    let HostTarget { layout, layer, page, first_slot, slot_angles } = target;
     let HeadShape { n_kv_heads, head_dim, n_pairs, .. } = layout.heads;
     let mut turned = [0.0; MAX_HEAD_DIM];
     let turned = &mut turned[..head_dim];

@@ -3,6 +3,7 @@
 
 mod attention;
 mod crew;
+mod host;
 mod lookup;
 mod pack;
 mod pool;
@@ -17,6 +18,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use self::attention::Partials;
 use self::crew::Crew;
+pub use self::host::HostBytes;
+use self::host::{HostStep, HostTarget};
 use self::lookup::VoteBuffers;
 use self::pool::Grid;
 use self::project::{Inputs, QuantizedBuffer, takes_bytes};
@@ -25,8 +28,8 @@ use self::simd::attend::Arithmetic;
 use self::simd::quantize::RowLayout;
 use self::simd::rows::{Add, RmsNorm, SwiGlu, WidenRow};
 use super::{
-    AttendStep, Backend, BlocksView, Candidates, HeadShape, KvType, ListedSegments, LookupQueries,
-    LookupStep, Norm, PageLayout, PageTarget, Precision, Projection, Write,
+    Backend, BackendError, BlocksView, Candidates, HeadShape, KvType, ListedSegments,
+    LookupQueries, LookupStep, Norm, PageLayout, Precision, Projection, Write,
 };
 use crate::ids::TokenId;
 use crate::tensor::Matrix;
@@ -96,21 +99,38 @@ impl fmt::Debug for CpuBackend {
 impl Backend for CpuBackend {
     type Buffer = Vec<f32>;
     type Weight = Matrix;
+    type Page = HostBytes;
 
     fn description(&self) -> String {
         format!("cpu, {}, {} threads", self.crew.isa.name(), self.crew.pool.n_threads())
     }
 
-    fn prepare(&self, matrix: &Matrix) -> Matrix {
-        matrix.clone()
+    fn prepare(&self, matrix: &Matrix) -> Result<Matrix, BackendError> {
+        Ok(matrix.clone())
     }
 
-    fn buffer(&self, len: usize) -> Vec<f32> {
-        vec![0.0; len]
+    fn buffer(&self, len: usize) -> Result<Vec<f32>, BackendError> {
+        Ok(vec![0.0; len])
     }
 
-    fn upload(&self, values: &[f32]) -> Vec<f32> {
-        values.to_vec()
+    fn upload(&self, values: &[f32]) -> Result<Vec<f32>, BackendError> {
+        Ok(values.to_vec())
+    }
+
+    fn page(&self, n_bytes: usize) -> Result<HostBytes, BackendError> {
+        HostBytes::zeroed(n_bytes)
+    }
+
+    fn copy_page(&self, page: &HostBytes) -> Result<HostBytes, BackendError> {
+        page.try_clone()
+    }
+
+    fn fill_page(&self, page: &mut HostBytes, bytes: &[u8]) {
+        page.copy_from_slice(bytes);
+    }
+
+    fn page_bytes<'a>(&self, page: &'a HostBytes, _room: &'a mut Vec<u32>) -> &'a [u8] {
+        page
     }
 
     fn download(&self, buffer: &Vec<f32>, out: &mut [f32]) {
@@ -208,7 +228,7 @@ impl Backend for CpuBackend {
 
     fn write_page(
         &self,
-        target: PageTarget<'_>,
+        target: HostTarget<'_>,
         keys: &Vec<f32>,
         values: &Vec<f32>,
         tokens: Range<usize>,
@@ -220,7 +240,7 @@ impl Backend for CpuBackend {
         pack::pack_page(layout, page, kv_type, out);
     }
 
-    fn attend(&self, step: AttendStep<'_>, queries: &Vec<f32>, out: &mut Vec<f32>) {
+    fn attend(&self, step: HostStep<'_>, queries: &Vec<f32>, out: &mut Vec<f32>) {
         let first = step.first_row * step.layout.heads.n_heads * step.layout.heads.head_dim;
         let (queries, out) = (&queries[first..], &mut out[first..]);
         attention::attend(&self.crew, &mut self.shared().partials, step, queries, out);

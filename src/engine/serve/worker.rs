@@ -69,19 +69,19 @@ impl Server {
     /// at once.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When the device has no room for a step's buffers, or the system gives no thread.
     pub fn start(
         engine: &Engine,
         memory: &MemoryConfig,
         (schedule, max_tasks): (ScheduleConfig, usize),
-    ) -> std::io::Result<Self> {
+    ) -> Result<Self, EngineError> {
         let said = memory.ask_chunk_tokens.max(1) * schedule.step_sequences;
         let step_tokens = said + memory.chunk_tokens;
         let schedule = ScheduleConfig { step_tokens, ..schedule };
         let (commands, received) = channel();
         let counts = Arc::new(Counts::default());
         let mut worker = Worker {
-            runner: Runner::new(engine, step_tokens),
+            runner: Runner::new(engine, step_tokens)?,
             engine: engine.clone(),
             schedule: Schedule::new(schedule),
             running: Vec::new(),
@@ -92,7 +92,8 @@ impl Server {
         };
         let thread = std::thread::Builder::new()
             .name("mneme-engine".to_owned())
-            .spawn(move || worker.run(&received))?;
+            .spawn(move || worker.run(&received))
+            .map_err(|error| EngineError::NoThread { what: error.to_string() })?;
         let shared = Shared {
             commands: Mutex::new(Some(commands)),
             thread: Mutex::new(Some(thread)),

@@ -19,7 +19,8 @@ use super::page_step::{PageStep, Sight};
 use super::pairs::{BOTH_LARGEST, BYTES_PARTNER_LARGEST, ColScales, Nibbles, RoundRows, ShortRows};
 use super::softmax::RowState;
 use super::vector::{Kernel, Simd, TILE_ROWS};
-use crate::backend::{HeadPage, KEY_GROUP, PageLayout, PlacedPage, Placement};
+use crate::backend::cpu::host::HostPage;
+use crate::backend::{HeadPage, KEY_GROUP, PageLayout, Placement};
 
 /// Up to so many query rows pages are used where they lie.
 pub const FEW_ROWS: usize = 2 * TILE_ROWS;
@@ -101,7 +102,7 @@ pub struct Attend<'a> {
     /// The rows.
     pub queries: Queries<'a>,
     /// The pages, of all layers and heads.
-    pub pages: &'a [PlacedPage<'a>],
+    pub pages: &'a [HostPage<'a>],
     /// Angles of the offsets in a page: cosines `[n_pairs][page_len]`, then sines.
     pub offset_angles: &'a [f32],
     /// Reused between calls.
@@ -156,7 +157,7 @@ impl<'a> Attend<'a> {
     #[inline(always)]
     fn view(&self, page_idx: usize) -> HeadPage<'a> {
         let layout = self.layout.of_type(self.pages[page_idx].kv_type);
-        layout.view(self.pages[page_idx].page, self.head.0, self.head.1)
+        layout.view(self.pages[page_idx].bytes(), self.head.0, self.head.1)
     }
 
     #[inline(always)]
@@ -200,7 +201,7 @@ impl<'a> Attend<'a> {
     #[inline(always)]
     fn next_page(&self, page_idx: usize) -> &'a [u8] {
         // Where there are no keys, there need not be a page.
-        let next = self.pages.get(page_idx + 1).map_or(&[][..], |next| next.page);
+        let next = self.pages.get(page_idx + 1).map_or(&[][..], |next| next.bytes());
         let layout = self
             .pages
             .get(page_idx + 1)

@@ -7,7 +7,8 @@ use super::page_step::Sight;
 use super::softmax::RowState;
 use super::tile::{Product, Start};
 use super::vector::{Kernel, Simd, TILE_ROWS, exp};
-use crate::backend::{PageLayout, PlacedPage, Placement};
+use crate::backend::cpu::host::HostPage;
+use crate::backend::{PageLayout, Placement};
 
 /// Adds to `masses` the share of each row's softmax that each key of a page has. In f32, whatever
 /// attention itself was computed in.
@@ -22,7 +23,7 @@ pub struct AddKeyMasses<'a> {
     /// The rows' softmax over all that they attended to.
     pub totals: &'a [RowState],
     /// The page, of all layers and heads.
-    pub page: PlacedPage<'a>,
+    pub page: HostPage<'a>,
     /// Angles of the offsets in a page: cosines `[n_pairs][page_len]`, then sines.
     pub offset_angles: &'a [f32],
     /// Reused between calls.
@@ -45,7 +46,7 @@ impl Kernel for AddKeyMasses<'_> {
         };
         let Scratch { keys, scores, .. } = self.scratch;
         let layout = layout.of_type(page.kv_type);
-        let view = layout.view(page.page, self.head.0, self.head.1);
+        let view = layout.view(page.bytes(), self.head.0, self.head.1);
         // SAFETY: the caller vouches for the instruction set; the product checks lengths, and rows
         // of scores and masses are `page_len` long.
         unsafe {

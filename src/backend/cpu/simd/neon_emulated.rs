@@ -27,7 +27,7 @@ pub struct uint8x16_t([u8; 16]);
 macro_rules! unary {
     ($($name:ident: $a:ident -> $out:ident = $f:expr;)*) => {$(
         #[inline(always)]
-        pub fn $name(a: $a) -> $out {
+        pub unsafe fn $name(a: $a) -> $out {
             $out(a.0.map($f))
         }
     )*};
@@ -37,7 +37,7 @@ macro_rules! unary {
 macro_rules! binary {
     ($($name:ident: $a:ident = $f:expr;)*) => {$(
         #[inline(always)]
-        pub fn $name(a: $a, b: $a) -> $a {
+        pub unsafe fn $name(a: $a, b: $a) -> $a {
             $a(std::array::from_fn(|i| $f(a.0[i], b.0[i])))
         }
     )*};
@@ -47,7 +47,7 @@ macro_rules! binary {
 macro_rules! shift {
     ($($name:ident: $a:ident = $f:expr;)*) => {$(
         #[inline(always)]
-        pub fn $name<const N: i32>(a: $a) -> $a {
+        pub unsafe fn $name<const N: i32>(a: $a) -> $a {
             $a(a.0.map(|a| $f(a, N)))
         }
     )*};
@@ -57,7 +57,7 @@ macro_rules! shift {
 macro_rules! duplicate {
     ($($name:ident: $number:ty => $out:ident;)*) => {$(
         #[inline(always)]
-        pub fn $name(x: $number) -> $out {
+        pub unsafe fn $name(x: $number) -> $out {
             $out([x; size_of::<$out>() / size_of::<$number>()])
         }
     )*};
@@ -67,7 +67,7 @@ macro_rules! duplicate {
 macro_rules! reinterpret {
     ($($name:ident: $a:ident -> $out:ident;)*) => {$(
         #[inline(always)]
-        pub fn $name(a: $a) -> $out {
+        pub unsafe fn $name(a: $a) -> $out {
             $out(bytemuck::cast(a.0))
         }
     )*};
@@ -167,101 +167,101 @@ shift! {
 
 /// `a + b * c`, rounded once.
 #[inline(always)]
-pub fn vfmaq_f32(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+pub unsafe fn vfmaq_f32(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
     float32x4_t(std::array::from_fn(|i| b.0[i].mul_add(c.0[i], a.0[i])))
 }
 
 /// The sum of all lanes, in pairs.
 #[inline(always)]
-pub fn vaddvq_f32(a: float32x4_t) -> f32 {
+pub unsafe fn vaddvq_f32(a: float32x4_t) -> f32 {
     (a.0[0] + a.0[1]) + (a.0[2] + a.0[3])
 }
 
 /// The largest lane.
 #[inline(always)]
-pub fn vmaxnmvq_f32(a: float32x4_t) -> f32 {
+pub unsafe fn vmaxnmvq_f32(a: float32x4_t) -> f32 {
     a.0.into_iter().fold(f32::NAN, f32::max)
 }
 
 /// The first two lanes of each, one of `a` and one of `b` in turn.
 #[inline(always)]
-pub fn vzip1q_s32(a: int32x4_t, b: int32x4_t) -> int32x4_t {
+pub unsafe fn vzip1q_s32(a: int32x4_t, b: int32x4_t) -> int32x4_t {
     int32x4_t([a.0[0], b.0[0], a.0[1], b.0[1]])
 }
 
 /// The last two lanes of each, one of `a` and one of `b` in turn.
 #[inline(always)]
-pub fn vzip2q_s32(a: int32x4_t, b: int32x4_t) -> int32x4_t {
+pub unsafe fn vzip2q_s32(a: int32x4_t, b: int32x4_t) -> int32x4_t {
     int32x4_t([a.0[2], b.0[2], a.0[3], b.0[3]])
 }
 
 #[inline(always)]
-pub fn vcombine_s16(low: int16x4_t, high: int16x4_t) -> int16x8_t {
+pub unsafe fn vcombine_s16(low: int16x4_t, high: int16x4_t) -> int16x8_t {
     int16x8_t(std::array::from_fn(|i| if i < 4 { low.0[i] } else { high.0[i - 4] }))
 }
 
 #[inline(always)]
-pub fn vget_low_s8(a: int8x16_t) -> int8x8_t {
+pub unsafe fn vget_low_s8(a: int8x16_t) -> int8x8_t {
     int8x8_t(std::array::from_fn(|i| a.0[i]))
 }
 
 #[inline(always)]
-pub fn vget_low_s16(a: int16x8_t) -> int16x4_t {
+pub unsafe fn vget_low_s16(a: int16x8_t) -> int16x4_t {
     int16x4_t(std::array::from_fn(|i| a.0[i]))
 }
 
 #[inline(always)]
-pub fn vget_high_s16(a: int16x8_t) -> int16x4_t {
+pub unsafe fn vget_high_s16(a: int16x8_t) -> int16x4_t {
     int16x4_t(std::array::from_fn(|i| a.0[i + 4]))
 }
 
 /// Products of 16-bit numbers, in 32 bits.
 #[inline(always)]
-pub fn vmull_s16(a: int16x4_t, b: int16x4_t) -> int32x4_t {
+pub unsafe fn vmull_s16(a: int16x4_t, b: int16x4_t) -> int32x4_t {
     int32x4_t(std::array::from_fn(|i| i32::from(a.0[i]) * i32::from(b.0[i])))
 }
 
 /// Products of the upper four 16-bit numbers, in 32 bits.
 #[inline(always)]
-pub fn vmull_high_s16(a: int16x8_t, b: int16x8_t) -> int32x4_t {
+pub unsafe fn vmull_high_s16(a: int16x8_t, b: int16x8_t) -> int32x4_t {
     int32x4_t(std::array::from_fn(|i| i32::from(a.0[i + 4]) * i32::from(b.0[i + 4])))
 }
 
 /// Sums of neighbours: two of `a`, then two of `b`.
 #[inline(always)]
-pub fn vpaddq_s32(a: int32x4_t, b: int32x4_t) -> int32x4_t {
+pub unsafe fn vpaddq_s32(a: int32x4_t, b: int32x4_t) -> int32x4_t {
     let pair = |x: int32x4_t, i: usize| x.0[2 * i].wrapping_add(x.0[2 * i + 1]);
     int32x4_t(std::array::from_fn(|i| if i < 2 { pair(a, i) } else { pair(b, i - 2) }))
 }
 
 /// Products of bytes, in 16 bits.
 #[inline(always)]
-pub fn vmull_s8(a: int8x8_t, b: int8x8_t) -> int16x8_t {
+pub unsafe fn vmull_s8(a: int8x8_t, b: int8x8_t) -> int16x8_t {
     int16x8_t(std::array::from_fn(|i| i16::from(a.0[i]) * i16::from(b.0[i])))
 }
 
 /// Products of the upper eight bytes, in 16 bits.
 #[inline(always)]
-pub fn vmull_high_s8(a: int8x16_t, b: int8x16_t) -> int16x8_t {
+pub unsafe fn vmull_high_s8(a: int8x16_t, b: int8x16_t) -> int16x8_t {
     int16x8_t(std::array::from_fn(|i| i16::from(a.0[i + 8]) * i16::from(b.0[i + 8])))
 }
 
 /// Sums of neighbours: four of `a`, then four of `b`.
 #[inline(always)]
-pub fn vpaddq_s16(a: int16x8_t, b: int16x8_t) -> int16x8_t {
+pub unsafe fn vpaddq_s16(a: int16x8_t, b: int16x8_t) -> int16x8_t {
     let pair = |x: int16x8_t, i: usize| x.0[2 * i].wrapping_add(x.0[2 * i + 1]);
     int16x8_t(std::array::from_fn(|i| if i < 4 { pair(a, i) } else { pair(b, i - 4) }))
 }
 
 /// Sums of neighbours, widened.
 #[inline(always)]
-pub fn vpaddlq_s8(a: int8x16_t) -> int16x8_t {
+pub unsafe fn vpaddlq_s8(a: int8x16_t) -> int16x8_t {
     int16x8_t(std::array::from_fn(|i| i16::from(a.0[2 * i]) + i16::from(a.0[2 * i + 1])))
 }
 
 /// Adds the sums of neighbours, widened, to `acc`.
 #[inline(always)]
-pub fn vpadalq_s16(acc: int32x4_t, a: int16x8_t) -> int32x4_t {
+pub unsafe fn vpadalq_s16(acc: int32x4_t, a: int16x8_t) -> int32x4_t {
     let pair = |i: usize| i32::from(a.0[2 * i]) + i32::from(a.0[2 * i + 1]);
     int32x4_t(std::array::from_fn(|i| acc.0[i].wrapping_add(pair(i))))
 }

@@ -5,7 +5,7 @@ use super::pairs::{ColScales, PairElement, PairProduct, ShortRows};
 use super::softmax::{RowState, WeighTile, softmax_row};
 use super::tile::{Element, Product, Start};
 use super::vector::{Simd, TILE_ROWS};
-use crate::backend::PlacedPage;
+use crate::backend::cpu::host::HostPage;
 
 /// What a page shows to the rows.
 #[derive(Clone, Copy)]
@@ -19,7 +19,7 @@ pub(super) struct Sight {
 impl Sight {
     /// To rows of which so many share a token, the first's at index `queries_first` of the text.
     #[inline(always)]
-    pub fn of((queries_first, group): (usize, usize), page: &PlacedPage<'_>) -> Self {
+    pub fn of((queries_first, group): (usize, usize), page: &HostPage<'_>) -> Self {
         Self { queries_first, group, page_first: page.first_index, n_keys: page.n_keys }
     }
 

@@ -4,13 +4,11 @@
 use fastrand::Rng;
 use kernels::naive;
 
-use memory_store::AlignedBytes;
-
 use super::{ROUNDING, backends, floats};
-use crate::backend::cpu::CpuBackend;
+use crate::backend::cpu::{CpuBackend, HostBytes};
 use crate::backend::{
-    AttendStep, Backend, HeadPage, HeadShape, KeyMasses, KvType, PageLayout, PageTarget,
-    PlacedPage, Placement, Precision,
+    AttendStep, Backend, HeadPage, HeadShape, KeyMasses, KvType, PageLayout, PageSource,
+    PageTarget, PlacedPage, Placement, Precision,
 };
 
 /// A page of a made-up text.
@@ -103,12 +101,12 @@ impl Case {
     }
 
     /// Pages as the backend wants them, written by it, with rubbish where no key is.
-    pub fn write_pages(&self, backend: &CpuBackend, rng: &mut Rng) -> Vec<AlignedBytes> {
+    pub fn write_pages(&self, backend: &CpuBackend, rng: &mut Rng) -> Vec<HostBytes> {
         let slot_angles: Vec<f32> =
             (0..self.layout.page_len).flat_map(|slot| self.angles(&[slot])).collect();
         let near = self.layout.of_type(self.layout.kv_type.near());
         let write = |spec: &PageSpec| {
-            let mut page = AlignedBytes::zeroed(near.page_bytes()).unwrap();
+            let mut page = HostBytes::zeroed(near.page_bytes()).unwrap();
             page.iter_mut().for_each(|byte| *byte = rng.u8(..));
             // In two parts, as a page that fills up over several chunks.
             let middle = spec.n_keys / 3;
@@ -127,7 +125,7 @@ impl Case {
             if kv_type == near.kv_type {
                 return page;
             }
-            let mut packed = AlignedBytes::zeroed(near.of_type(kv_type).page_bytes()).unwrap();
+            let mut packed = HostBytes::zeroed(near.of_type(kv_type).page_bytes()).unwrap();
             backend.pack_page(near, &page, kv_type, &mut packed);
             packed
         };
@@ -137,18 +135,18 @@ impl Case {
     fn run(
         &self,
         backend: &CpuBackend,
-        pages: &[AlignedBytes],
+        pages: &[HostBytes],
         masses: Option<(&mut [f32], &mut [f32])>,
     ) -> Vec<f32> {
         let page_angles: Vec<Option<Vec<f32>>> =
             self.pages.iter().map(|page| Some(self.angles(&[page.position?]))).collect();
-        let placed: Vec<PlacedPage<'_>> = self
+        let placed: Vec<PlacedPage<'_, HostBytes>> = self
             .pages
             .iter()
             .zip(pages)
             .zip(&page_angles)
             .map(|((spec, page), angles)| PlacedPage {
-                page,
+                page: PageSource::Fast(page),
                 kv_type: self.type_of(spec),
                 n_keys: spec.n_keys,
                 first_index: spec.first_index,
@@ -180,8 +178,8 @@ impl Case {
 
     /// What the pages hold, as `[page][kv_head]` of keys `[key][head_dim]`, rotated by their
     /// offsets, and values `[key][head_dim]`.
-    pub fn kept(&self, pages: &[AlignedBytes]) -> Vec<Vec<[Vec<f32>; 2]>> {
-        let of_page = |(page, spec): (&AlignedBytes, &PageSpec)| {
+    pub fn kept(&self, pages: &[HostBytes]) -> Vec<Vec<[Vec<f32>; 2]>> {
+        let of_page = |(page, spec): (&HostBytes, &PageSpec)| {
             let layout = self.layout.of_type(self.type_of(spec));
             let heads = 0..layout.heads.n_kv_heads;
             heads.map(|head| read_back(layout, layout.view(page, self.layer, head))).collect()
@@ -189,7 +187,7 @@ impl Case {
         pages.iter().zip(&self.pages).map(of_page).collect()
     }
 
-    fn expected(&self, pages: &[AlignedBytes]) -> Expected {
+    fn expected(&self, pages: &[HostBytes]) -> Expected {
         let HeadShape { n_heads, head_dim, .. } = self.layout.heads;
         let kept = self.kept(pages);
         let mut expected = Expected {
@@ -306,7 +304,7 @@ impl Expected {
         self.weight_error(precision) + rounding
     }
 
-    fn check(&self, case: &Case, backend: &CpuBackend, pages: &[AlignedBytes]) {
+    fn check(&self, case: &Case, backend: &CpuBackend, pages: &[HostBytes]) {
         let precision = backend.precision;
         let (layout, weight_error) = (case.layout, self.weight_error(precision));
         let name = format!("{layout:?}, {} tokens, {precision:?}, {backend:?}", case.n_tokens);

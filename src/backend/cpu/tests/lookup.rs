@@ -3,9 +3,9 @@
 use fastrand::Rng;
 use half::f16;
 use kernels::naive;
-use memory_store::AlignedBytes;
 
 use super::{backends, floats};
+use crate::backend::cpu::HostBytes;
 use crate::backend::{
     Backend, BlocksView, Candidates, HeadPageMut, HeadShape, KvType, LookupQueries, LookupStep,
     PageLayout, Precision, Representatives, Vote,
@@ -18,12 +18,12 @@ const UNITS: usize = 16;
 type UnitRows = Vec<f32>;
 
 /// Segment means as bytes, in blocks laid out as `BlocksView` says.
-fn blocks(units: &[UnitRows], heads: HeadShape, n_segments: usize) -> Vec<AlignedBytes> {
+fn blocks(units: &[UnitRows], heads: HeadShape, n_segments: usize) -> Vec<HostBytes> {
     let HeadShape { n_kv_heads, head_dim, .. } = heads;
     let mean_bytes = n_segments * UNITS * head_dim;
     let head_bytes = mean_bytes + n_segments * UNITS * 4;
     let block = |units: &[UnitRows]| {
-        let mut block = AlignedBytes::zeroed(n_kv_heads * head_bytes).unwrap();
+        let mut block = HostBytes::zeroed(n_kv_heads * head_bytes).unwrap();
         for (kv_head, head) in block.chunks_exact_mut(head_bytes).enumerate() {
             let (means, scales) = head.split_at_mut(mean_bytes);
             means.fill(128);
@@ -262,9 +262,9 @@ struct FineCase {
 
 impl FineCase {
     /// Pages of random bytes are random keys, where the scales among them are finite.
-    fn pages(&self, rng: &mut Rng) -> Vec<AlignedBytes> {
+    fn pages(&self, rng: &mut Rng) -> Vec<HostBytes> {
         let page = |_| {
-            let mut page = AlignedBytes::zeroed(self.layout.page_bytes()).unwrap();
+            let mut page = HostBytes::zeroed(self.layout.page_bytes()).unwrap();
             for kv_head in 0..self.layout.heads.n_kv_heads {
                 let half = |rng: &mut Rng, size: f32| {
                     f16::from_f32((rng.f32() * 2.0 - 1.0) * size).to_bits()

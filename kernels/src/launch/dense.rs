@@ -1,0 +1,184 @@
+//! Launchers of `cuda/dense.cu`: few rows times weights of 16 bits.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::device::{Array, Device, DevicePointer, grid_depth, grid_size};
+use crate::error::DeviceError;
+use crate::launch::products::OutputMode;
+use crate::launch::{Kernel, launch, size};
+use crate::source::ProgramSource;
+
+const EACH: usize = 8;
+const OUTPUTS_A_BLOCK: usize = 8;
+/// Rows that a kernel is compiled for.
+const ROWS: [usize; 4] = [1, 2, 4, 8];
+
+/// How a weight of 16 bits is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightFormat {
+    /// IEEE's half.
+    Half,
+    /// The upper half of a float.
+    Bfloat,
+}
+
+/// A matrix `[output][cols]` of weights of 16 bits.
+pub struct DenseMatrix<D: Device> {
+    format: WeightFormat,
+    n_outputs: usize,
+    n_cols: usize,
+    weights: Array<D, u16>,
+}
+
+impl<D: Device> DenseMatrix<D> {
+    /// A copy on the device of `weights`, `[output][cols]`.
+    ///
+    /// # Errors
+    /// When the sizes do not fit one another or columns are not whole eights, or the device has no
+    /// room.
+    pub fn new(
+        device: &D,
+        (format, n_outputs): (WeightFormat, usize),
+        weights: &[u16],
+    ) -> Result<Self, DeviceError> {
+        let is_whole = n_outputs > 0 && weights.len().is_multiple_of(n_outputs);
+        let n_cols = if is_whole { weights.len() / n_outputs } else { 0 };
+        if n_cols == 0 || !n_cols.is_multiple_of(EACH) {
+            let supported = "as many weights for each output, a multiple of 8";
+            let (what, size) = ("a matrix", weights.len());
+            return Err(DeviceError::Unsupported { what, size, supported });
+        }
+        Ok(Self { format, n_outputs, n_cols, weights: Array::of(device, weights)? })
+    }
+
+    /// Columns: as long as a row that it is multiplied with.
+    pub fn n_cols(&self) -> usize {
+        self.n_cols
+    }
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct DenseParams {
+    weights: DevicePointer,
+    x: DevicePointer,
+    out: DevicePointer,
+    n_outputs: u32,
+    n_cols: u32,
+    n_rows: u32,
+    adds: u32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct EmbedParams {
+    weights: DevicePointer,
+    ids: DevicePointer,
+    out: DevicePointer,
+    n_cols: u32,
+    n_rows: u32,
+}
+
+/// The kernels, each compiled when it is first used.
+pub struct DenseKernels<D: Device> {
+    programs: Vec<((WeightFormat, usize), D::Program)>,
+}
+
+impl<D: Device> Default for DenseKernels<D> {
+    fn default() -> Self {
+        Self { programs: Vec::new() }
+    }
+}
+
+impl<D: Device> DenseKernels<D> {
+    /// Products of the first `n_rows` rows of `x`, `[row][cols]`, with `matrix`: `out` is
+    /// `[row][output]`.
+    ///
+    /// # Errors
+    /// When an array is too short, or the device fails.
+    pub fn multiply(
+        &mut self,
+        device: &D,
+        (x, n_rows): (&Array<D, f32>, usize),
+        matrix: &DenseMatrix<D>,
+        (out, mode): (&mut Array<D, f32>, OutputMode),
+    ) -> Result<(), DeviceError> {
+        let x = x.first(n_rows * matrix.n_cols, "rows to multiply")?;
+        let out = out.first(n_rows * matrix.n_outputs, "products")?;
+        let most = ROWS[ROWS.len() - 1];
+        for first in (0..n_rows).step_by(most) {
+            let n = (n_rows - first).min(most);
+            let tokens = ROWS.into_iter().find(|rows| *rows >= n).unwrap_or(most);
+            let skip = |at: DevicePointer, width: usize| {
+                DevicePointer(at.0 + (first * width * size_of::<f32>()) as u64)
+            };
+            let params = DenseParams {
+                weights: matrix.weights.first(matrix.weights.len(), "weights")?,
+                x: skip(x, matrix.n_cols),
+                out: skip(out, matrix.n_outputs),
+                n_outputs: size("outputs", matrix.n_outputs)?,
+                n_cols: size("columns", matrix.n_cols)?,
+                n_rows: size("rows", n)?,
+                adds: u32::from(mode == OutputMode::Add),
+            };
+            let n_blocks = grid_size(matrix.n_outputs.div_ceil(OUTPUTS_A_BLOCK))?;
+            let kernel = Kernel::new("multiply_dense", [n_blocks, 1, 1], 128);
+            let program = self.program(device, matrix.format, tokens)?;
+            // SAFETY: the structure is that of the kernel; the matrix has whole rows, the arrays
+            // are as long as all rows, and outputs are written by one lane each.
+            unsafe { launch(device, program, kernel, &params)? };
+        }
+        Ok(())
+    }
+
+    /// Rows `ids` of `table`: `out` is `[row][cols]`.
+    ///
+    /// # Errors
+    /// When there is no such row, `out` is too short, or the device fails.
+    pub fn embed(
+        &mut self,
+        device: &D,
+        (table, ids): (&DenseMatrix<D>, &[u32]),
+        out: &mut Array<D, f32>,
+    ) -> Result<(), DeviceError> {
+        if let Some(id) = ids.iter().find(|id| **id as usize >= table.n_outputs) {
+            let supported = "rows that the table has";
+            return Err(DeviceError::Unsupported { what: "a row", size: *id as usize, supported });
+        }
+        let out = out.first(ids.len() * table.n_cols, "embeddings")?;
+        let on_device = Array::of(device, ids)?;
+        let params = EmbedParams {
+            weights: table.weights.first(table.weights.len(), "weights")?,
+            ids: on_device.first(ids.len(), "ids")?,
+            out,
+            n_cols: size("columns", table.n_cols)?,
+            n_rows: size("rows", ids.len())?,
+        };
+        let grid = [grid_size(ids.len())?, grid_depth(table.n_cols.div_ceil(256))?, 1];
+        let kernel = Kernel::new("embed_dense", grid, 256);
+        let program = self.program(device, table.format, 1)?;
+        // SAFETY: the structure is that of the kernel, ids are rows of the table, and the array is
+        // as long as all of them.
+        unsafe { launch(device, program, kernel, &params) }
+    }
+
+    fn program(
+        &mut self,
+        device: &D,
+        format: WeightFormat,
+        tokens: usize,
+    ) -> Result<&D::Program, DeviceError> {
+        let known = self.programs.iter().position(|(of, _)| *of == (format, tokens));
+        let at = match known {
+            Some(at) => at,
+            None => {
+                let number = usize::from(format == WeightFormat::Bfloat);
+                let sizes = [("FORMAT", number), ("TOKENS", tokens)];
+                let program = device.program(&ProgramSource::new("dense.cu", &sizes))?;
+                self.programs.push(((format, tokens), program));
+                self.programs.len() - 1
+            }
+        };
+        Ok(&self.programs[at].1)
+    }
+}

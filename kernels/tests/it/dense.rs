@@ -1,0 +1,90 @@
+//! Products of few rows with weights of 16 bits, and rows of a table.
+
+use half::{bf16, f16};
+use kernels::naive;
+use kernels::{Array, DenseKernels, DenseMatrix, OutputMode, WeightFormat};
+
+use crate::devices::{assert_close, numbers, on_devices};
+
+/// Weights as bits, and what they stand for.
+fn weights(format: WeightFormat, len: usize) -> (Vec<u16>, Vec<f32>) {
+    let round = |x: &f32| match format {
+        WeightFormat::Half => (f16::from_f32(*x).to_bits(), f16::from_f32(*x).to_f32()),
+        WeightFormat::Bfloat => (bf16::from_f32(*x).to_bits(), bf16::from_f32(*x).to_f32()),
+    };
+    numbers(5, len).iter().map(round).unzip()
+}
+
+#[test]
+fn products_are_those_of_their_twin_for_any_number_of_rows() {
+    for (format, n_outputs, n_cols) in [
+        (WeightFormat::Half, 9, 576),
+        (WeightFormat::Bfloat, 17, 104),
+        (WeightFormat::Half, 1, 8),
+        (WeightFormat::Bfloat, 8, 2048),
+    ] {
+        let (bits, stands_for) = weights(format, n_outputs * n_cols);
+        for (n_rows, mode) in [
+            (1, OutputMode::Set),
+            (3, OutputMode::Add),
+            (13, OutputMode::Set),
+            (4, OutputMode::Add),
+        ] {
+            let x = numbers(6, n_rows * n_cols);
+            let before = numbers(7, n_rows * n_outputs);
+            let out = on_devices(|device| {
+                let mut kernels = DenseKernels::default();
+                let matrix = DenseMatrix::new(device, (format, n_outputs), &bits).unwrap();
+                let mut out = Array::of(device, &before).unwrap();
+                let x = Array::of(device, &x).unwrap();
+                kernels.multiply(device, (&x, n_rows), &matrix, (&mut out, mode)).unwrap();
+                out.to_vec(device).unwrap()
+            });
+            let mut expected = naive::product(&x, &stands_for, n_cols);
+            if mode == OutputMode::Add {
+                expected.iter_mut().zip(&before).for_each(|(x, before)| *x += before);
+            }
+            assert_close(&out, &expected, 1e-5 * (n_cols as f32).sqrt());
+        }
+    }
+}
+
+#[test]
+fn rows_of_a_table_are_its_weights() {
+    for format in [WeightFormat::Half, WeightFormat::Bfloat] {
+        let (bits, stands_for) = weights(format, 7 * 328);
+        let ids = [6, 0, 3, 3];
+        let out = on_devices(|device| {
+            let mut kernels = DenseKernels::default();
+            let table = DenseMatrix::new(device, (format, 7), &bits).unwrap();
+            let mut out = Array::of(device, &vec![f32::NAN; ids.len() * 328]).unwrap();
+            kernels.embed(device, (&table, &ids), &mut out).unwrap();
+            let beyond = kernels.embed(device, (&table, &[7]), &mut out).unwrap_err();
+            assert!(beyond.to_string().contains("a row of 7"));
+            out.to_vec(device).unwrap()
+        });
+        for (row, id) in out.chunks(328).zip(ids) {
+            assert_eq!(row, &stands_for[id as usize * 328..][..328]);
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_multiplied_is_refused() {
+    on_devices(|device| {
+        let matrix = |n_outputs, len| {
+            DenseMatrix::new(device, (WeightFormat::Half, n_outputs), &vec![0; len]).map(|_| ())
+        };
+        assert!(matrix(2, 16).is_ok());
+        for (n_outputs, len) in [(2, 24), (3, 16), (0, 8), (1, 0)] {
+            let told = matrix(n_outputs, len).unwrap_err().to_string();
+            assert!(told.contains("a multiple of 8"), "{told}");
+        }
+        let weights = DenseMatrix::new(device, (WeightFormat::Half, 2), &[0; 16]).unwrap();
+        let (x, mut out) =
+            (Array::of(device, &[0.0; 16]).unwrap(), Array::of(device, &[0.0; 4]).unwrap());
+        let mut kernels = DenseKernels::default();
+        let three = kernels.multiply(device, (&x, 3), &weights, (&mut out, OutputMode::Set));
+        assert!(three.unwrap_err().to_string().contains("rows to multiply"));
+    });
+}

@@ -1,0 +1,351 @@
+//! How does a GPU run a transformer and its memory? Weights, buffers, sinks and window are in its
+//! memory, and so are the units attended to last; all other units are the host's. Lookups are the
+//! host's too. The kernels are those of the `kernels` crate, on a GPU or in their host emulation.
+//!
+//! Operations are only begun here; what goes wrong is kept and said by [`Backend::check`].
+
+mod paged;
+mod slots;
+mod uploaded;
+mod weights;
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use kernels::{
+    AnyDevice, Array, Cuda, DenseKernels, Device, DeviceError, Emulated, OutputMode,
+    ProductKernels, RowKernels,
+};
+
+pub use self::paged::CudaPage;
+use self::paged::{Paged, StepError, sizes, unsupported};
+pub use self::slots::SlotCounts;
+pub use self::weights::CudaWeight;
+use super::cpu::CpuBackend;
+use super::{
+    AttendStep, Backend, BackendError, BlocksView, Candidates, HeadShape, KvType, ListedSegments,
+    LookupQueries, LookupStep, MemoryNeeds, Norm, PageLayout, PageTarget, Precision, Projection,
+    Write,
+};
+use crate::ids::TokenId;
+use crate::tensor::Matrix;
+
+/// Activations on the device.
+pub type CudaBuffer = Array<AnyDevice, f32>;
+
+/// A GPU.
+pub struct CudaBackend {
+    device: AnyDevice,
+    /// Looks up.
+    host: CpuBackend,
+    /// Of the device's memory, for units.
+    unit_bytes: usize,
+    state: Mutex<State>,
+    failure: OnceLock<BackendError>,
+}
+
+/// Kernels, with what they keep from launch to launch.
+struct State {
+    rows: RowKernels<AnyDevice>,
+    products: ProductKernels<AnyDevice>,
+    dense: DenseKernels<AnyDevice>,
+    paged: Option<Paged>,
+    queries: Vec<f32>, // of a lookup, on the host
+}
+
+impl CudaBackend {
+    /// GPU number `ordinal`, with `unit_bytes` of its memory for units, a quarter of what is free
+    /// where none are given. `n_threads` of the host look up. Compiled kernels are kept in `kernels`.
+    ///
+    /// # Errors
+    /// When there is no such GPU, or what it needs is missing: what, and how to get it.
+    pub fn find(
+        ordinal: usize,
+        (unit_bytes, n_threads): (Option<usize>, usize),
+        kernels: Option<&Path>,
+    ) -> Result<Self, BackendError> {
+        let cuda = Cuda::find(ordinal, kernels).map_err(failed)?;
+        let (free, _) = cuda.memory().map_err(failed)?;
+        Self::on(AnyDevice::Cuda(cuda), (unit_bytes.unwrap_or(free / 4), n_threads))
+    }
+
+    /// The host emulation of a GPU, which keeps what it compiles in `folder`: for tests.
+    ///
+    /// # Errors
+    /// When there is no C++ compiler, or the folder is of no use.
+    pub fn emulated(
+        folder: &Path,
+        (unit_bytes, n_threads): (Option<usize>, usize),
+    ) -> Result<Self, BackendError> {
+        /// Of units, where none are given.
+        const UNIT_BYTES: usize = 64 << 20;
+        let emulated = Emulated::start(folder).map_err(failed)?;
+        let sizes = (unit_bytes.unwrap_or(UNIT_BYTES), n_threads);
+        Self::on(AnyDevice::Emulated(emulated), sizes)
+    }
+
+    fn on(
+        device: AnyDevice,
+        (unit_bytes, n_threads): (usize, usize),
+    ) -> Result<Self, BackendError> {
+        let state = State {
+            rows: RowKernels::new(&device).map_err(failed)?,
+            products: ProductKernels::default(),
+            dense: DenseKernels::default(),
+            paged: None,
+            queries: Vec::new(),
+        };
+        Ok(Self {
+            device,
+            host: CpuBackend::new(n_threads, Precision::Int16),
+            unit_bytes,
+            state: Mutex::new(state),
+            failure: OnceLock::new(),
+        })
+    }
+
+    /// Which units were on the device when they were attended to, and which were not.
+    pub fn unit_counts(&self) -> SlotCounts {
+        self.state().paged.as_ref().map(Paged::counts).unwrap_or_default()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins an operation, unless one has failed before.
+    fn run<E: Into<StepError>>(&self, begin: impl FnOnce(&mut State) -> Result<(), E>) {
+        if self.failure.get().is_some() {
+            return;
+        }
+        if let Err(error) = begin(&mut self.state()) {
+            let error = match error.into() {
+                StepError::Device(error) => failed(error),
+                StepError::Backend(error) => error,
+            };
+            let _ = self.failure.set(error); // the first one counts
+        }
+    }
+
+    /// The kernels for pages of `layout`, as `state` has them or made anew.
+    fn paged<'a>(
+        &self,
+        state: &'a mut State,
+        layout: PageLayout,
+    ) -> Result<&'a mut Paged, DeviceError> {
+        let paged = match state.paged.take().filter(|paged| paged.is_for(layout)) {
+            Some(paged) => paged,
+            None => Paged::new(&self.device, layout, self.unit_bytes)?,
+        };
+        Ok(state.paged.insert(paged))
+    }
+}
+
+fn failed(error: DeviceError) -> BackendError {
+    BackendError::Device { what: error.to_string() }
+}
+
+fn mode(write: Write) -> OutputMode {
+    match write {
+        Write::Set => OutputMode::Set,
+        Write::Add => OutputMode::Add,
+    }
+}
+
+impl Backend for CudaBackend {
+    type Buffer = CudaBuffer;
+    type Weight = CudaWeight;
+    type Page = CudaPage;
+
+    fn description(&self) -> String {
+        format!("cuda, {}; lookups: {}", self.device.description(), self.host.description())
+    }
+
+    fn check(&self) -> Result<(), BackendError> {
+        self.failure.get().map_or(Ok(()), |failure| Err(failure.clone()))
+    }
+
+    fn check_memory(&self, needs: &MemoryNeeds) -> Result<(), BackendError> {
+        sizes(needs.layout).check().map_err(failed)?;
+        if needs.far_pages {
+            let what = "positions = \"fixed\" and attention = \"clipped\"; choose others";
+            return Err(unsupported(what));
+        }
+        if needs.key_masses {
+            return Err(unsupported("lookup = \"attention-mass\"; choose another"));
+        }
+        Ok(())
+    }
+
+    fn prepare(&self, matrix: &Matrix) -> Result<CudaWeight, BackendError> {
+        CudaWeight::new(&self.device, matrix).map_err(failed)
+    }
+
+    fn buffer(&self, len: usize) -> Result<CudaBuffer, BackendError> {
+        self.upload(&vec![0.0; len])
+    }
+
+    fn upload(&self, values: &[f32]) -> Result<CudaBuffer, BackendError> {
+        Array::of(&self.device, values).map_err(failed)
+    }
+
+    fn page(&self, n_bytes: usize) -> Result<CudaPage, BackendError> {
+        let mut buffer = self.device.allocate(n_bytes).map_err(failed)?;
+        self.device.write(&mut buffer, 0, &vec![0; n_bytes]).map_err(failed)?;
+        Ok(CudaPage { buffer, n_bytes })
+    }
+
+    fn copy_page(&self, page: &CudaPage) -> Result<CudaPage, BackendError> {
+        let mut buffer = self.device.allocate(page.n_bytes).map_err(failed)?;
+        let copied = self.device.copy((&page.buffer, 0), (&mut buffer, 0), page.n_bytes);
+        copied.map_err(failed)?;
+        Ok(CudaPage { buffer, n_bytes: page.n_bytes })
+    }
+
+    fn fill_page(&self, page: &mut CudaPage, bytes: &[u8]) {
+        self.run(|_| self.device.write(&mut page.buffer, 0, bytes));
+    }
+
+    fn page_bytes<'a>(&self, page: &'a CudaPage, room: &'a mut Vec<u32>) -> &'a [u8] {
+        room.resize(page.n_bytes.div_ceil(4), 0);
+        let bytes = &mut bytemuck::cast_slice_mut(room)[..page.n_bytes];
+        self.run(|_| self.device.read(&page.buffer, 0, bytes));
+        bytes
+    }
+
+    fn copy_rows(
+        &self,
+        (from, rows): (&CudaBuffer, Range<usize>),
+        (to, first): (&mut CudaBuffer, usize),
+        width: usize,
+    ) {
+        let part = (rows.start * width, rows.len() * width);
+        self.run(|_| from.copy_to(&self.device, part, (to, first * width)));
+    }
+
+    fn keep_rows(&self, buffer: &mut CudaBuffer, rows: Range<usize>, width: usize) {
+        self.run(|_| {
+            // Where they go may be where they are.
+            let n = rows.len() * width;
+            let mut aside = Array::undefined(&self.device, n)?;
+            buffer.copy_to(&self.device, (rows.start * width, n), (&mut aside, 0))?;
+            aside.copy_to(&self.device, (0, n), (buffer, 0))
+        });
+    }
+
+    fn download(&self, buffer: &CudaBuffer, out: &mut [f32]) {
+        self.run(|_| buffer.read(&self.device, 0, out));
+    }
+
+    fn embed(&self, table: &CudaWeight, tokens: &[TokenId], out: &mut CudaBuffer) {
+        let ids: Vec<u32> = tokens.iter().map(|token| token.0).collect();
+        self.run(|state| match table {
+            CudaWeight::Quantized(table) => state.products.embed(&self.device, (table, &ids), out),
+            CudaWeight::Dense(table) => state.dense.embed(&self.device, (table, &ids), out),
+        });
+    }
+
+    fn rms_norm(&self, x: &CudaBuffer, norm: Norm<'_, Self>, out: &mut CudaBuffer) {
+        let Norm { gain, epsilon, rows } = norm;
+        self.run(|state| state.rows.norm_rows(&self.device, (x, rows), (gain, epsilon), out));
+    }
+
+    fn project(
+        &self,
+        input: &CudaBuffer,
+        n_tokens: usize,
+        outputs: &mut [Projection<'_, Self>],
+        write: Write,
+    ) {
+        self.run(|state| {
+            let mut is_rounded = false; // once for all weights
+            for Projection { weight, out } in outputs {
+                match weight {
+                    CudaWeight::Quantized(matrix) => {
+                        if !std::mem::replace(&mut is_rounded, true) {
+                            let rows = (n_tokens, weight.n_cols());
+                            state.products.round(&self.device, input, rows)?;
+                        }
+                        state.products.multiply(&self.device, matrix, (out, mode(write)))?;
+                    }
+                    CudaWeight::Dense(matrix) => {
+                        let rows = (input, n_tokens);
+                        state.dense.multiply(&self.device, rows, matrix, (out, mode(write)))?;
+                    }
+                }
+            }
+            Ok::<_, DeviceError>(())
+        });
+    }
+
+    fn add_bias(&self, x: &mut CudaBuffer, bias: &CudaBuffer, n_rows: usize) {
+        self.run(|state| state.rows.add_bias(&self.device, (x, n_rows), bias));
+    }
+
+    fn norm_heads(&self, x: &mut CudaBuffer, norm: Norm<'_, Self>) {
+        let Norm { gain, epsilon, rows } = norm;
+        self.run(|state| state.rows.norm_heads(&self.device, (x, rows.end), (gain, epsilon)));
+    }
+
+    fn split_pairs(&self, x: &mut CudaBuffer, n_rows: usize, heads: HeadShape) {
+        let sizes = (heads.head_dim, heads.n_pairs);
+        self.run(|state| state.rows.split_pairs(&self.device, (x, n_rows), sizes));
+    }
+
+    fn swiglu(&self, gate: &mut CudaBuffer, up: &CudaBuffer, len: usize) {
+        self.run(|state| state.rows.swiglu(&self.device, (gate, up), len));
+    }
+
+    fn write_page(
+        &self,
+        target: PageTarget<'_, CudaPage>,
+        keys: &CudaBuffer,
+        values: &CudaBuffer,
+        tokens: Range<usize>,
+    ) {
+        self.run(|state| {
+            let paged = self.paged(state, target.layout)?;
+            paged.write(&self.device, &target, (keys, values), tokens)
+        });
+    }
+
+    fn pack_page(&self, layout: PageLayout, page: &[u8], kv_type: KvType, out: &mut [u8]) {
+        self.host.pack_page(layout, page, kv_type, out);
+    }
+
+    fn attend(&self, step: AttendStep<'_, CudaPage>, queries: &CudaBuffer, out: &mut CudaBuffer) {
+        self.run(|state| {
+            if step.key_masses.is_some() {
+                let what = "the attention that single keys receive; measure on the CPU";
+                return Err(StepError::Backend(unsupported(what)));
+            }
+            let has_nibbles = step.pages.iter().any(|page| page.kv_type == KvType::Int4);
+            let kv_type = if has_nibbles { KvType::Int4 } else { step.layout.kv_type };
+            let layout = step.layout.of_type(kv_type);
+            self.paged(state, layout)?.attend(&self.device, step, (queries, out))
+        });
+    }
+
+    fn prepare_lookup(&self, step: LookupStep<'_>, queries: &CudaBuffer, out: &mut LookupQueries) {
+        let width = step.heads.n_heads * step.heads.head_dim;
+        let mut rows = std::mem::take(&mut self.state().queries);
+        rows.clear();
+        rows.resize(step.n_tokens * width, 0.0);
+        self.run(|_| queries.read(&self.device, step.first_row * width, &mut rows));
+        self.host.prepare_lookup(LookupStep { first_row: 0, ..step }, &rows, out);
+        self.state().queries = rows;
+    }
+
+    fn vote_by_segments(&self, queries: &LookupQueries, index: BlocksView<'_>, votes: &mut [f32]) {
+        self.host.vote_by_segments(queries, index, votes);
+    }
+
+    fn vote_by_lists(&self, queries: &LookupQueries, lists: ListedSegments<'_>, votes: &mut [f32]) {
+        self.host.vote_by_lists(queries, lists, votes);
+    }
+
+    fn vote_by_keys(&self, queries: &LookupQueries, candidates: Candidates<'_>, votes: &mut [f32]) {
+        self.host.vote_by_keys(queries, candidates, votes);
+    }
+}

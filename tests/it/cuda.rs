@@ -1,0 +1,250 @@
+//! A whole model on a GPU, in the host emulation of one: it says what the processor says, keeps what
+//! the processor keeps, and tells what it cannot do.
+
+use std::path::Path;
+
+use mneme::backend::cpu::CpuBackend;
+use mneme::backend::cuda::CudaBackend;
+use mneme::backend::{Backend, BackendError, KvType, Precision};
+use mneme::ids::{LayerIdx, TokenId};
+use mneme::memory::{
+    AttentionMode, LookupPolicy, Memory, MemoryConfig, MemoryError, Phase, Positions, Sets, Stores,
+};
+use mneme::model::{Architecture, Part};
+use mneme::tensor::DType;
+
+use crate::fixtures::{
+    Runner, TinyModel, gguf_model, largest_difference, random_tokens, typical_difference,
+};
+
+/// An emulated GPU with room for so many bytes of units.
+fn gpu(unit_bytes: Option<usize>) -> CudaBackend {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulation");
+    CudaBackend::emulated(&folder, (unit_bytes, 1)).unwrap()
+}
+
+fn on_cpu(tiny: &TinyModel) -> Runner<CpuBackend> {
+    Runner::new(&gguf_model(tiny), 1, Precision::Int16)
+}
+
+fn on_gpu(tiny: &TinyModel, unit_bytes: Option<usize>) -> Runner<CudaBackend> {
+    Runner::on(gpu(unit_bytes), &gguf_model(tiny))
+}
+
+/// Small, and as kernels have it: pages of 64.
+fn config() -> MemoryConfig {
+    MemoryConfig {
+        sink_tokens: 5,
+        window_tokens: 64,
+        unit_tokens: 64,
+        segment_tokens: 8,
+        chunk_tokens: 64,
+        ask_chunk_tokens: 4,
+        answer_chunk_tokens: 1,
+        retrieved_units: 2,
+        candidates_per_unit: 1,
+        neighbour_units: 0,
+        read_query_tokens: 16,
+        ..MemoryConfig::default()
+    }
+}
+
+fn tiny(dtype: DType) -> TinyModel {
+    TinyModel { trained_tokens: 4096, dtype, seed: 5, ..TinyModel::default() }
+}
+
+/// A text, a question and an answer.
+struct Task {
+    text: Vec<TokenId>,
+    question: Vec<TokenId>,
+    answer: Vec<TokenId>,
+}
+
+impl Task {
+    /// Whose text is five units and the window.
+    fn of(tiny: &TinyModel) -> Self {
+        let mut text = random_tokens(5 + 6 * 64 + 50, tiny.vocab_size, 3);
+        let mut question = text.split_off(text.len() - 8);
+        let answer = question.split_off(6);
+        Self { text, question, answer }
+    }
+
+    fn read<B: Backend>(&self, runner: &mut Runner<B>, memory: &mut Memory<B>) {
+        let mut last = vec![0.0; runner.transformer.config().vocab_size];
+        for chunk in self.text.chunks(memory.config().chunk_tokens) {
+            memory.begin_chunk(chunk.len(), Phase::Reading).unwrap();
+            runner.step(chunk, memory, &mut last);
+            memory.end_chunk().unwrap();
+        }
+    }
+
+    /// The logits of question and answer.
+    fn ask<B: Backend>(&self, runner: &mut Runner<B>, memory: &mut Memory<B>) -> Vec<f32> {
+        let mut logits = runner.read(memory, &self.question, Phase::Asking);
+        logits.extend(runner.read(memory, &self.answer, Phase::Answering));
+        logits
+    }
+}
+
+/// Both devices say the same, and have read the same units for it.
+#[track_caller]
+fn check(tiny: &TinyModel, config: &MemoryConfig) {
+    let task = Task::of(tiny);
+    let (mut cpu, mut cuda) = (on_cpu(tiny), on_gpu(tiny, None));
+    let (mut here, mut there) = (cpu.memory(config), cuda.memory(config));
+    task.read(&mut cpu, &mut here);
+    task.read(&mut cuda, &mut there);
+    let expected = task.ask(&mut cpu, &mut here);
+    let logits = task.ask(&mut cuda, &mut there);
+    // Queries, keys and values are halves there and integers of 16 bits here. Logits are around 1.
+    let typical = typical_difference(&logits, &expected);
+    assert!(typical < 0.01, "{tiny:?} {config:?}: {typical:e}");
+    let largest = largest_difference(&logits, &expected);
+    assert!(largest < 0.2, "{tiny:?} {config:?}: {largest:e}");
+    assert!(there.n_units() == here.n_units() && here.n_units() == 5);
+    for layer in 0..tiny.n_layers {
+        for kv_head in 0..tiny.n_kv_heads {
+            let units = here.retrieved(LayerIdx(layer), kv_head);
+            assert!(!units.is_empty());
+            assert_eq!(there.retrieved(LayerIdx(layer), kv_head), units);
+        }
+    }
+    let (evidence, expected) = (there.take_evidence(), here.take_evidence());
+    assert!(evidence.len() == expected.len() && !expected.is_empty());
+    for expected in expected {
+        let of_unit = evidence.iter().find(|of| of.unit == expected.unit).unwrap();
+        let difference = (of_unit.mass - expected.mass).abs();
+        assert!(difference <= 0.03 * expected.mass.max(0.01), "{of_unit:?} {expected:?}");
+    }
+}
+
+#[test]
+fn quantised_weights_say_what_they_say_on_the_processor() {
+    check(&tiny(DType::Q4_1), &config());
+}
+
+#[test]
+fn norms_of_heads_biases_and_sets_of_kv_heads_are_the_processors() {
+    let qwen3 = TinyModel { architecture: Architecture::Qwen3, ..tiny(DType::Q8_0) };
+    check(&qwen3, &MemoryConfig { sets: Sets::KvHead, ..config() });
+    let qwen2 = TinyModel { architecture: Architecture::Qwen2, tied: false, ..tiny(DType::F16) };
+    check(&qwen2, &MemoryConfig { kv_type: KvType::F16, ..config() });
+}
+
+#[test]
+fn units_of_nibbles_are_attended_to_beside_a_window_of_bytes() {
+    check(&tiny(DType::BF16), &MemoryConfig { kv_type: KvType::Int4, ..config() });
+}
+
+#[test]
+fn units_come_and_go_where_few_fit_and_too_few_are_told() {
+    let tiny = tiny(DType::Q8_0);
+    let task = Task::of(&tiny);
+    let slot_bytes = 5 * 1024; // of a layer of a unit
+    let mut roomy = on_gpu(&tiny, None);
+    let mut memory = roomy.memory(&config());
+    task.read(&mut roomy, &mut memory);
+    let expected = task.ask(&mut roomy, &mut memory);
+    let counts = roomy.transformer.backend().unit_counts();
+    assert!(counts.misses <= 10 && counts.hits > 10, "five units of two layers: {counts:?}");
+
+    let mut tight = on_gpu(&tiny, Some(2 * slot_bytes));
+    let mut memory = tight.memory(&config());
+    task.read(&mut tight, &mut memory);
+    assert_eq!(task.ask(&mut tight, &mut memory), expected, "to the bit");
+    let counts = tight.transformer.backend().unit_counts();
+    assert!(counts.misses > 20, "{counts:?}");
+
+    let mut too_small = on_gpu(&tiny, Some(slot_bytes));
+    let mut memory = too_small.memory(&config());
+    let mut chunks = task.text.chunks(64);
+    let told = chunks.find_map(|chunk| {
+        memory.begin_chunk(chunk.len(), Phase::Reading).unwrap();
+        let passed = too_small.transformer_step(chunk, &mut memory);
+        if passed.is_ok() {
+            memory.end_chunk().unwrap();
+        }
+        passed.err()
+    });
+    let told = told.unwrap();
+    assert!(told.contains("more than 1 units") && told.contains("gpu-unit-bytes"), "{told}");
+    let kept = memory.n_units();
+    let refused = memory.end_chunk().unwrap_err();
+    assert!(matches!(refused, MemoryError::Backend(BackendError::Unsupported { .. })), "{refused}");
+    assert_eq!(memory.n_units(), kept, "nothing is sealed after a failure");
+}
+
+#[test]
+fn a_memory_is_forked_suspended_and_rewound_as_on_the_processor() {
+    let tiny = tiny(DType::Q8_0);
+    let task = Task::of(&tiny);
+    let mut cuda = on_gpu(&tiny, None);
+    let mut memory = cuda.memory(&config());
+    task.read(&mut cuda, &mut memory);
+    let mut fork = memory.fork(config(), tiny.trained_tokens).unwrap();
+    let expected = task.ask(&mut cuda, &mut fork);
+
+    let suspended = memory.suspend().unwrap();
+    let Stores { units, blocks } = memory.share_stores().unwrap();
+    let stores = Stores { units, blocks };
+    let mut resumed = cuda.resume(&config(), stores, &suspended.state).unwrap();
+    assert_eq!(task.ask(&mut cuda, &mut resumed), expected, "to the bit");
+
+    // What was read after the text is forgotten, and the text's end with it.
+    let n_text = task.text.len();
+    task.ask(&mut cuda, &mut memory);
+    memory.rewind(n_text - 70).unwrap();
+    let rest = Task { text: task.text[n_text - 70..].to_vec(), ..Task::of(&tiny) };
+    rest.read(&mut cuda, &mut memory);
+    let mut never = cuda.memory(&config());
+    let begun = Task { text: task.text[..n_text - 70].to_vec(), ..Task::of(&tiny) };
+    begun.read(&mut cuda, &mut never);
+    rest.read(&mut cuda, &mut never);
+    let (again, expected) = (task.ask(&mut cuda, &mut memory), task.ask(&mut cuda, &mut never));
+    assert_eq!(again, expected, "as if it had never been read");
+}
+
+#[test]
+fn texts_in_one_pass_do_not_see_one_another() {
+    let tiny = tiny(DType::F16);
+    let mut cuda = on_gpu(&tiny, None);
+    let texts = [random_tokens(150, tiny.vocab_size, 8), random_tokens(100, tiny.vocab_size, 9)];
+    let mut memories = [cuda.memory(&config()), cuda.memory(&config())];
+    for (text, memory) in texts.iter().zip(&mut memories) {
+        cuda.read(memory, text, Phase::Reading);
+    }
+    let next = random_tokens(5, tiny.vocab_size, 10);
+    let alone = memories.each_ref().map(|memory| memory.fork(config(), 4096).unwrap());
+    let alone: Vec<f32> = alone
+        .into_iter()
+        .zip([&next[..3], &next[3..]])
+        .flat_map(|(mut memory, tokens)| cuda.read(&mut memory, tokens, Phase::Asking))
+        .collect();
+    let [first, second] = &mut memories;
+    first.begin_chunk(3, Phase::Asking).unwrap();
+    second.begin_chunk(2, Phase::Asking).unwrap();
+    let together = cuda.parts(&mut [
+        Part { tokens: &next[..3], attention: first },
+        Part { tokens: &next[3..], attention: second },
+    ]);
+    assert_eq!(together, alone);
+}
+
+#[test]
+fn what_has_no_kernel_is_refused_before_anything_is_read() {
+    let tiny = tiny(DType::Q8_0);
+    let cuda = on_gpu(&tiny, None);
+    let refused = |config: MemoryConfig| match cuda.try_memory(&config) {
+        Err(MemoryError::Backend(error)) => error.to_string(),
+        Err(error) => panic!("another error: {error}"),
+        Ok(_) => panic!("{config:?} is refused"),
+    };
+    let small = MemoryConfig { unit_tokens: 32, chunk_tokens: 32, ..config() };
+    assert!(refused(small).contains("a page of 32"));
+    let fixed = MemoryConfig { positions: Positions::Fixed, ..config() };
+    assert!(refused(fixed).contains("positions"));
+    let clipped = MemoryConfig { attention: AttentionMode::Clipped, ..config() };
+    assert!(refused(clipped).contains("clipped"));
+    let tallied = MemoryConfig { lookup: LookupPolicy::AttentionMass, ..config() };
+    assert!(refused(tallied).contains("attention-mass"));
+}
