@@ -30,6 +30,37 @@ pub struct Cuda {
     modules: Mutex<HashMap<ProgramSource, Arc<CudaProgram>>>,
 }
 
+/// What the driver says of a GPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gpu {
+    /// Its name.
+    pub name: String,
+    /// Its compute capability, major and minor.
+    pub capability: (i32, i32),
+    /// Its memory.
+    pub n_bytes: usize,
+}
+
+impl Gpu {
+    fn ask(ordinal: i32) -> Result<Self, DeviceError> {
+        let device = result::device::get(ordinal).map_err(failed("find the GPU"))?;
+        let name = result::device::get_name(device).map_err(failed("ask for the GPU's name"))?;
+        let attribute = |attribute| {
+            // SAFETY: the driver gave the device's number above.
+            let asked = unsafe { result::device::get_attribute(device, attribute) };
+            asked.map_err(failed("ask for the GPU's kind"))
+        };
+        let capability = (
+            attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        );
+        // SAFETY: as above.
+        let n_bytes = unsafe { result::device::total_mem(device) };
+        let n_bytes = n_bytes.map_err(failed("ask for the GPU's memory"))?;
+        Ok(Self { name, capability, n_bytes })
+    }
+}
+
 /// A module on the GPU, and its kernels by their names.
 pub struct CudaProgram {
     module: Arc<CudaModule>,
@@ -108,6 +139,16 @@ impl Cuda {
         let asked = unsafe { sys::cuDriverGetVersion(&mut version) }.result();
         asked.map_err(failed("ask for the driver's version"))?;
         Ok((version / 1000, version % 1000 / 10))
+    }
+
+    /// The GPUs that the driver shows, in its order; none of them is opened.
+    ///
+    /// # Errors
+    /// When there is no driver, or it does not answer.
+    pub fn gpus() -> Result<Vec<Gpu>, DeviceError> {
+        Self::driver_version()?;
+        let count = result::device::get_count().map_err(failed("count GPUs"))?;
+        (0..count).map(Gpu::ask).collect()
     }
 
     /// Bytes of the GPU's memory that are free, and all of them.

@@ -17,7 +17,7 @@ mod source;
 
 pub use any::{AnyBuffer, AnyDevice, AnyProgram};
 pub use compile::{Capability, Compiled, Compiler, KernelUse, Target, kernel_uses};
-pub use cuda::{Cuda, CudaBuffer, CudaProgram};
+pub use cuda::{Cuda, CudaBuffer, CudaProgram, Gpu};
 pub use device::{Array, Device, DeviceBuffer, DevicePointer, Geometry};
 pub use emulated::{Emulated, EmulatedBuffer, EmulatedProgram, ThreadOrder};
 pub use error::DeviceError;

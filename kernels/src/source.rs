@@ -4,7 +4,8 @@
 use std::fmt::Write;
 
 /// Files by their names.
-const FILES: [(&str, &str); 11] = [
+const FILES: [(&str, &str); 12] = [
+    ("dense_many.cu", include_str!("../cuda/dense_many.cu")),
     ("dense.cu", include_str!("../cuda/dense.cu")),
     ("attend_many.cu", include_str!("../cuda/attend_many.cu")),
     ("attention.cuh", include_str!("../cuda/attention.cuh")),

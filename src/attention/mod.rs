@@ -37,8 +37,8 @@ impl<B: Backend> Qkv<'_, B> {
 /// Remembers keys and values, and answers queries from them.
 pub trait Attention<B: Backend> {
     /// Takes in the chunk's keys and values, and writes what its queries see, each token no later
-    /// key than its own, to the same rows of `out`: `[token][head][head_dim]`. Layers come in order,
-    /// each once a chunk.
+    /// key than its own, to the same rows of `out`: `[token][head][head_dim]`. Layers come in
+    /// order, each once a chunk.
     ///
     /// # Errors
     /// When what was remembered cannot be read back.

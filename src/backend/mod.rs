@@ -80,8 +80,8 @@ pub struct AttendStep<'a, P> {
     /// Factor on scores.
     pub scale: f32,
     /// `[set][page]`: the square of the softmax mass that each page received, summed over tokens
-    /// and heads, where asked. Squared, since a head that reads one page says more of where an answer
-    /// came from than many that glance at all.
+    /// and heads, where asked. Squared, since a head that reads one page says more of where an
+    /// answer came from than many that glance at all.
     pub page_masses: Option<&'a mut [f32]>,
     /// Where the softmax mass of single keys is added up, where asked.
     pub key_masses: Option<KeyMasses<'a>>,
@@ -329,7 +329,8 @@ pub trait Backend: Send + Sync {
     fn add_bias(&self, x: &mut Self::Buffer, bias: &Self::Buffer, n_rows: usize);
     /// Normalises each head of each row in place (query and key norms of Qwen 3).
     fn norm_heads(&self, x: &mut Self::Buffer, norm: Norm<'_, Self>);
-    /// Reorders the rotated part of each of `n_rows` heads from pairs `(2i, 2i + 1)` to pairs `(i, i + n_pairs)`.
+    /// Reorders the rotated part of each of `n_rows` heads from pairs `(2i, 2i + 1)` to pairs `(i,
+    /// i + n_pairs)`.
     fn split_pairs(&self, x: &mut Self::Buffer, n_rows: usize, heads: HeadShape);
     /// `gate = silu(gate) * up` over the first `len` elements.
     fn swiglu(&self, gate: &mut Self::Buffer, up: &Self::Buffer, len: usize);
@@ -344,11 +345,11 @@ pub trait Backend: Send + Sync {
         values: &Self::Buffer,
         tokens: Range<usize>,
     );
-    /// A full page in another type, in which units are kept: [`KvType::Int4`], or as it is. `out` is
-    /// as long as a page of that type.
+    /// A full page in another type, in which units are kept: [`KvType::Int4`], or as it is. `out`
+    /// is as long as a page of that type.
     fn pack_page(&self, layout: PageLayout, page: &[u8], kv_type: KvType, out: &mut [u8]);
-    /// Attention of the step's rows of `queries` (`[token][head][head_dim]`, not rotated) into those of
-    /// `out` (same shape).
+    /// Attention of the step's rows of `queries` (`[token][head][head_dim]`, not rotated) into
+    /// those of `out` (same shape).
     fn attend(
         &self,
         step: AttendStep<'_, Self::Page>,
@@ -360,8 +361,8 @@ pub trait Backend: Send + Sync {
     /// The coarse vote: `votes[set][unit]`, from the best segment of each unit. `votes` is as
     /// long as there are units in all sets.
     fn vote_by_segments(&self, queries: &LookupQueries, index: BlocksView<'_>, votes: &mut [f32]);
-    /// The coarse vote for units of which some segments are listed: `votes[set][unit]`, from the best
-    /// of those. Segments are means of keys, not bounds.
+    /// The coarse vote for units of which some segments are listed: `votes[set][unit]`, from the
+    /// best of those. Segments are means of keys, not bounds.
     fn vote_by_lists(&self, queries: &LookupQueries, lists: ListedSegments<'_>, votes: &mut [f32]);
     /// The fine vote: `votes[set][candidate]`, from the best key of each candidate page.
     fn vote_by_keys(&self, queries: &LookupQueries, candidates: Candidates<'_>, votes: &mut [f32]);

@@ -261,8 +261,8 @@ impl PageLayout {
         }
     }
 
-    /// Copies the last of a page's `n_keys` keys, and its value, to all slots after it: a search for
-    /// the best key, or for the largest element, then finds there what it has found already.
+    /// Copies the last of a page's `n_keys` keys, and its value, to all slots after it: a search
+    /// for the best key, or for the largest element, then finds there what it has found already.
     pub fn repeat_last(self, page: &mut [u8], n_keys: usize) {
         let (page_len, head_dim) = (self.page_len, self.heads.head_dim);
         for head in 0..self.n_layers * self.heads.n_kv_heads {

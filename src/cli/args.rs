@@ -36,13 +36,14 @@ pub(super) enum Command {
     Ingest(IngestArgs),
     /// List, show and change what is remembered
     ///
-    /// Contexts are documents that mneme ingest has read, and conversations of mneme chat --context.
+    /// Contexts are documents that mneme ingest has read, and conversations of mneme chat
+    /// --context.
     Contexts(ContextsArgs),
     /// Serve an OpenAI-compatible API, and a page
     ///
     /// Existing clients work by changing a URL; prompts may be longer than the model's window, and
-    /// documents stay as contexts. docs/api.md says what is answered. Without keys only this machine is
-    /// served.
+    /// documents stay as contexts. docs/api.md says what is answered. Without keys only this
+    /// machine is served.
     Serve(ServeArgs),
     /// Make a key for the service
     ///
@@ -76,14 +77,19 @@ pub(super) enum Command {
     Eval(EvalArgs),
     /// Measure how much of what matters lookups find
     ///
-    /// A text is read, and facts in it are asked for. Each policy looks up the same queries beside an
-    /// oracle that compares every key: how many of its units, how much of the attention that the
+    /// A text is read, and facts in it are asked for. Each policy looks up the same queries beside
+    /// an oracle that compares every key: how many of its units, how much of the attention that the
     /// queries would give, in what time, from how many bytes.
     Recall(RecallArgs),
     /// Show what is in a model's files
     ///
     /// Architecture, sizes, element types, and what a token takes in memory.
     Inspect(InspectArgs),
+    /// Say what there is to compute with
+    ///
+    /// Processor, memory, disks; GPUs, their driver and compiler, and whether a kernel runs on
+    /// them: what was found, what will be used, what is missing and how to get it.
+    Doctor(DoctorArgs),
     /// Fetch a model
     ///
     /// It is fetched once and checked; where it lies is printed. Known by name:
@@ -303,6 +309,16 @@ pub(super) struct InspectArgs {
     /// Print one JSON object instead of text
     #[arg(long)]
     pub json: bool,
+}
+
+/// See [`Command::Doctor`].
+#[derive(Debug, clap::Args)]
+pub(super) struct DoctorArgs {
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub run: RunFlags,
 }
 
 /// See [`Command::Pull`].

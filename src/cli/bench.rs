@@ -111,7 +111,7 @@ fn report(
         attended_tokens_max: session.memory().max_attended_tokens(),
         device: session.engine().device(),
         threads: settings.engine_options().n_threads,
-        model: settings.model,
+        model: settings.model_name(),
         activations: settings.activations,
         memory: settings.memory,
     }

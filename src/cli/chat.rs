@@ -29,7 +29,7 @@ pub(super) fn run(args: ChatArgs, interrupt: &Interrupt) -> Result<(), Failure> 
     let n_turns = conversation.n_turns();
     let mut input = LineInput::new();
     if matches!(input, LineInput::Editor { .. }) {
-        note(&format!("Talking with {}. /help lists commands.", settings.model));
+        note(&format!("Talking with {}. /help lists commands.", settings.model_name()));
         if n_turns > 0 {
             note(&format!("{} were said before.", numbers::count_of(n_turns, "turn")));
         }

@@ -52,10 +52,10 @@ pub(super) fn run(args: EvalArgs, interrupt: &Interrupt) -> Result<(), Failure> 
     };
     let folder = args.plot.as_deref().map(PlotFolder::open).transpose();
     let folder = folder.map_err(|error| Failure::Failed(error.into()))?;
-    let mut results = Results::open(args.out.as_deref(), &policies, &settings.model)?;
+    let mut results = Results::open(args.out.as_deref(), &policies, &settings.model_name())?;
     let evaluation = Evaluation {
         engine: &engine,
-        model: &settings.model,
+        model: &settings.model_name(),
         policies: &policies,
         plan: &plan,
         done: &results.done(),

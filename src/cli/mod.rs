@@ -18,6 +18,7 @@ mod chat;
 mod compare;
 mod context_args;
 mod contexts;
+mod doctor;
 mod eval;
 mod failure;
 mod ingest;
@@ -78,6 +79,7 @@ fn dispatch(command: Command, interrupt: &Interrupt) -> Result<(), Failure> {
         Command::Eval(args) => eval::run(args, interrupt),
         Command::Recall(args) => recall::run(args, interrupt),
         Command::Inspect(args) => inspect::run(args, interrupt),
+        Command::Doctor(args) => doctor::run(args),
         Command::Pull(args) => pull::run(args, interrupt),
     }
 }

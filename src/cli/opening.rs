@@ -1,7 +1,7 @@
 //! How does a name on the command line become a model that runs? It is fetched when it is missing,
 //! with a bar, and loaded.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
 use super::interrupt::{self, Interrupt};
@@ -9,7 +9,7 @@ use super::meter::{Meter, Unit};
 use super::numbers;
 use super::output::note;
 use super::settings::Settings;
-use crate::engine::{Engine, Session};
+use crate::engine::{Engine, Session, random_model};
 use crate::hub::{self, PullStage, PullStep};
 use crate::memory::store::{OpenReport, Store, StoreOptions};
 
@@ -23,7 +23,10 @@ pub(super) fn open(settings: &Settings, interrupt: &Interrupt) -> Result<Session
 
 /// The settings' model, loaded.
 pub(super) fn open_engine(settings: &Settings, interrupt: &Interrupt) -> Result<Engine, Failure> {
-    let path = fetch(&settings.model, interrupt)?;
+    let path = match settings.random_weights.as_os_str().is_empty() {
+        true => fetch(&settings.model, interrupt)?,
+        false => make_random(&settings.random_weights, interrupt)?,
+    };
     let engine = Engine::load(&path, &settings.engine_options())?;
     if let Some(why) = engine.no_gpu() {
         note(&format!("computing on the processor: {why}"));
@@ -69,6 +72,22 @@ pub(super) fn store_dir(settings: &Settings) -> Result<PathBuf, Failure> {
         Failure::failed("there is no home folder to keep contexts in; name one with --store DIR")
     })?;
     Ok(strategy.data_dir().join("mneme"))
+}
+
+/// Where the model lies that was made of a shape.
+fn make_random(config: &Path, interrupt: &Interrupt) -> Result<PathBuf, Failure> {
+    let watch = interrupt.watch();
+    let cache = hub::cache_folder()?;
+    let mut meter = Meter::new("drawing weights", Unit::Bytes);
+    let made = random_model(config, &cache, &mut |done, total| {
+        meter.show(done as usize, total as usize);
+        watch.flow()
+    });
+    drop(meter);
+    match made {
+        Err(error) if watch.is_requested() => Err(Failure::Interrupted(error.to_string())),
+        made => Ok(made?),
+    }
 }
 
 /// Where a model lies, after it was fetched if it had to be.

@@ -41,6 +41,10 @@ struct ModelFlags {
     /// A GGUF file, a Hugging Face folder, a known name, or hf:OWNER/NAME; fetched when missing
     #[arg(long, value_name = "M")]
     model: Option<String>,
+    /// A config.json, of whose shape a model with random weights is made and kept: for measuring
+    /// speed
+    #[arg(long, value_name = "CONFIG", conflicts_with = "model")]
+    random_weights: Option<PathBuf>,
     /// Threads that compute; 0 is one for each core
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -61,11 +65,19 @@ struct ModelFlags {
 impl RunFlags {
     /// The settings that hold.
     pub fn settings(&self) -> Result<Settings, Failure> {
-        let ModelFlags { model, threads, activations, device, gpu_unit_bytes, config } =
-            &self.model;
+        let ModelFlags {
+            model,
+            random_weights,
+            threads,
+            activations,
+            device,
+            gpu_unit_bytes,
+            config,
+        } = &self.model;
         let file = config.as_deref().map(Settings::from_file).transpose()?;
         let mut settings = file.unwrap_or_default();
         put(&mut settings.model, model);
+        put(&mut settings.random_weights, random_weights);
         put(&mut settings.threads, threads);
         put(&mut settings.activations, activations);
         put(&mut settings.device, device);

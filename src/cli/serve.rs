@@ -38,7 +38,7 @@ pub(super) fn run(args: ServeArgs, interrupt: &Interrupt) -> Result<(), Failure>
     engine.identity()?;
     log(&settings.serve);
     let config = settings.serve.clone();
-    let model = model_name(&settings.model);
+    let model = model_name(&settings.model_name());
     let memory = settings.memory.clone();
     let service = Service::start(Parts { engine, model, memory, store, keys, config })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

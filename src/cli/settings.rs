@@ -24,6 +24,8 @@ use crate::memory::{AttentionMode, LookupPolicy, MemoryConfig, Positions, Sets, 
 pub(super) struct Settings {
     /// A path, a known name or `hf:owner/name`.
     pub model: String,
+    /// A config.json of whose shape a model is made, with random weights; empty for `model`.
+    pub random_weights: PathBuf,
     /// Threads that compute; 0 is one for each core.
     pub threads: usize,
     pub activations: Activations,
@@ -66,6 +68,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             model: DEFAULT_MODEL.to_owned(),
+            random_weights: PathBuf::new(),
             threads: 0,
             activations: Activations::default(),
             device: DeviceChoice::default(),
@@ -122,6 +125,14 @@ impl Settings {
             anyhow::bail!("{}serve.{key} {what}", line_of(text, key));
         }
         Ok(settings)
+    }
+
+    /// What the model is called in reports.
+    pub fn model_name(&self) -> String {
+        match self.random_weights.as_os_str().is_empty() {
+            true => self.model.clone(),
+            false => format!("random weights of {}", self.random_weights.display()),
+        }
     }
 
     /// How to run the model.

@@ -15,9 +15,9 @@ pub struct Audited {
 }
 
 impl Session {
-    /// Has each of `memories` look up units along for a question and its answer, which a fork of this
-    /// session takes in as the first of them says but by the exact policy. The session stays as it
-    /// is.
+    /// Has each of `memories` look up units along for a question and its answer, which a fork of
+    /// this session takes in as the first of them says but by the exact policy. The session stays
+    /// as it is.
     ///
     /// # Errors
     /// When a memory differs in what has shaped this session's, or there is no room for the forks.

@@ -1,5 +1,5 @@
-//! How do several texts go through the model together? A chunk of each, one after another in the same
-//! buffers: weights are read once for all of them, and each attends to its own memory.
+//! How do several texts go through the model together? A chunk of each, one after another in the
+//! same buffers: weights are read once for all of them, and each attends to its own memory.
 
 use super::buffers::Runner;
 use super::error::EngineError;
@@ -65,7 +65,7 @@ impl Runner {
             chunk.failed = chunk.end(before, (&mut self.workspace, first_row)).err();
             if chunk.failed.is_none() && chunk.logits == Logits::Wanted {
                 let Chunk { session, failed, .. } = chunk;
-                wanted.push(Wanted { row: end - 1, session: &mut **session, failed });
+                wanted.push(Wanted { row: end - 1, session, failed });
             }
         }
         self.read_logits(engine, &mut wanted);

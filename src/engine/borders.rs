@@ -1,5 +1,5 @@
-//! How strong is the border before each token? What units of memory are cut by, where they are: ends
-//! of lines, sentences and clauses, or the model's own surprise (EM-LLM, arXiv 2407.09450).
+//! How strong is the border before each token? What units of memory are cut by, where they are:
+//! ends of lines, sentences and clauses, or the model's own surprise (EM-LLM, arXiv 2407.09450).
 
 use super::error::EngineError;
 use super::score::log_sum_exp;

@@ -48,8 +48,8 @@ impl Session {
         Ok(())
     }
 
-    /// Notes the text that a chunk of tokens stands for, `taken` bytes of which were noted before; all
-    /// that is left with the last chunk. Returns how many are noted then.
+    /// Notes the text that a chunk of tokens stands for, `taken` bytes of which were noted before;
+    /// all that is left with the last chunk. Returns how many are noted then.
     pub(super) fn note_source(
         &mut self,
         source: &SourceText<'_>,

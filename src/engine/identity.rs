@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use crate::backend::Precision;
 use crate::model::ModelSource;
 
-/// Which numbers this program computes from a model; to be raised whenever a change gives others that
-/// differ by more than rounding.
+/// Which numbers this program computes from a model; to be raised whenever a change gives others
+/// that differ by more than rounding.
 const COMPUTATION: u32 = 1;
 
 /// Kinds of files of a model's folder that decide what it computes.

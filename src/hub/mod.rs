@@ -78,7 +78,8 @@ impl Hub {
     /// it is. Several processes may ask at once: one fetches, the others wait.
     ///
     /// # Errors
-    /// When it is none of these, or cannot be fetched, with what to do; when `progress` says to stop.
+    /// When it is none of these, or cannot be fetched, with what to do; when `progress` says to
+    /// stop.
     pub fn resolve(&self, model: &str, progress: &mut PullFn<'_>) -> Result<PathBuf, HubError> {
         if let Some(name) = HubName::parse(model) {
             return huggingface::pull(&name?, &self.cache, &self.place, progress);

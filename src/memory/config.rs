@@ -29,9 +29,9 @@ pub enum LookupPolicy {
     TwoStage,
     /// Segments' mean keys alone.
     Segments,
-    /// The mean of the keys of a unit that received the most attention while they were in the window
-    /// (InfLLM, arXiv 2402.04617; by KV head, not by query head). Shapes what is remembered of a
-    /// unit, so it has to be chosen before the text is read.
+    /// The mean of the keys of a unit that received the most attention while they were in the
+    /// window (InfLLM, arXiv 2402.04617; by KV head, not by query head). Shapes what is remembered
+    /// of a unit, so it has to be chosen before the text is read.
     AttentionMass,
     /// Segments' largest and smallest elements: what no key of them exceeds (Quest, arXiv
     /// 2406.10774).
@@ -51,8 +51,8 @@ pub enum UnitCuts {
     Fixed,
     /// At the end of a line, a sentence or a clause, after three quarters of them or later.
     Sentence,
-    /// Before the token that surprised the model most, likewise (EM-LLM, arXiv 2407.09450). All tokens
-    /// read are scored for it.
+    /// Before the token that surprised the model most, likewise (EM-LLM, arXiv 2407.09450). All
+    /// tokens read are scored for it.
     Surprise,
 }
 
@@ -71,9 +71,9 @@ pub enum Sets {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Positions {
-    /// Sinks, window up to the question, units in document order, question and answer: what is asked
-    /// for stands beside the question, where a model reads it best. As `Contiguous` while there is no
-    /// question in the window.
+    /// Sinks, window up to the question, units in document order, question and answer: what is
+    /// asked for stands beside the question, where a model reads it best. As `Contiguous` while
+    /// there is no question in the window.
     #[default]
     Question,
     /// Sinks, units in document order and window follow one another, as if one short text.
@@ -123,8 +123,8 @@ pub struct MemoryConfig {
     pub retrieved_units: usize,
     /// Candidates of the coarse stage, for each unit retrieved.
     pub candidates_per_unit: usize,
-    /// Factor on segments' scores before the coarse stage's softmax. A mean of keys scores lower than
-    /// the best of them, so that shares come out flat, and the many heads that look nowhere in
+    /// Factor on segments' scores before the coarse stage's softmax. A mean of keys scores lower
+    /// than the best of them, so that shares come out flat, and the many heads that look nowhere in
     /// particular outvote the few that do.
     pub coarse_sharpness: usize,
     /// Who retrieves together.
@@ -132,9 +132,9 @@ pub struct MemoryConfig {
     /// Units that come with a hit, on each side of it and within the budget (EM-LLM, arXiv
     /// 2407.09450).
     pub neighbour_units: usize,
-    /// How much of the budget a first pass of a question pins, in percent: the units that it attended
-    /// to most are retrieved by every layer when the question is taken in again and while it is
-    /// answered. 0: no first pass.
+    /// How much of the budget a first pass of a question pins, in percent: the units that it
+    /// attended to most are retrieved by every layer when the question is taken in again and while
+    /// it is answered. 0: no first pass.
     pub pinned_percent: usize,
     /// Percent of what the unit has that the first pass attended to most: units with less are not
     /// pinned. 0 pins as many as the budget has.
@@ -144,8 +144,9 @@ pub struct MemoryConfig {
     pub pin_contrast: bool,
     /// Units that a layer looks up besides those pinned, within its budget.
     pub unpinned_units: usize,
-    /// Candidates of the coarse stage in that first pass, which happens once a question: more of them
-    /// find what later lookups, that pin it, need not find again. No fewer than in other lookups.
+    /// Candidates of the coarse stage in that first pass, which happens once a question: more of
+    /// them find what later lookups, that pin it, need not find again. No fewer than in other
+    /// lookups.
     pub pin_candidates: usize,
     /// Thousandths of the votes that are enough: no more units are retrieved than have so many;
     /// 1000 retrieves the whole budget.
@@ -181,8 +182,8 @@ pub struct MemoryConfig {
     pub probed_lists: usize,
     /// Lists of a layer and KV head from which on a graph finds them.
     pub graph_from_lists: usize,
-    /// Bytes of memory that lists and graphs may take; the units of a text for which there is no more are
-    /// scanned whole.
+    /// Bytes of memory that lists and graphs may take; the units of a text for which there is no
+    /// more are scanned whole.
     pub cluster_bytes: usize,
     /// The distance that nothing exceeds, for [`AttentionMode::Clipped`].
     pub clip_tokens: usize,

@@ -1,7 +1,7 @@
-//! Where does a unit end? After as many tokens as a page holds; or earlier, by up to a quarter, at the
-//! strongest border there is: the end of a sentence, or before a token that surprises (EM-LLM, arXiv
-//! 2407.09450). How strong borders are is known after a chunk has passed, when its keys are written:
-//! keys and values of the page that is open are kept as they came, to be written again.
+//! Where does a unit end? After as many tokens as a page holds; or earlier, by up to a quarter, at
+//! the strongest border there is: the end of a sentence, or before a token that surprises (EM-LLM,
+//! arXiv 2407.09450). How strong borders are is known after a chunk has passed, when its keys are
+//! written: keys and values of the page that is open are kept as they came, to be written again.
 
 use super::error::MemoryError;
 use crate::attention::Qkv;

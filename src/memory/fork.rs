@@ -10,15 +10,16 @@ use super::angles::Angles;
 use super::coarse;
 use super::config::MemoryConfig;
 use super::error::MemoryError;
-use super::layers::{self, Memory, Sealing};
+use super::layers::{self, Memory};
 use super::lookup::Lookup;
+use super::room::Sealing;
 use super::unit_index::Unit;
 use crate::backend::Backend;
 
 impl<B: Backend> Memory<B> {
-    /// A memory of the same tokens, which goes its own way by `config`. What `config` says of units'
-    /// and window's sizes, of the key/value type and of what becomes of distant context must be as
-    /// it was.
+    /// A memory of the same tokens, which goes its own way by `config`. What `config` says of
+    /// units' and window's sizes, of the key/value type and of what becomes of distant context must
+    /// be as it was.
     ///
     /// # Errors
     /// When it is not, the sizes do not fit the model, or there is no memory for the fork.

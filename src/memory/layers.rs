@@ -17,8 +17,9 @@ use super::lookup::{self, Lookup};
 use super::mass::KeyMassTally;
 use super::pages::FastPages;
 use super::reuse::emptied;
+use super::room::Sealing;
 use super::stores::Stores;
-use super::unit_index::{Unit, UnitIndex};
+use super::unit_index::UnitIndex;
 use crate::attention::{Attention, AttentionError, Qkv, Rotary};
 use crate::backend::{
     AttendStep, Backend, KeyMasses, LookupStep, MemoryNeeds, PageLayout, PageTarget, PlacedPage,
@@ -50,19 +51,6 @@ pub struct Memory<B: Backend> {
     pub(super) key_masses: KeyMassTally,
     pub(super) placed: Vec<PlacedPage<'static, B::Page>>, // empty between layers: an allocation to use again
     pub(super) sealing: Sealing,
-}
-
-/// Room to make a unit of a page in.
-#[derive(Debug, Default)]
-pub(super) struct Sealing {
-    /// The page, where it is not on the host. Words, for their alignment.
-    page: Vec<u32>,
-    /// The page with its last key repeated, where it is not full.
-    filled: Vec<u32>,
-    /// The page in another type.
-    packed: Vec<u32>,
-    /// `[head_dim][page_len]`
-    pub keys: Vec<f32>,
 }
 
 /// The chunk at hand.
@@ -184,8 +172,8 @@ impl<B: Backend> Memory<B> {
         self.tallies_questions = true;
     }
 
-    /// Has every layer retrieve `units`, the most wanted first, for questions and answers until more
-    /// text is read or others are pinned.
+    /// Has every layer retrieve `units`, the most wanted first, for questions and answers until
+    /// more text is read or others are pinned.
     pub fn pin(&mut self, units: Vec<u32>) {
         self.lookup.pin(units);
     }
@@ -224,8 +212,9 @@ impl<B: Backend> Memory<B> {
         Ok(())
     }
 
-    /// Decides whether the chunk looks up units. Neighbouring answer tokens share a lookup: what one
-    /// needs the next mostly needs as well, and a lookup reads four times the keys that it finds.
+    /// Decides whether the chunk looks up units. Neighbouring answer tokens share a lookup: what
+    /// one needs the next mostly needs as well, and a lookup reads four times the keys that it
+    /// finds.
     fn plan_lookup(&mut self, n_retrieved: usize) {
         let chunk = &mut self.chunk;
         let shares = chunk.phase == Phase::Answering
@@ -249,8 +238,8 @@ impl<B: Backend> Memory<B> {
         self.finish(None)
     }
 
-    /// The same, with the strength of the border before each of the chunk's tokens: by them units are
-    /// cut, where they may be.
+    /// The same, with the strength of the border before each of the chunk's tokens: by them units
+    /// are cut, where they may be.
     ///
     /// # Errors
     /// As [`end_chunk`](Self::end_chunk).
@@ -278,52 +267,6 @@ impl<B: Backend> Memory<B> {
             self.pages.drop_oldest();
             self.key_masses.drop_oldest();
         }
-        Ok(())
-    }
-
-    /// Takes in the unit that another memory of the same text has sealed next; the window stays as
-    /// it is.
-    pub(super) fn add_unit(&mut self, page: &[u8], n_keys: usize) -> Result<(), StoreError> {
-        self.store.append(page)?;
-        self.note_unit(n_keys);
-        let masses = self.config.tallies_keys().then(|| self.key_masses.oldest());
-        let scratch = (&self.angles.offsets[..], &mut self.sealing.keys[..]);
-        let layout = self.layout.of_type(self.config.kv_type);
-        self.index.push(Unit { layout, page, n_keys, masses: masses.flatten() }, scratch)?;
-        self.index.catch_up();
-        self.index.make_more();
-        self.key_masses.drop_oldest();
-        Ok(())
-    }
-
-    fn seal_oldest(&mut self) -> Result<(), MemoryError> {
-        let (page, n_keys) =
-            self.pages.oldest().expect("because the window holds more than a unit");
-        let Sealing { page: room, filled, packed, keys } = &mut self.sealing;
-        let mut page = self.backend.page_bytes(page, room);
-        self.backend.check()?;
-        if n_keys < self.layout.page_len {
-            filled.resize(page.len() / 4, 0);
-            let filled: &mut [u8] = bytemuck::cast_slice_mut(filled);
-            filled.copy_from_slice(page);
-            self.layout.repeat_last(filled, n_keys);
-            page = filled;
-        }
-        if self.store.len() > self.unit_ends.len() {
-            // It was stored when the memory was suspended.
-        } else if self.layout.kv_type == self.config.kv_type {
-            self.store.append(page)?;
-        } else {
-            let packed_bytes = self.layout.of_type(self.config.kv_type).page_bytes();
-            packed.resize(packed_bytes.div_ceil(4), 0);
-            let packed = bytemuck::cast_slice_mut(packed);
-            self.backend.pack_page(self.layout, page, self.config.kv_type, packed);
-            self.store.append(packed)?;
-        }
-        let masses = self.config.tallies_keys().then(|| self.key_masses.oldest());
-        let unit = Unit { layout: self.layout, page, n_keys, masses: masses.flatten() };
-        self.index.push(unit, (&self.angles.offsets, keys))?;
-        self.note_unit(n_keys);
         Ok(())
     }
 
@@ -373,12 +316,6 @@ impl<B: Backend> Memory<B> {
         }
     }
 
-    fn note_unit(&mut self, n_keys: usize) {
-        let start = self.unit_ends.last().copied().unwrap_or(self.config.sink_tokens as u32);
-        self.unit_ends.push(start + n_keys as u32);
-        self.unit_ids.push(UnitId::new());
-    }
-
     /// Layers, and floats of a token's keys.
     pub(super) fn kv_shape(&self) -> (usize, usize) {
         let heads = self.layout.heads;
@@ -426,13 +363,6 @@ impl<B: Backend> Memory<B> {
             self.lookup.note_sought(layer, self.unit_ends.len());
         }
         Ok(())
-    }
-}
-
-impl Sealing {
-    /// For pages laid out like this.
-    pub fn of(layout: PageLayout) -> Self {
-        Self { keys: vec![0.0; layout.heads.head_dim * layout.page_len], ..Self::default() }
     }
 }
 

@@ -35,6 +35,8 @@ mod pins;
 mod place;
 mod recut;
 mod reuse;
+mod room;
+mod seal;
 mod size;
 mod stores;
 mod suspend;

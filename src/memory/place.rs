@@ -1,5 +1,5 @@
-//! What does a layer attend to, and at which positions? Sinks, retrieved units, window: for each set
-//! of heads its pages, each with its place (DESIGN.md, section 3).
+//! What does a layer attend to, and at which positions? Sinks, retrieved units, window: for each
+//! set of heads its pages, each with its place (DESIGN.md, section 3).
 
 use memory_store::{RecordId, StoreError};
 
@@ -51,8 +51,8 @@ impl<B: Backend> Memory<B> {
         }
     }
 
-    /// The pages of all sets that the layer's heads attend to, equally many in each; returns how many
-    /// sets.
+    /// The pages of all sets that the layer's heads attend to, equally many in each; returns how
+    /// many sets.
     pub(super) fn place_sets<'a>(
         &'a self,
         layer: usize,
@@ -85,8 +85,8 @@ impl<B: Backend> Memory<B> {
         }
     }
 
-    /// The pages of a set: sinks, `n_unit_pages` for units, window: each with its place. Units are in
-    /// document order, after empty pages where they are fewer.
+    /// The pages of a set: sinks, `n_unit_pages` for units, window: each with its place. Units are
+    /// in document order, after empty pages where they are fewer.
     fn place<'a>(
         &'a self,
         layer: usize,

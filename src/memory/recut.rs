@@ -6,9 +6,9 @@ use super::layers::Memory;
 use crate::backend::Backend;
 
 impl<B: Backend> Memory<B> {
-    /// Cuts the pages that the chunk at hand has completed at their strongest borders, and writes what
-    /// moves by it again. `borders` says how strong the border before each token of the chunk is; where
-    /// nobody says, there is none.
+    /// Cuts the pages that the chunk at hand has completed at their strongest borders, and writes
+    /// what moves by it again. `borders` says how strong the border before each token of the chunk
+    /// is; where nobody says, there is none.
     ///
     /// # Errors
     /// When there is no memory for one more page.

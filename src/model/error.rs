@@ -26,6 +26,20 @@ pub enum ModelError {
         /// As the system says.
         source: std::io::Error,
     },
+    /// A model cannot be written.
+    #[error("{}: cannot be written: {source}", path.display())]
+    Write {
+        /// The folder.
+        path: PathBuf,
+        /// As the system says.
+        source: std::io::Error,
+    },
+    /// The making of a model was stopped.
+    #[error("{}: stopped while it was written; nothing was left behind", path.display())]
+    Stopped {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A folder, but not one of a model.
     #[error("{}: {what}", path.display())]
     NotAModel {

@@ -2,7 +2,7 @@
 
 mod assemble;
 mod gguf;
-mod hugging_face;
+pub(super) mod hugging_face;
 mod json;
 mod sizes;
 

@@ -152,12 +152,12 @@ impl<B: Backend> Transformer<B> {
     }
 
     /// Runs chunks of several texts through all layers at once, without padding: weights are read
-    /// once for all of them, and each attends to its own past. The residual stream has the parts' rows
-    /// one after another.
+    /// once for all of them, and each attends to its own past. The residual stream has the parts'
+    /// rows one after another.
     ///
     /// # Errors
-    /// When the attention of a part cannot read what it remembers: which part. The pass is not at its
-    /// end then for any of them.
+    /// When the attention of a part cannot read what it remembers: which part. The pass is not at
+    /// its end then for any of them.
     ///
     /// # Panics
     /// When the chunks together are longer than the workspace, or a token is not of the vocabulary.
@@ -222,9 +222,9 @@ impl<B: Backend> Transformer<B> {
         self.backend.check()
     }
 
-    /// Logits of any tokens of the last chunk, in their order (at most [`LOGIT_ROWS`]), `[row][vocab]`.
-    /// Their residual stream moves to the front of `workspace`: rows before the last of them cannot be
-    /// had after.
+    /// Logits of any tokens of the last chunk, in their order (at most [`LOGIT_ROWS`]),
+    /// `[row][vocab]`. Their residual stream moves to the front of `workspace`: rows before the
+    /// last of them cannot be had after.
     ///
     /// # Errors
     /// As [`logits`](Self::logits).

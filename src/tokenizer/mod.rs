@@ -12,6 +12,7 @@
 //! The model itself is not known here.
 
 mod added;
+mod byte_level;
 mod chat;
 mod error;
 mod from_folder;
@@ -25,6 +26,7 @@ mod words;
 
 use std::path::Path;
 
+pub use byte_level::{BYTE_TOKENS, write_byte_level};
 pub use chat::{GenerationPrompt, Message, PartOrigin, Prompt, PromptPart, Role};
 pub use error::{ChatError, TokenizerError, VocabularyFault};
 pub use stream::StreamDecoder;

@@ -6,6 +6,7 @@ mod bench;
 mod chat;
 mod config;
 mod contexts;
+mod doctor;
 mod eval;
 mod help;
 mod inspect;

@@ -1,5 +1,5 @@
-//! Is a text that was read once remembered for ever? Contexts of a tiny model in real folders: taken
-//! up by another engine and another store, they go on as if nothing had happened.
+//! Is a text that was read once remembered for ever? Contexts of a tiny model in real folders:
+//! taken up by another engine and another store, they go on as if nothing had happened.
 
 mod golden;
 
@@ -276,8 +276,8 @@ fn a_fork_shares_all_and_goes_its_own_way() {
     assert_eq!(fingerprint(draft.session()), after, "it needs the other no more");
 }
 
-/// Rule R8 in the middle of an answer that nobody draws to its end: the token said last was not taken
-/// in yet, and is not lost.
+/// Rule R8 in the middle of an answer that nobody draws to its end: the token said last was not
+/// taken in yet, and is not lost.
 #[test]
 fn an_answer_that_was_interrupted_goes_on_in_another_process() {
     let world = World::new();
@@ -390,8 +390,8 @@ fn settings_that_have_shaped_a_context_cannot_be_others() {
     assert!(contexts.open_as("book", &other).is_ok());
 }
 
-/// Whatever file is damaged wherever: what is served is right, and what is not can be repaired, after
-/// which the same text is read on to the same state.
+/// Whatever file is damaged wherever: what is served is right, and what is not can be repaired,
+/// after which the same text is read on to the same state.
 #[test]
 fn damage_is_never_served_and_can_be_repaired() {
     let text = letters(5, 1500);

@@ -1,15 +1,22 @@
-//! Launchers of `cuda/dense.cu`: few rows times weights of 16 bits.
+//! Launchers of `cuda/dense.cu` and `cuda/dense_many.cu`: few rows, or many, times weights of 16
+//! bits.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::device::{Array, Device, DevicePointer, grid_depth, grid_size};
 use crate::error::DeviceError;
 use crate::launch::products::OutputMode;
-use crate::launch::{Kernel, launch, size};
+use crate::launch::{Kernel, launch, room, size};
 use crate::source::ProgramSource;
 
 const EACH: usize = 8;
 const OUTPUTS_A_BLOCK: usize = 8;
+/// From so many rows on tensor cores multiply, tile by tile.
+const MANY_ROWS: usize = 32;
+/// Rows, and outputs, of a tile; its columns at once; tiles under way.
+const TILE: usize = 128;
+const DEPTH: usize = 32;
+const STAGES: usize = 4;
 /// Rows that a kernel is compiled for.
 const ROWS: [usize; 4] = [1, 2, 4, 8];
 
@@ -71,6 +78,31 @@ struct DenseParams {
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
+struct NarrowParams {
+    x: DevicePointer,
+    out: DevicePointer,
+    units: DevicePointer,
+    n_cols: u32,
+    padding: u32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct TileParams {
+    weights: DevicePointer,
+    x: DevicePointer,
+    units: DevicePointer,
+    out: DevicePointer,
+    n_outputs: u32,
+    n_cols: u32,
+    n_rows: u32,
+    adds: u32,
+    shared_bytes: u32,
+    padding: u32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
 struct EmbedParams {
     weights: DevicePointer,
     ids: DevicePointer,
@@ -79,14 +111,16 @@ struct EmbedParams {
     n_rows: u32,
 }
 
-/// The kernels, each compiled when it is first used.
+/// The kernels, each compiled when it is first used, with room for narrowed activations.
 pub struct DenseKernels<D: Device> {
     programs: Vec<((WeightFormat, usize), D::Program)>,
+    narrow: Option<Array<D, u16>>,
+    units: Option<Array<D, f32>>,
 }
 
 impl<D: Device> Default for DenseKernels<D> {
     fn default() -> Self {
-        Self { programs: Vec::new() }
+        Self { programs: Vec::new(), narrow: None, units: None }
     }
 }
 
@@ -105,6 +139,9 @@ impl<D: Device> DenseKernels<D> {
     ) -> Result<(), DeviceError> {
         let x = x.first(n_rows * matrix.n_cols, "rows to multiply")?;
         let out = out.first(n_rows * matrix.n_outputs, "products")?;
+        if n_rows >= MANY_ROWS {
+            return self.multiply_tiles(device, (x, n_rows), matrix, (out, mode));
+        }
         let most = ROWS[ROWS.len() - 1];
         for first in (0..n_rows).step_by(most) {
             let n = (n_rows - first).min(most);
@@ -129,6 +166,44 @@ impl<D: Device> DenseKernels<D> {
             unsafe { launch(device, program, kernel, &params)? };
         }
         Ok(())
+    }
+
+    /// Products of many rows. `x` and `out` are long enough.
+    fn multiply_tiles(
+        &mut self,
+        device: &D,
+        (x, n_rows): (DevicePointer, usize),
+        matrix: &DenseMatrix<D>,
+        (out, mode): (DevicePointer, OutputMode),
+    ) -> Result<(), DeviceError> {
+        let n_cols = size("columns", matrix.n_cols)?;
+        let narrow = room(device, &mut self.narrow, n_rows * matrix.n_cols)?;
+        let units = room(device, &mut self.units, n_rows)?;
+        let params = NarrowParams { x, out: narrow, units, n_cols, padding: 0 };
+        let kernel = Kernel::new("narrow_rows", [grid_size(n_rows)?, 1, 1], 256);
+        let program = self.program(device, matrix.format, 0)?;
+        // SAFETY: the structure is that of the kernel, and the arrays are as long as all rows.
+        unsafe { launch(device, program, kernel, &params)? };
+        let shared_bytes = size("shared memory", STAGES * 2 * TILE * DEPTH * size_of::<u16>())?;
+        let params = TileParams {
+            weights: matrix.weights.first(matrix.weights.len(), "weights")?,
+            x: narrow,
+            units,
+            out,
+            n_outputs: size("outputs", matrix.n_outputs)?,
+            n_cols,
+            n_rows: size("rows", n_rows)?,
+            adds: u32::from(mode == OutputMode::Add),
+            shared_bytes,
+            padding: 0,
+        };
+        let tiles = |n: usize| n.div_ceil(TILE);
+        let grid = [grid_size(tiles(matrix.n_outputs))?, grid_depth(tiles(n_rows))?, 1];
+        let kernel = Kernel::new("multiply_tiles", grid, 256).with_shared_bytes(shared_bytes);
+        // SAFETY: the structure is that of the kernel; what is beyond rows, outputs and columns is
+        // neither read nor written, the arrays are as long as all rows, and each place of the
+        // output is one lane's.
+        unsafe { launch(device, program, kernel, &params) }
     }
 
     /// Rows `ids` of `table`: `out` is `[row][cols]`.
@@ -162,6 +237,7 @@ impl<D: Device> DenseKernels<D> {
         unsafe { launch(device, program, kernel, &params) }
     }
 
+    /// The kernels for up to `tokens` rows; for many, where there are none.
     fn program(
         &mut self,
         device: &D,
@@ -172,9 +248,12 @@ impl<D: Device> DenseKernels<D> {
         let at = match known {
             Some(at) => at,
             None => {
-                let number = usize::from(format == WeightFormat::Bfloat);
-                let sizes = [("FORMAT", number), ("TOKENS", tokens)];
-                let program = device.program(&ProgramSource::new("dense.cu", &sizes))?;
+                let number = ("FORMAT", usize::from(format == WeightFormat::Bfloat));
+                let source = match tokens {
+                    0 => ProgramSource::new("dense_many.cu", &[number]),
+                    _ => ProgramSource::new("dense.cu", &[number, ("TOKENS", tokens)]),
+                };
+                let program = device.program(&source)?;
                 self.programs.push(((format, tokens), program));
                 self.programs.len() - 1
             }

@@ -117,7 +117,8 @@ impl<D: Device> RowKernels<D> {
         self.launch(device, ("rms_norm", n_blocks), &params)
     }
 
-    /// RMSNorm of rows `rows` of `x`, which stays as it is: the first of them is the first of `out`.
+    /// RMSNorm of rows `rows` of `x`, which stays as it is: the first of them is the first of
+    /// `out`.
     ///
     /// # Errors
     /// When an array is too short, or the device fails.

@@ -112,6 +112,9 @@ fn programs() -> Vec<ProgramSource> {
         let sizes = [("BITS", bits), ("TOKENS", tokens)];
         programs.push(ProgramSource::new("products.cu", &sizes));
     }
+    for format in [0, 1] {
+        programs.push(ProgramSource::new("dense_many.cu", &[("FORMAT", format)]));
+    }
     for (format, tokens) in [(0, 1), (1, 4), (1, 8)] {
         let sizes = [("FORMAT", format), ("TOKENS", tokens)];
         programs.push(ProgramSource::new("dense.cu", &sizes));

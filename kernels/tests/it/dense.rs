@@ -50,6 +50,45 @@ fn products_are_those_of_their_twin_for_any_number_of_rows() {
 }
 
 #[test]
+fn many_rows_go_through_tensor_cores_and_none_is_too_large() {
+    for (format, n_rows, n_outputs, n_cols, mode) in [
+        (WeightFormat::Half, 32, 130, 40, OutputMode::Set),
+        (WeightFormat::Bfloat, 130, 9, 264, OutputMode::Add),
+        (WeightFormat::Half, 129, 136, 72, OutputMode::Add),
+    ] {
+        let (bits, stands_for) = weights(format, n_outputs * n_cols);
+        let mut x = numbers(6, n_rows * n_cols);
+        // Rows of nothing, of what no half holds, and of what is nearly nothing.
+        x[..n_cols].fill(0.0);
+        x[n_cols..2 * n_cols].iter_mut().for_each(|x| *x *= 3e7);
+        x[2 * n_cols..3 * n_cols].iter_mut().for_each(|x| *x *= 1e-20);
+        let before = vec![0.5; n_rows * n_outputs];
+        let out = on_devices(|device| {
+            let mut kernels = DenseKernels::default();
+            let matrix = DenseMatrix::new(device, (format, n_outputs), &bits).unwrap();
+            let mut out = Array::of(device, &before).unwrap();
+            let x = Array::of(device, &x).unwrap();
+            kernels.multiply(device, (&x, n_rows), &matrix, (&mut out, mode)).unwrap();
+            out.to_vec(device).unwrap()
+        });
+        let expected = naive::product(&x, &stands_for, n_cols);
+        // Activations lose what 11 or 8 bits do not hold: six deviations of what that makes of a
+        // sum.
+        let digits: f32 = if format == WeightFormat::Half { 2048.0 } else { 256.0 };
+        for (row, (out, expected)) in
+            out.chunks(n_outputs).zip(expected.chunks(n_outputs)).enumerate()
+        {
+            let most = x[row * n_cols..][..n_cols].iter().fold(0.0f32, |most, x| most.max(x.abs()));
+            let tolerance = 6.0 * most * (n_cols as f32 / 27.0).sqrt() / digits + 1e-6;
+            for (out, expected) in out.iter().zip(expected) {
+                let there = if mode == OutputMode::Add { 0.5 } else { 0.0 };
+                assert!((out - there - expected).abs() <= tolerance, "{row}: {out} {expected}");
+            }
+        }
+    }
+}
+
+#[test]
 fn rows_of_a_table_are_its_weights() {
     for format in [WeightFormat::Half, WeightFormat::Bfloat] {
         let (bits, stands_for) = weights(format, 7 * 328);

@@ -5,6 +5,7 @@
 //! Operations are only begun here; what goes wrong is kept and said by [`Backend::check`].
 
 mod paged;
+mod report;
 mod slots;
 mod uploaded;
 mod weights;
@@ -20,6 +21,7 @@ use kernels::{
 
 pub use self::paged::CudaPage;
 use self::paged::{Paged, StepError, sizes, unsupported};
+pub use self::report::{GpuFound, GpuReport};
 pub use self::slots::SlotCounts;
 pub use self::weights::CudaWeight;
 use super::cpu::CpuBackend;
@@ -56,7 +58,8 @@ struct State {
 
 impl CudaBackend {
     /// GPU number `ordinal`, with `unit_bytes` of its memory for units, a quarter of what is free
-    /// where none are given. `n_threads` of the host look up. Compiled kernels are kept in `kernels`.
+    /// where none are given. `n_threads` of the host look up. Compiled kernels are kept in
+    /// `kernels`.
     ///
     /// # Errors
     /// When there is no such GPU, or what it needs is missing: what, and how to get it.

@@ -161,8 +161,8 @@ impl Paged {
         Ok(())
     }
 
-    /// Copies the step's units to the device, where they are not there yet: where each page begins in
-    /// its buffer.
+    /// Copies the step's units to the device, where they are not there yet: where each page begins
+    /// in its buffer.
     fn bring_units(
         &mut self,
         device: &AnyDevice,

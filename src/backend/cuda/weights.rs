@@ -119,8 +119,8 @@ fn fives(bytes: &[u8]) -> [u8; BLOCK] {
     })
 }
 
-/// All weights in 16 bits: as they are, or rounded to halves (2^-11 of themselves); to bfloats where
-/// one is beyond what halves hold.
+/// All weights in 16 bits: as they are, or rounded to halves (2^-11 of themselves); to bfloats
+/// where one is beyond what halves hold.
 fn sixteen_bits(matrix: &Matrix) -> (WeightFormat, Vec<u16>) {
     let n = matrix.rows * matrix.cols;
     let words = || matrix.bytes.chunks_exact(2).map(|word| half_at(word, 0)).collect();

@@ -16,8 +16,8 @@ use crate::engine::error::EngineError;
 use crate::engine::loaded::Engine;
 use crate::memory::{MemoryConfig, Phase};
 
-/// One model and the thread that serves it. Clones are the same server; the thread ends with the last
-/// of them, once all tasks are over.
+/// One model and the thread that serves it. Clones are the same server; the thread ends with the
+/// last of them, once all tasks are over.
 #[derive(Clone)]
 pub struct Server {
     shared: Arc<Shared>,
@@ -65,8 +65,8 @@ struct Admitted {
 }
 
 impl Server {
-    /// Starts a server of `engine`'s model for sequences of `memory`'s sizes, of at most `max_tasks`
-    /// at once.
+    /// Starts a server of `engine`'s model for sequences of `memory`'s sizes, of at most
+    /// `max_tasks` at once.
     ///
     /// # Errors
     /// When the device has no room for a step's buffers, or the system gives no thread.

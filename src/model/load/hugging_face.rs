@@ -13,7 +13,7 @@ use crate::model::rope::{RopeConfig, RopeLayout, RopeScaling, UnscaledRope, Yarn
 use crate::model::weights::Weights;
 use crate::tensor::safetensors::SafetensorsFolder;
 
-pub(super) const CONFIG_FILE: &str = "config.json";
+pub(in crate::model) const CONFIG_FILE: &str = "config.json";
 const DEFAULT_THETA: f64 = 10_000.0;
 const DEFAULT_EPSILON: f64 = 1e-6;
 
@@ -30,6 +30,15 @@ pub(super) fn load(folder: &Path) -> Result<(ModelConfig, Weights, SafetensorsFo
     let shelf = TensorShelf::new(folder, names, files.tensors().iter());
     let weights = shelf.weights(&config, tying)?;
     Ok((config, weights, files))
+}
+
+/// The shape that a config.json describes, and whether the output matrix is the embedding.
+///
+/// # Errors
+/// When it is none of a model.
+pub(in crate::model) fn read_config(path: &Path) -> Result<(ModelConfig, bool), ModelError> {
+    let json = JsonObject::read(path)?;
+    Ok((config(&json)?, json.boolean("tie_word_embeddings")?.unwrap_or(false)))
 }
 
 fn config(json: &JsonObject) -> Result<ModelConfig, ModelError> {

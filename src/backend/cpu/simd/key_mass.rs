@@ -1,5 +1,5 @@
-//! How much attention did each key of a page receive? A second look at scores whose softmax is known
-//! by now, for policies that choose keys by it.
+//! How much attention did each key of a page receive? A second look at scores whose softmax is
+//! known by now, for policies that choose keys by it.
 
 use super::attend::{Queries, Scratch};
 use super::page;

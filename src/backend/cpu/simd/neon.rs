@@ -1,8 +1,8 @@
 //! NEON, which every 64-bit Arm processor has: two registers of 128 bits make one vector of eight.
 //!
 //! Run through all kernel tests, but under emulation only (`neon_emulated.rs`; the project's
-//! machines are x86-64): it was never run on an Arm processor, nor its speed measured. Products of bytes go without the `dotprod` extension, whose intrinsics are not
-//! stable yet.
+//! machines are x86-64): it was never run on an Arm processor, nor its speed measured. Products of
+//! bytes go without the `dotprod` extension, whose intrinsics are not stable yet.
 
 // On the real machine intrinsics carry a target feature and do not pass as functions themselves.
 #![allow(clippy::redundant_closure, clippy::undocumented_unsafe_blocks)]
