@@ -50,6 +50,13 @@ impl Device for AnyDevice {
         }
     }
 
+    fn free_bytes(&self) -> Option<usize> {
+        match self {
+            Self::Emulated(device) => device.free_bytes(),
+            Self::Cuda(device) => device.free_bytes(),
+        }
+    }
+
     fn allocate(&self, n_bytes: usize) -> Result<AnyBuffer, DeviceError> {
         Ok(match self {
             Self::Emulated(device) => AnyBuffer::Emulated(device.allocate(n_bytes)?),

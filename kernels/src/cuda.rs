@@ -189,6 +189,10 @@ impl Device for Cuda {
         self.n_multiprocessors
     }
 
+    fn free_bytes(&self) -> Option<usize> {
+        self.memory().ok().map(|(free, _)| free)
+    }
+
     fn allocate(&self, n_bytes: usize) -> Result<CudaBuffer, DeviceError> {
         // SAFETY: bytes of undefined content are what is asked for; who reads them has to write
         // them first.

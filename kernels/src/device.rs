@@ -53,6 +53,8 @@ pub trait Device: Sized {
     fn description(&self) -> String;
     /// Its multiprocessors: how many blocks run at once, at least.
     fn n_multiprocessors(&self) -> usize;
+    /// Bytes of its memory that are free, where that is known.
+    fn free_bytes(&self) -> Option<usize>;
     /// Bytes of undefined content.
     ///
     /// # Errors

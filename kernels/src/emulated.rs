@@ -101,6 +101,11 @@ impl Emulated {
         Ok(Self { process, order: AtomicU32::new(0) })
     }
 
+    /// Ends the process, as if a GPU was lost: for tests of what comes of that.
+    pub fn lose(&self) {
+        let _ = self.process.locked().child.kill(); // where it has ended, it is lost already
+    }
+
     /// In which order blocks run their threads from now on.
     pub fn set_order(&self, order: ThreadOrder) {
         let order = match order {
@@ -122,6 +127,10 @@ impl Device for Emulated {
 
     fn n_multiprocessors(&self) -> usize {
         2
+    }
+
+    fn free_bytes(&self) -> Option<usize> {
+        None
     }
 
     fn allocate(&self, n_bytes: usize) -> Result<EmulatedBuffer, DeviceError> {

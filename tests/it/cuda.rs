@@ -212,6 +212,33 @@ fn a_memory_is_forked_suspended_and_rewound_as_on_the_processor() {
 }
 
 #[test]
+fn a_device_that_is_lost_is_told_and_nothing_is_kept_of_what_it_did_not_finish() {
+    let tiny = tiny(DType::Q8_0);
+    let task = Task::of(&tiny);
+    let mut cuda = on_gpu(&tiny, None);
+    let mut memory = cuda.memory(&config());
+    task.read(&mut cuda, &mut memory);
+    let (n_tokens, n_units) = (memory.n_tokens(), memory.n_units());
+    let kernels::AnyDevice::Emulated(emulated) = cuda.transformer.backend().device() else {
+        unreachable!("it was made so")
+    };
+    memory.begin_chunk(6, Phase::Asking).unwrap();
+    emulated.lose();
+    let told = cuda.transformer_step(&task.question, &mut memory).unwrap_err();
+    assert!(told.contains("emulation of kernels stopped"), "{told}");
+    let refused = [
+        memory.end_chunk().unwrap_err(),
+        memory.suspend().map(|_| ()).unwrap_err(),
+        memory.fork(config(), tiny.trained_tokens).map(|_| ()).unwrap_err(),
+        memory.rewind(n_tokens - 70).unwrap_err(),
+    ];
+    for refused in refused {
+        assert!(matches!(refused, MemoryError::Backend(_)), "{refused}");
+    }
+    assert_eq!((memory.n_tokens(), memory.n_units()), (n_tokens, n_units));
+}
+
+#[test]
 fn texts_in_one_pass_do_not_see_one_another() {
     let tiny = tiny(DType::F16);
     let mut cuda = on_gpu(&tiny, None);

@@ -7,15 +7,27 @@ use memmap2::MmapMut;
 
 use crate::backend::{AttendStep, BackendError, PageTarget, PlacedPage};
 
-/// A page of the system's tables that attention walks fastest over.
+/// What the system maps at once where it is asked for much: attention walks it fastest.
 const HUGE_PAGE: usize = 2 << 20;
 
 /// A page of keys and values.
 #[derive(Debug)]
 pub struct HostBytes {
-    map: MmapMut,
+    memory: HostMemory,
     len: usize,
 }
+
+#[derive(Debug)]
+enum HostMemory {
+    /// Small pages are many: more than a process may have mappings.
+    Lines(Vec<Line>),
+    Mapped(MmapMut),
+}
+
+/// A cache line, so that vectors are.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
 
 /// Where it stands.
 pub(super) type HostPage<'a> = PlacedPage<'a, HostBytes>;
@@ -30,13 +42,19 @@ impl HostBytes {
     /// # Errors
     /// When the system has no memory for them.
     pub fn zeroed(len: usize) -> Result<Self, BackendError> {
-        let mapped = if len < HUGE_PAGE / 2 { len.max(1) } else { len.next_multiple_of(HUGE_PAGE) };
-        let map = MmapMut::map_anon(mapped);
-        let map = map.map_err(|_| BackendError::NoMemory { n_bytes: len })?;
+        let no_memory = BackendError::NoMemory { n_bytes: len };
+        if len < HUGE_PAGE / 2 {
+            let n_lines = len.div_ceil(size_of::<Line>());
+            let mut lines = Vec::new();
+            lines.try_reserve_exact(n_lines).map_err(|_| no_memory)?;
+            lines.resize(n_lines, bytemuck::Zeroable::zeroed());
+            return Ok(Self { memory: HostMemory::Lines(lines), len });
+        }
+        let map = MmapMut::map_anon(len.next_multiple_of(HUGE_PAGE)).map_err(|_| no_memory)?;
         // A kernel without huge pages says no, and small ones do.
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::HugePage);
-        Ok(Self { map, len })
+        Ok(Self { memory: HostMemory::Mapped(map), len })
     }
 
     /// A copy.
@@ -54,13 +72,19 @@ impl Deref for HostBytes {
     type Target = [u8];
     #[inline]
     fn deref(&self) -> &[u8] {
-        &self.map[..self.len]
+        match &self.memory {
+            HostMemory::Lines(lines) => &bytemuck::cast_slice(lines)[..self.len],
+            HostMemory::Mapped(map) => &map[..self.len],
+        }
     }
 }
 
 impl DerefMut for HostBytes {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.map[..self.len]
+        match &mut self.memory {
+            HostMemory::Lines(lines) => &mut bytemuck::cast_slice_mut(lines)[..self.len],
+            HostMemory::Mapped(map) => &mut map[..self.len],
+        }
     }
 }

@@ -36,13 +36,16 @@ use crate::tensor::Matrix;
 /// Activations on the device.
 pub type CudaBuffer = Array<AnyDevice, f32>;
 
+/// Bytes for units, where none are given and nobody knows what is free.
+const UNIT_BYTES: usize = 64 << 20;
+
 /// A GPU.
 pub struct CudaBackend {
     device: AnyDevice,
     /// Looks up.
     host: CpuBackend,
     /// Of the device's memory, for units.
-    unit_bytes: usize,
+    unit_bytes: Option<usize>,
     state: Mutex<State>,
     failure: OnceLock<BackendError>,
 }
@@ -69,8 +72,7 @@ impl CudaBackend {
         kernels: Option<&Path>,
     ) -> Result<Self, BackendError> {
         let cuda = Cuda::find(ordinal, kernels).map_err(failed)?;
-        let (free, _) = cuda.memory().map_err(failed)?;
-        Self::on(AnyDevice::Cuda(cuda), (unit_bytes.unwrap_or(free / 4), n_threads))
+        Self::on(AnyDevice::Cuda(cuda), (unit_bytes, n_threads))
     }
 
     /// The host emulation of a GPU, which keeps what it compiles in `folder`: for tests.
@@ -81,16 +83,13 @@ impl CudaBackend {
         folder: &Path,
         (unit_bytes, n_threads): (Option<usize>, usize),
     ) -> Result<Self, BackendError> {
-        /// Of units, where none are given.
-        const UNIT_BYTES: usize = 64 << 20;
         let emulated = Emulated::start(folder).map_err(failed)?;
-        let sizes = (unit_bytes.unwrap_or(UNIT_BYTES), n_threads);
-        Self::on(AnyDevice::Emulated(emulated), sizes)
+        Self::on(AnyDevice::Emulated(emulated), (unit_bytes, n_threads))
     }
 
     fn on(
         device: AnyDevice,
-        (unit_bytes, n_threads): (usize, usize),
+        (unit_bytes, n_threads): (Option<usize>, usize),
     ) -> Result<Self, BackendError> {
         let state = State {
             rows: RowKernels::new(&device).map_err(failed)?,
@@ -106,6 +105,11 @@ impl CudaBackend {
             state: Mutex::new(state),
             failure: OnceLock::new(),
         })
+    }
+
+    /// What computes.
+    pub fn device(&self) -> &AnyDevice {
+        &self.device
     }
 
     /// Which units were on the device when they were attended to, and which were not.
@@ -139,7 +143,11 @@ impl CudaBackend {
     ) -> Result<&'a mut Paged, DeviceError> {
         let paged = match state.paged.take().filter(|paged| paged.is_for(layout)) {
             Some(paged) => paged,
-            None => Paged::new(&self.device, layout, self.unit_bytes)?,
+            None => {
+                // Asked now: weights are there by now.
+                let free = || self.device.free_bytes().map_or(UNIT_BYTES, |free| free / 4);
+                Paged::new(&self.device, layout, self.unit_bytes.unwrap_or_else(free))?
+            }
         };
         Ok(state.paged.insert(paged))
     }

@@ -1,8 +1,10 @@
 //! NEON, which every 64-bit Arm processor has: two registers of 128 bits make one vector of eight.
 //!
-//! Run through all kernel tests, but under emulation only (`neon_emulated.rs`; the project's
-//! machines are x86-64): it was never run on an Arm processor, nor its speed measured. Products of
-//! bytes go without the `dotprod` extension, whose intrinsics are not stable yet.
+//! Run through all kernel tests, on x86-64 with what its intrinsics compute in plain Rust
+//! (`neon_emulated.rs`), and compiled for aarch64 under qemu (`cargo test --target
+//! aarch64-unknown-linux-gnu --lib backend::`). It was never run on an Arm processor, nor its speed
+//! measured. Products of bytes go without the `dotprod` extension, whose intrinsics are not stable
+//! yet.
 
 // On the real machine intrinsics carry a target feature and do not pass as functions themselves.
 #![allow(clippy::redundant_closure, clippy::undocumented_unsafe_blocks)]

@@ -1,6 +1,7 @@
 //! What do the NEON intrinsics that `neon.rs` uses compute? Plain Rust with the same names, types
 //! and meanings (Arm's "Neon Intrinsics Reference"), so that tests on other machines run the very
-//! source that aarch64 compiles. As in `std::arch`, those that take pointers are unsafe.
+//! source that aarch64 compiles. All are unsafe: so are those of `std::arch` to a caller that does
+//! not name the target feature.
 
 #![allow(non_camel_case_types)]
 
