@@ -63,9 +63,9 @@ KERNEL(prepare_queries, PrepareParams, kWarp) {
 }
 
 struct SegmentParams {
-  // [block][kv_head]: means [segment][kWords][kUnits][4], each byte 128 more than the value in
-  // units of its scale, then scales [segment][kUnits] f32
-  const u8* index;
+  // [block], of each [kv_head]: means [segment][kWords][kUnits][4], each byte 128 more than the
+  // value in units of its scale, then scales [segment][kUnits] f32
+  const u8* const* blocks;
   const i8* bytes;  // as of PrepareParams
   const float* byte_scales;
   float* scores;  // [kv_head][row][unit]
@@ -89,7 +89,7 @@ KERNEL(score_segments, SegmentParams, kWarps* kWarp) {
   const u32 block = blockIdx.x * kWarps + warp_idx();
   const bool is_block = block * kUnits < p.n_units;
   const u32 head_len = p.n_segments * kUnits * (HEAD_DIM + 4);
-  const u8* head = p.index + (u64(is_block ? block : 0) * p.n_kv_heads + kv_head) * head_len;
+  const u8* head = p.blocks[is_block ? block : 0] + u64(kv_head) * head_len;
   const float* scales = reinterpret_cast<const float*>(head + p.n_segments * kUnits * HEAD_DIM);
   const u32 unit = lane_idx() % kUnits;
   float best[kCoarseRows];

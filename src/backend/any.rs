@@ -10,8 +10,8 @@ use super::cpu::{CpuBackend, HostBytes};
 use super::cuda::{CudaBackend, CudaBuffer, CudaPage, CudaWeight};
 use super::{
     AttendStep, Backend, BackendError, BlocksView, Candidates, HeadShape, KvType, ListedSegments,
-    LookupQueries, LookupStep, MemoryNeeds, Norm, PageLayout, PageSource, PageTarget, PlacedPage,
-    Precision, Projection, Write,
+    LookupQueries, LookupStep, MemoryNeeds, NamedBlocks, Norm, PageLayout, PageSource, PageTarget,
+    PlacedPage, Precision, Projection, Write,
 };
 use crate::ids::TokenId;
 use crate::tensor::Matrix;
@@ -407,6 +407,19 @@ impl Backend for AnyBackend {
         match self {
             Self::Cpu(backend) => backend.prepare_lookup(step, queries.cpu(), out),
             Self::Cuda(backend) => backend.prepare_lookup(step, queries.cuda(), out),
+        }
+    }
+
+    fn name_candidates(
+        &self,
+        step: LookupStep<'_>,
+        queries: &AnyBuffer,
+        index: (NamedBlocks<'_>, usize),
+        out: (&mut LookupQueries, &mut Vec<u32>),
+    ) -> bool {
+        match self {
+            Self::Cpu(backend) => backend.name_candidates(step, queries.cpu(), index, out),
+            Self::Cuda(backend) => backend.name_candidates(step, queries.cuda(), index, out),
         }
     }
 

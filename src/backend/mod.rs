@@ -154,6 +154,8 @@ pub struct LookupQueries {
     pub vote: Vote,
     /// Sets of units voted for: one by all heads, or one by the heads of each KV head.
     pub n_sets: usize,
+    /// Whether they are on the device, and not here: see [`Backend::name_candidates`].
+    pub on_device: bool,
     /// `[head of the group][head_dim]`: scratch.
     pub mean: Vec<f32>,
     /// Rows of a KV head: groups of tokens times query heads of the group.
@@ -185,6 +187,21 @@ pub struct BlocksView<'a> {
     /// `[block][kv_head]`: means `[segment][width / 4][16][4]`, each byte a value in units of its
     /// scale + 128, then scales `[segment][16]` f32.
     pub blocks: &'a [&'a [u8]],
+}
+
+/// All of a layer's units, by names: a block's bytes never change under its name.
+#[derive(Clone, Copy, Debug)]
+pub struct NamedBlocks<'a> {
+    /// The blocks.
+    pub view: BlocksView<'a>,
+    /// `[block]`
+    pub names: &'a [UnitId],
+    /// Units of all blocks.
+    pub n_units: usize,
+    /// Which layer's.
+    pub layer: usize,
+    /// How units' pages are laid out.
+    pub layout: PageLayout,
 }
 
 /// Marks a place of a run that no segment has.
@@ -224,6 +241,8 @@ pub struct Candidates<'a> {
     pub layer: usize,
     /// `[set][candidate]`: the pages of all layers, as many for each set.
     pub pages: &'a [&'a [u8]],
+    /// `[set][candidate]`: their names.
+    pub units: &'a [UnitId],
 }
 
 /// What a memory is going to ask of a backend.
@@ -358,6 +377,18 @@ pub trait Backend: Send + Sync {
     );
     /// Rotates the queries to the far distance and averages groups of `group_len` tokens.
     fn prepare_lookup(&self, step: LookupStep<'_>, queries: &Self::Buffer, out: &mut LookupQueries);
+    /// The coarse stage of a lookup where the device keeps the index itself: the `n` candidates of
+    /// each set, in document order, to `out.1`, and the queries ready for the fine stage there.
+    /// Says whether it was done; where not, the host looks up.
+    fn name_candidates(
+        &self,
+        _step: LookupStep<'_>,
+        _queries: &Self::Buffer,
+        _index: (NamedBlocks<'_>, usize),
+        _out: (&mut LookupQueries, &mut Vec<u32>),
+    ) -> bool {
+        false
+    }
     /// The coarse vote: `votes[set][unit]`, from the best segment of each unit. `votes` is as
     /// long as there are units in all sets.
     fn vote_by_segments(&self, queries: &LookupQueries, index: BlocksView<'_>, votes: &mut [f32]);

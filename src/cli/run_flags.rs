@@ -54,7 +54,8 @@ struct ModelFlags {
     /// What computes
     #[arg(long, value_name = "DEVICE")]
     device: Option<DeviceChoice>,
-    /// Bytes of a GPU's memory for units that come from the host; 0 is a quarter of what is free
+    /// Bytes of a GPU's memory for units that come from the host, and as many for their index; 0 is a
+    /// quarter of what is free
     #[arg(long, value_name = "BYTES")]
     gpu_unit_bytes: Option<usize>,
     /// Settings in TOML, as in configs/reference.toml; flags win over it

@@ -16,7 +16,9 @@ use super::graph::Graph;
 use super::lists::{Lists, dot};
 use super::reuse::emptied;
 use super::unit_index::{CoarseVotes, Unit, UnitIndex};
-use crate::backend::{Backend, ListedSegments, LookupQueries, NO_UNIT, PageLayout, SegmentRun};
+use crate::backend::{
+    Backend, ListedSegments, LookupQueries, NO_UNIT, NamedBlocks, PageLayout, SegmentRun,
+};
 
 /// What an index is made of: the full blocks of representatives, and the one being filled with the
 /// units that it has.
@@ -388,6 +390,17 @@ impl<B: Backend> UnitIndex<B> for ClusteredIndex {
         })?;
         self.runs = emptied(runs);
         Ok(bytes)
+    }
+
+    fn with_named(
+        &mut self,
+        of: (usize, PageLayout),
+        run: &mut dyn FnMut(NamedBlocks<'_>),
+    ) -> Result<bool, StoreError> {
+        match self.spans.is_empty() {
+            true => UnitIndex::<B>::with_named(&mut self.rest, of, run),
+            false => Ok(false),
+        }
     }
 
     fn bytes(&self) -> usize {

@@ -8,7 +8,7 @@ use memory_store::{AlignedBytes, RecordId, StoreError, UnitStore};
 use super::blocks::{BlockLayout, Represented, UNITS, turn_back};
 use super::reuse::emptied;
 use super::unit_index::{CoarseVotes, Unit, UnitIndex};
-use crate::backend::{Backend, BlocksView, LookupQueries};
+use crate::backend::{Backend, BlocksView, LookupQueries, NamedBlocks, PageLayout, UnitId};
 
 /// All representatives are scanned.
 pub(super) struct ExactIndex {
@@ -19,6 +19,7 @@ pub(super) struct ExactIndex {
     pub first_block: usize,
     open: Arc<AlignedBytes>, // the block that is being filled; shared by forks until one adds to it
     n_open: usize,           // units that it has
+    names: Vec<UnitId>,      // [block], the open one last
     views: Vec<&'static [u8]>, // empty between lookups: an allocation to use again
 }
 
@@ -38,7 +39,8 @@ impl ExactIndex {
             _ => block.copy_from_slice(open),
         }
         let open = Arc::new(block);
-        Ok(Self { layout, blocks, first_block: 0, open, n_open, views: Vec::new() })
+        let names = (0..=blocks.len()).map(|_| UnitId::new()).collect();
+        Ok(Self { layout, blocks, first_block: 0, open, n_open, names, views: Vec::new() })
     }
 
     /// The block that is being filled, and the units that it has.
@@ -71,7 +73,11 @@ impl ExactIndex {
             self.layout.write(head, self.n_open, represented);
         }
         self.n_open += 1;
+        // The open block is another one now.
+        self.names.pop();
+        self.names.push(UnitId::new());
         if self.n_open == UNITS {
+            self.names.push(UnitId::new());
             self.blocks.append(block)?;
             self.layout.clear(block);
             self.n_open = 0;
@@ -114,6 +120,7 @@ impl ExactIndex {
             first_block: self.first_block,
             open: self.open.clone(),
             n_open: self.n_open,
+            names: self.names.clone(),
             views: Vec::new(),
         })
     }
@@ -140,6 +147,22 @@ impl<B: Backend> UnitIndex<B> for ExactIndex {
         votes.units.extend(0..n_units as u32);
         votes.votes.resize(queries.n_sets * n_units, 0.0);
         self.view(layer, |blocks| backend.vote_by_segments(queries, blocks, &mut votes.votes))
+    }
+
+    fn with_named(
+        &mut self,
+        (layer, layout): (usize, PageLayout),
+        run: &mut dyn FnMut(NamedBlocks<'_>),
+    ) -> Result<bool, StoreError> {
+        if self.first_block > 0 {
+            return Ok(false);
+        }
+        let (names, n_units) = (std::mem::take(&mut self.names), self.n_units());
+        let seen = self.view(layer, |view| {
+            run(NamedBlocks { view, names: &names[..view.blocks.len()], n_units, layer, layout });
+        });
+        self.names = names;
+        seen.map(|_| true)
     }
 
     fn bytes(&self) -> usize {

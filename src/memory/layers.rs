@@ -356,7 +356,7 @@ impl<B: Backend> Memory<B> {
             candidates_per_unit: self.config.candidates_per_unit,
             index: &mut *self.index,
             store: &*self.store,
-            n_units: self.unit_ends.len(),
+            unit_ids: &self.unit_ids,
         };
         self.lookup.run(&*self.backend, step, queries, task)?;
         if self.chunk.phase != Phase::Reading {

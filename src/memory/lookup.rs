@@ -10,7 +10,7 @@ use super::choice::{self, Budget};
 use super::config::{LookupPolicy, MemoryConfig};
 use super::reuse::emptied;
 use super::unit_index::{CoarseVotes, UnitIndex};
-use crate::backend::{Backend, Candidates, LookupQueries, LookupStep, PageLayout};
+use crate::backend::{Backend, Candidates, LookupQueries, LookupStep, PageLayout, UnitId};
 use crate::bytes::{ByteReader, ByteWriter, Malformed};
 
 /// Selections of all layers, and buffers to make them.
@@ -27,6 +27,7 @@ pub(super) struct Lookup {
     candidates: Vec<u32>,      // [set][candidate], in document order
     order: Vec<u32>,           // [unit] or [candidate], partly sorted by vote
     bytes_read: u64,           // of index, keys and scales, by all lookups so far
+    names: Vec<UnitId>,        // [set][candidate]
     pages: Vec<&'static [u8]>, // empty between lookups: an allocation to use again
     time: Duration,            // of all lookups so far
     span: Span,                // whose part lookups are, where somebody traces
@@ -44,8 +45,8 @@ pub(super) struct Task<'a, B: Backend> {
     pub candidates_per_unit: usize,
     pub index: &'a mut dyn UnitIndex<B>,
     pub store: &'a dyn UnitStore,
-    /// Units that are sealed.
-    pub n_units: usize,
+    /// Units that are sealed, by their names.
+    pub unit_ids: &'a [UnitId],
 }
 
 impl Lookup {
@@ -62,6 +63,7 @@ impl Lookup {
             candidates: Vec::new(),
             order: Vec::new(),
             bytes_read: 0,
+            names: Vec::new(),
             pages: Vec::new(),
             time: Duration::ZERO,
             span: Span::none(),
@@ -186,7 +188,7 @@ impl Lookup {
         queries: &B::Buffer,
         mut task: Task<'_, B>,
     ) -> Result<(), StoreError> {
-        let n_units = task.n_units;
+        let n_units = task.unit_ids.len();
         self.units.extend(self.units.len() as u32..n_units as u32);
         let takes_all = task.budget.n_units >= n_units && task.budget.vote_share >= 1.0;
         let takes_none = task.budget.n_units == 0 || task.policy == LookupPolicy::None;
@@ -205,11 +207,18 @@ impl Lookup {
             self.retrieve_pinned(&task);
             return Ok(());
         }
-        backend.prepare_lookup(step, queries, &mut self.queries);
         let n_candidates = task.budget.n_units * task.candidates_per_unit;
         self.candidates.clear();
+        let two_stages = task.policy == LookupPolicy::TwoStage && n_candidates < n_units;
+        if two_stages && self.name_candidates(backend, (step, queries), &mut task, n_candidates)? {
+            self.vote_by_keys(backend, &task)?;
+            self.choose(&task);
+            return Ok(());
+        }
+        self.queries.on_device = false;
+        backend.prepare_lookup(step, queries, &mut self.queries);
         match task.policy {
-            LookupPolicy::TwoStage if n_candidates < n_units => {
+            LookupPolicy::TwoStage if two_stages => {
                 self.vote_by_segments(backend, &mut task)?;
                 let CoarseVotes { units, votes } = &self.coarse;
                 for votes in votes.chunks_exact(units.len()) {
@@ -256,9 +265,25 @@ impl Lookup {
         for set in 0..self.n_sets {
             let votes = (&self.votes[set * n..][..n], &self.candidates[set * n..][..n]);
             let chosen = &mut self.retrieved[task.layer * self.n_sets + set];
-            let units = (&self.pinned[..], 0..task.n_units as u32);
+            let units = (&self.pinned[..], 0..task.unit_ids.len() as u32);
             choice::choose(task.budget, votes, units, (&mut self.order, chosen));
         }
+    }
+
+    /// Has the device name the candidates, where it keeps the index; says whether it does.
+    fn name_candidates<B: Backend>(
+        &mut self,
+        backend: &B,
+        (step, queries): (LookupStep<'_>, &B::Buffer),
+        task: &mut Task<'_, B>,
+        n: usize,
+    ) -> Result<bool, StoreError> {
+        let mut are_named = false;
+        let out = &mut (&mut self.queries, &mut self.candidates);
+        task.index.with_named((task.layer, task.layout), &mut |index| {
+            are_named = backend.name_candidates(step, queries, (index, n), (out.0, out.1));
+        })?;
+        Ok(are_named)
     }
 
     /// Units' votes, by what stands for them.
@@ -287,7 +312,11 @@ impl Lookup {
         let key_bytes = task.layout.keys(0, 0).len() * task.layout.heads.n_kv_heads / self.n_sets;
         self.bytes_read += (pages.len() * key_bytes) as u64;
         self.votes.resize(pages.len(), 0.0);
-        let candidates = Candidates { layout: task.layout, layer: task.layer, pages: &pages };
+        let names = self.candidates.iter().map(|unit| task.unit_ids[*unit as usize]);
+        self.names.clear();
+        self.names.extend(names);
+        let (layout, layer) = (task.layout, task.layer);
+        let candidates = Candidates { layout, layer, pages: &pages, units: &self.names };
         backend.vote_by_keys(&self.queries, candidates, &mut self.votes);
         self.pages = emptied(pages);
         Ok(())

@@ -3,7 +3,7 @@
 
 use memory_store::{StoreError, UnitStore};
 
-use crate::backend::{Backend, LookupQueries, PageLayout};
+use crate::backend::{Backend, LookupQueries, NamedBlocks, PageLayout};
 
 /// A unit to be indexed.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +53,18 @@ pub trait UnitIndex<B: Backend>: Send {
         layer: usize,
         votes: &mut CoarseVotes,
     ) -> Result<u64, StoreError>;
+    /// Runs `run` with all blocks of a layer by their names, where units are scanned whole; says
+    /// whether they are.
+    ///
+    /// # Errors
+    /// When a block cannot be read.
+    fn with_named(
+        &mut self,
+        _of: (usize, PageLayout),
+        _run: &mut dyn FnMut(NamedBlocks<'_>),
+    ) -> Result<bool, StoreError> {
+        Ok(false)
+    }
     /// Bytes of host memory that it takes.
     fn bytes(&self) -> usize;
     /// The block that is being filled, and the units that it has.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use mneme::backend::any::DeviceChoice;
 use mneme::backend::cpu::CpuBackend;
-use mneme::backend::cuda::CudaBackend;
+use mneme::backend::cuda::{CudaBackend, SlotCounts};
 use mneme::backend::{Backend, BackendError, KvType, Precision};
 use mneme::engine::{
     ContextError, Contexts, Engine, EngineError, EngineOptions, Session, no_progress,
@@ -154,6 +154,12 @@ fn units_come_and_go_where_few_fit_and_too_few_are_told() {
     let expected = task.ask(&mut roomy, &mut memory);
     let counts = roomy.transformer.backend().unit_counts();
     assert!(counts.misses <= 10 && counts.hits > 10, "five units of two layers: {counts:?}");
+    let blocks = roomy.transformer.backend().block_counts();
+    assert!(blocks.hits > 0 && blocks.misses >= 2, "a block of two layers: {blocks:?}");
+    let mut fork = memory.fork(config(), tiny.trained_tokens).unwrap();
+    task.ask(&mut roomy, &mut fork);
+    let after = roomy.transformer.backend().block_counts();
+    assert_eq!(after.misses, blocks.misses, "forks have the same blocks");
 
     let mut tight = on_gpu(&tiny, Some(2 * slot_bytes));
     let mut memory = tight.memory(&config());
@@ -161,6 +167,17 @@ fn units_come_and_go_where_few_fit_and_too_few_are_told() {
     assert_eq!(task.ask(&mut tight, &mut memory), expected, "to the bit");
     let counts = tight.transformer.backend().unit_counts();
     assert!(counts.misses > 20, "{counts:?}");
+
+    // Without room for the index the host looks up, and comes to the same.
+    let mut host = on_gpu(&tiny, Some(slot_bytes + slot_bytes / 2));
+    let narrow = MemoryConfig { retrieved_units: 1, ..config() };
+    let mut memory = host.memory(&narrow);
+    task.read(&mut host, &mut memory);
+    let by_host = task.ask(&mut host, &mut memory);
+    assert_eq!(host.transformer.backend().block_counts(), SlotCounts::default());
+    let mut memory = roomy.memory(&narrow);
+    task.read(&mut roomy, &mut memory);
+    assert_eq!(task.ask(&mut roomy, &mut memory), by_host);
 
     let mut too_small = on_gpu(&tiny, Some(slot_bytes));
     let mut memory = too_small.memory(&config());

@@ -1,81 +1,18 @@
 //! Launchers of `cuda/lookup.cu`: which units do queries ask for? Both stages, on the device.
 
-use std::marker::PhantomData;
-
 use bytemuck::{Pod, Zeroable};
 
 use crate::device::{Array, Device, DeviceBuffer, DevicePointer, grid_depth, grid_size};
 use crate::error::DeviceError;
+use crate::launch::ask::{Ask, LookUp, SegmentIndex, VoteKind};
 use crate::launch::paged::{AttentionSizes, Page, PageRef};
-use crate::launch::{Kernel, launch, room, size};
+use crate::launch::{Kernel, fill, launch, room, size};
 
 const WARPS: usize = 4;
 const UNITS: usize = 16;
 const COARSE_ROWS: usize = 8;
 const FINE_ROWS: usize = 16;
 const VOTE_THREADS: usize = 256;
-
-/// What stands for the units of a layer, see `backend::BlocksView` of mneme: blocks of sixteen
-/// units, `[block][kv_head]`, of each the means `[segment][head_dim / 4][16][4]`, a byte being the
-/// value in units of its scale + 128, then the scales `[segment][16]` f32.
-pub struct SegmentIndex<'a, D: Device> {
-    /// Holds them.
-    pub buffer: &'a D::Buffer,
-    /// Where the layer's part begins in it: a multiple of 16.
-    pub offset: usize,
-    /// Units.
-    pub n_units: usize,
-    /// Segments of a unit.
-    pub n_segments: usize,
-}
-
-/// Where a layer's units are.
-pub struct UnitTable<'a, D: Device> {
-    table: Array<D, Page>,
-    sizes: AttentionSizes, // that the pages were checked for
-    pages: PhantomData<&'a D::Buffer>,
-}
-
-/// What a score counts for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VoteKind {
-    /// Its share of the softmax over units.
-    Shares,
-    /// Itself.
-    Scores,
-}
-
-/// A lookup of one layer.
-pub struct LookUp<'a, D: Device> {
-    /// `[row][head][head_dim]`, not rotated.
-    pub queries: &'a Array<D, f32>,
-    /// Row of the first query.
-    pub first_row: usize,
-    /// Query tokens.
-    pub n_tokens: usize,
-    /// Consecutive tokens that are represented by their mean.
-    pub group_len: usize,
-    /// `[2][n_pairs]`: cosines, then sines, of the distance to segments' means.
-    pub segment_angles: &'a Array<D, f32>,
-    /// The same to pages' keys, which are rotated by their slots.
-    pub key_angles: &'a Array<D, f32>,
-    /// Factor on scores.
-    pub scale: f32,
-    /// Factor on scores of segments, beside `scale`.
-    pub sharpness: f32,
-    /// What scores count for.
-    pub vote: VoteKind,
-    /// Sets of units: one by all heads, or one by the heads of each KV head.
-    pub n_sets: usize,
-    /// What stands for units.
-    pub index: SegmentIndex<'a, D>,
-    /// The units themselves, as many.
-    pub units: &'a UnitTable<'a, D>,
-    /// Units that the coarse stage lets through.
-    pub n_candidates: usize,
-    /// Units wanted.
-    pub n_wanted: usize,
-}
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -99,7 +36,7 @@ struct PrepareParams {
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct SegmentParams {
-    index: DevicePointer,
+    blocks: DevicePointer,
     bytes: DevicePointer,
     byte_scales: DevicePointer,
     scores: DevicePointer,
@@ -166,7 +103,10 @@ pub struct LookupKernels<D: Device> {
     shares: Option<Array<D, f32>>,
     votes: Option<Array<D, f32>>,
     candidates: Option<Array<D, u32>>,
-    n_last: usize, // candidates of all sets
+    blocks: Option<Array<D, DevicePointer>>,
+    pages: Option<Array<D, Page>>,
+    prepared: Option<Prepared>, // of the last ask
+    n_last: usize,              // candidates of all sets
 }
 
 /// Queries, prepared.
@@ -178,22 +118,6 @@ struct Prepared {
     n_rows: usize, // of a KV head
     vote: VoteKind,
     n_sets: usize,
-}
-
-impl<'a, D: Device> UnitTable<'a, D> {
-    /// Tells the device where the layer's units are.
-    ///
-    /// # Errors
-    /// When a page is not what it is said to be, or the device fails.
-    pub fn new(
-        device: &D,
-        sizes: &AttentionSizes,
-        units: &[PageRef<'a, D>],
-    ) -> Result<Self, DeviceError> {
-        let pages = units.iter().map(|unit| sizes.page(unit)).collect::<Result<Vec<_>, _>>()?;
-        let (table, sizes) = (Array::of(device, &pages)?, sizes.clone());
-        Ok(Self { table, sizes, pages: PhantomData })
-    }
 }
 
 impl<D: Device> LookupKernels<D> {
@@ -216,6 +140,9 @@ impl<D: Device> LookupKernels<D> {
             shares,
             votes,
             candidates,
+            blocks: None,
+            pages: None,
+            prepared: None,
             n_last: 0,
         })
     }
@@ -231,36 +158,94 @@ impl<D: Device> LookupKernels<D> {
         step: &LookUp<'_, D>,
         chosen: &mut Array<D, u32>,
     ) -> Result<usize, DeviceError> {
-        let n_units = step.index.n_units;
-        let n_candidates = step.n_candidates.min(n_units);
+        let n_units = step.ask.index.n_units;
+        let n_candidates = step.ask.n_candidates.min(n_units);
         let n_wanted = step.n_wanted.min(n_candidates);
-        let is_known = step.n_sets == 1 || step.n_sets == self.sizes.heads.n_kv_heads;
-        if !is_known {
-            let supported = "one, or one a KV head";
-            return Err(DeviceError::Unsupported { what: "sets", size: step.n_sets, supported });
-        }
         if step.units.sizes != self.sizes {
             let (what, size) = ("a table of units", step.units.table.len());
             let supported = "those made for the lookup's own sizes";
             return Err(DeviceError::Unsupported { what, size, supported });
         }
-        let chosen = chosen.first(step.n_sets * n_wanted, "units chosen")?;
+        let chosen = chosen.first(step.ask.n_sets * n_wanted, "units chosen")?;
         let units = step.units.table.first(n_units, "units")?;
-        if n_wanted == 0 || step.n_tokens == 0 {
+        if n_wanted == 0 || step.ask.n_tokens == 0 {
             return Ok(0);
         }
-        let queries = self.prepare(device, step)?;
-        self.score_segments(device, queries, &step.index)?;
-        self.vote(device, queries, n_units)?;
-        self.n_last = step.n_sets * n_candidates;
+        let queries = self.ask(device, &step.ask)?;
         let candidates = room(device, &mut self.candidates, self.n_last)?;
-        let sets = grid_size(step.n_sets)?;
-        let choice = (n_units, n_candidates);
-        self.choose(device, sets, choice, (DevicePointer(0), candidates))?;
         self.score_keys(device, queries, (units, candidates, n_candidates))?;
         self.vote(device, queries, n_candidates)?;
+        let sets = grid_size(step.ask.n_sets)?;
         self.choose(device, sets, (n_candidates, n_wanted), (candidates, chosen))?;
         Ok(n_wanted)
+    }
+
+    /// The coarse stage alone: the candidates of each set, `[set][candidate]`, in the order of the
+    /// text.
+    ///
+    /// # Errors
+    /// As [`look_up`](Self::look_up).
+    pub fn name_candidates(
+        &mut self,
+        device: &D,
+        ask: &Ask<'_, D>,
+    ) -> Result<Vec<u32>, DeviceError> {
+        self.ask(device, ask)?;
+        let mut candidates = vec![0; self.n_last];
+        if let Some(array) = &self.candidates {
+            array.read(device, 0, &mut candidates)?;
+        }
+        Ok(candidates)
+    }
+
+    /// The fine stage for candidates that were named last: votes for these pages, `[set][candidate]`
+    /// likewise.
+    ///
+    /// # Errors
+    /// When nothing was asked before, a page is not what it is said to be, or the device fails.
+    pub fn vote_by_keys(
+        &mut self,
+        device: &D,
+        pages: &[PageRef<'_, D>],
+    ) -> Result<Vec<f32>, DeviceError> {
+        let prepared = self.prepared.filter(|queries| pages.len().is_multiple_of(queries.n_sets));
+        let Some(queries) = prepared else {
+            let supported = "as many for each set, after candidates were named";
+            let (what, size) = ("candidates", pages.len());
+            return Err(DeviceError::Unsupported { what, size, supported });
+        };
+        let table =
+            pages.iter().map(|page| self.sizes.page(page)).collect::<Result<Vec<_>, _>>()?;
+        let places: Vec<u32> = (0..pages.len() as u32).collect();
+        let units = fill(device, &mut self.pages, &table)?;
+        let candidates = fill(device, &mut self.candidates, &places)?;
+        let n_candidates = pages.len() / queries.n_sets;
+        self.score_keys(device, queries, (units, candidates, n_candidates))?;
+        self.vote(device, queries, n_candidates)?;
+        let mut votes = vec![0.0; pages.len()];
+        if let Some(array) = &self.votes {
+            array.read(device, 0, &mut votes)?;
+        }
+        Ok(votes)
+    }
+
+    /// Prepares queries and leaves the candidates of each set on the device.
+    fn ask(&mut self, device: &D, ask: &Ask<'_, D>) -> Result<Prepared, DeviceError> {
+        let n_units = ask.index.n_units;
+        let n_candidates = ask.n_candidates.min(n_units);
+        if ask.n_sets != 1 && ask.n_sets != self.sizes.heads.n_kv_heads {
+            let supported = "one, or one a KV head";
+            return Err(DeviceError::Unsupported { what: "sets", size: ask.n_sets, supported });
+        }
+        let queries = self.prepare(device, ask)?;
+        self.prepared = Some(queries);
+        self.score_segments(device, queries, &ask.index)?;
+        self.vote(device, queries, n_units)?;
+        self.n_last = ask.n_sets * n_candidates;
+        let candidates = room(device, &mut self.candidates, self.n_last)?;
+        let choice = (n_units, n_candidates);
+        self.choose(device, grid_size(ask.n_sets)?, choice, (DevicePointer(0), candidates))?;
+        Ok(queries)
     }
 
     /// The votes of the last lookup's fine stage for its candidates, and these: `[set][candidate]`
@@ -281,7 +266,7 @@ impl<D: Device> LookupKernels<D> {
         }
     }
 
-    fn prepare(&mut self, device: &D, step: &LookUp<'_, D>) -> Result<Prepared, DeviceError> {
+    fn prepare(&mut self, device: &D, step: &Ask<'_, D>) -> Result<Prepared, DeviceError> {
         let heads = self.sizes.heads;
         if step.group_len == 0 {
             let (what, supported) = ("tokens that share a row", "from 1 on");
@@ -326,20 +311,29 @@ impl<D: Device> LookupKernels<D> {
         let heads = self.sizes.heads;
         let head_bytes = index.n_segments * UNITS * (heads.head_dim + 4);
         let n_blocks = index.n_units.div_ceil(UNITS);
-        let needed = index.offset + n_blocks * heads.n_kv_heads * head_bytes;
-        let len = index.buffer.n_bytes();
-        if needed > len {
-            return Err(DeviceError::TooShort { what: "the index, in bytes", needed, len });
+        if n_blocks > index.blocks.len() {
+            let (needed, len) = (n_blocks, index.blocks.len());
+            return Err(DeviceError::TooShort { what: "the index, in blocks", needed, len });
         }
-        if !index.offset.is_multiple_of(16) || index.n_segments == 0 {
-            let supported = "segments, at multiples of 16 bytes";
-            let (what, size) = ("an index's place", index.offset);
-            return Err(DeviceError::Unsupported { what, size, supported });
+        let mut blocks = Vec::with_capacity(n_blocks);
+        for block in &index.blocks[..n_blocks] {
+            let (needed, len) =
+                (block.offset + heads.n_kv_heads * head_bytes, block.buffer.n_bytes());
+            if needed > len {
+                return Err(DeviceError::TooShort { what: "a block, in bytes", needed, len });
+            }
+            if !block.offset.is_multiple_of(16) || index.n_segments == 0 {
+                let supported = "segments, at multiples of 16 bytes";
+                let (what, size) = ("a block's place", block.offset);
+                return Err(DeviceError::Unsupported { what, size, supported });
+            }
+            blocks.push(DevicePointer(block.buffer.pointer().0 + block.offset as u64));
         }
+        let blocks = fill(device, &mut self.blocks, &blocks)?;
         let scores =
             room(device, &mut self.scores, heads.n_kv_heads * queries.n_rows * index.n_units)?;
         let params = SegmentParams {
-            index: DevicePointer(index.buffer.pointer().0 + index.offset as u64),
+            blocks,
             bytes: queries.bytes,
             byte_scales: queries.byte_scales,
             scores,

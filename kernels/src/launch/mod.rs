@@ -2,6 +2,7 @@
 //! makes sure that nothing is touched outside of the arrays given. That is what each launch's
 //! safety rests on.
 
+pub mod ask;
 pub mod attend_few;
 pub mod attend_many;
 pub mod dense;

@@ -2,8 +2,8 @@
 
 use kernels::naive::{self, Ballot, Count, HeadShape, PageFormat, PageType};
 use kernels::{
-    Array, AttentionSizes, Device, LookUp, LookupKernels, PageRef, SegmentIndex, UnitTable,
-    VoteKind,
+    Array, Ask, AttentionSizes, BlockRef, Device, LookUp, LookupKernels, PageRef, SegmentIndex,
+    UnitTable, VoteKind,
 };
 
 use crate::devices::{numbers, on_devices};
@@ -209,14 +209,23 @@ impl Case {
             })
             .collect();
         let table = UnitTable::new(device, &sizes, &refs).unwrap();
-        let index = upload(index);
+        // Blocks are anywhere, here the later ones before the earlier.
+        let head_len = SEGMENTS * 16 * (self.heads.head_dim + 4);
+        let block_len = self.heads.n_kv_heads * head_len;
+        let reversed: Vec<u8> = index.chunks(block_len).rev().flatten().copied().collect();
+        let index = upload(&reversed);
+        let n_blocks = reversed.len() / block_len;
+        let blocks: Vec<BlockRef<'_, D>> = (0..n_blocks)
+            .rev()
+            .map(|block| BlockRef { buffer: &index, offset: block * block_len })
+            .collect();
         // No rotation: that of queries is tested with attention's.
         let n_pairs = self.heads.head_dim / 2;
         let angles: Vec<f32> = (0..2 * n_pairs).map(|i| f32::from(u8::from(i < n_pairs))).collect();
         let angles = Array::of(device, &angles).unwrap();
         let mut chosen = Array::of(device, &vec![u32::MAX; self.n_sets * self.n_wanted]).unwrap();
         let queries = Array::of(device, queries).unwrap();
-        let step = LookUp {
+        let ask = Ask {
             queries: &queries,
             first_row: 1,
             n_tokens: self.n_tokens,
@@ -227,18 +236,18 @@ impl Case {
             sharpness: 1.0,
             vote: self.vote,
             n_sets: self.n_sets,
-            index: SegmentIndex {
-                buffer: &index,
-                offset: 0,
-                n_units: units.len(),
-                n_segments: SEGMENTS,
-            },
-            units: &table,
+            index: SegmentIndex { blocks: &blocks, n_units: units.len(), n_segments: SEGMENTS },
             n_candidates: self.n_candidates,
-            n_wanted: self.n_wanted,
         };
+        // In two steps, between which the candidates may be brought to the device.
+        let named = kernels.name_candidates(device, &ask).unwrap();
+        let brought: Vec<PageRef<'_, D>> =
+            named.iter().map(|unit| PageRef { ..refs[*unit as usize] }).collect();
+        let stepwise = kernels.vote_by_keys(device, &brought).unwrap();
+        let step = LookUp { ask, units: &table, n_wanted: self.n_wanted };
         let n = kernels.look_up(device, &step, &mut chosen).unwrap();
         let (votes, candidates) = kernels.last_votes(device).unwrap();
+        assert_eq!((named, stepwise), (candidates.clone(), votes.clone()));
         let mut chosen = chosen.to_vec(device).unwrap();
         chosen.truncate(self.n_sets * n);
         (chosen, votes, candidates)

@@ -278,7 +278,7 @@ pub fn vote_by_keys(
     candidates: Candidates<'_>,
     votes: &mut [f32],
 ) {
-    let Candidates { layout, layer, pages: candidates } = candidates;
+    let Candidates { layout, layer, pages: candidates, .. } = candidates;
     let (n_rows, n_kv_heads) = (queries.n_rows, layout.heads.n_kv_heads);
     let n_candidates = candidates.len() / queries.n_sets;
     let needed = n_kv_heads * n_candidates * n_rows;

@@ -1,10 +1,13 @@
 //! How does a GPU run a transformer and its memory? Weights, buffers, sinks and window are in its
-//! memory, and so are the units attended to last; all other units are the host's. Lookups are the
-//! host's too. The kernels are those of the `kernels` crate, on a GPU or in their host emulation.
+//! memory, and so are the units attended to last and, while there is room, what stands for units,
+//! where it looks them up; all other units are the host's. The kernels are those of the `kernels`
+//! crate, on a GPU or in their host emulation.
 //!
 //! Operations are only begun here; what goes wrong is kept and said by [`Backend::check`].
 
+mod index;
 mod paged;
+mod parts;
 mod report;
 mod slots;
 mod uploaded;
@@ -19,6 +22,7 @@ use kernels::{
     ProductKernels, RowKernels,
 };
 
+use self::index::{DeviceIndex, looks_up};
 pub use self::paged::CudaPage;
 use self::paged::{Paged, StepError, sizes, unsupported};
 pub use self::report::{GpuFound, GpuReport};
@@ -27,8 +31,8 @@ pub use self::weights::CudaWeight;
 use super::cpu::CpuBackend;
 use super::{
     AttendStep, Backend, BackendError, BlocksView, Candidates, HeadShape, KvType, ListedSegments,
-    LookupQueries, LookupStep, MemoryNeeds, Norm, PageLayout, PageTarget, Precision, Projection,
-    Write,
+    LookupQueries, LookupStep, MemoryNeeds, NamedBlocks, Norm, PageLayout, PageTarget, Precision,
+    Projection, Write,
 };
 use crate::ids::TokenId;
 use crate::tensor::Matrix;
@@ -56,6 +60,7 @@ struct State {
     products: ProductKernels<AnyDevice>,
     dense: DenseKernels<AnyDevice>,
     paged: Option<Paged>,
+    index: Option<DeviceIndex>,
     queries: Vec<f32>, // of a lookup, on the host
 }
 
@@ -96,6 +101,7 @@ impl CudaBackend {
             products: ProductKernels::default(),
             dense: DenseKernels::default(),
             paged: None,
+            index: None,
             queries: Vec::new(),
         };
         Ok(Self {
@@ -115,6 +121,11 @@ impl CudaBackend {
     /// Which units were on the device when they were attended to, and which were not.
     pub fn unit_counts(&self) -> SlotCounts {
         self.state().paged.as_ref().map(Paged::counts).unwrap_or_default()
+    }
+
+    /// The same of blocks of the index; none where the host has looked up.
+    pub fn block_counts(&self) -> SlotCounts {
+        self.state().index.as_ref().map(DeviceIndex::counts).unwrap_or_default()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -150,6 +161,24 @@ impl CudaBackend {
             }
         };
         Ok(state.paged.insert(paged))
+    }
+
+    /// The index of units of `layout`, with blocks of so many bytes, as `state` has it or made anew.
+    fn index<'a>(
+        &self,
+        state: &'a mut State,
+        (layout, block_bytes): (PageLayout, usize),
+    ) -> Result<&'a mut DeviceIndex, DeviceError> {
+        let sizes = sizes(layout);
+        let index = match state.index.take().filter(|index| index.is_for(&sizes, block_bytes)) {
+            Some(index) => index,
+            None => {
+                let free = || self.device.free_bytes().map_or(UNIT_BYTES, |free| free / 4);
+                let n_bytes = self.unit_bytes.unwrap_or_else(free);
+                DeviceIndex::new(&self.device, sizes, (block_bytes, n_bytes))?
+            }
+        };
+        Ok(state.index.insert(index))
     }
 }
 
@@ -348,6 +377,30 @@ impl Backend for CudaBackend {
         self.state().queries = rows;
     }
 
+    fn name_candidates(
+        &self,
+        step: LookupStep<'_>,
+        queries: &CudaBuffer,
+        (index, n): (NamedBlocks<'_>, usize),
+        (prepared, candidates): (&mut LookupQueries, &mut Vec<u32>),
+    ) -> bool {
+        let mut named = None;
+        self.run(|state| {
+            let fits = self.paged(state, index.layout)?.n_units() >= n * step.n_sets;
+            let Some(block) = index.view.blocks.first().filter(|_| fits && looks_up(&step)) else {
+                return Ok(());
+            };
+            let device_index = self.index(state, (index.layout, block.len()))?;
+            let ask = (step, queries);
+            named = device_index.name_candidates(&self.device, ask, (index, n))?;
+            Ok::<_, DeviceError>(())
+        });
+        prepared.on_device = named.is_some();
+        prepared.n_sets = step.n_sets;
+        candidates.extend(named.iter().flatten());
+        prepared.on_device
+    }
+
     fn vote_by_segments(&self, queries: &LookupQueries, index: BlocksView<'_>, votes: &mut [f32]) {
         self.host.vote_by_segments(queries, index, votes);
     }
@@ -357,6 +410,15 @@ impl Backend for CudaBackend {
     }
 
     fn vote_by_keys(&self, queries: &LookupQueries, candidates: Candidates<'_>, votes: &mut [f32]) {
-        self.host.vote_by_keys(queries, candidates, votes);
+        if !queries.on_device {
+            return self.host.vote_by_keys(queries, candidates, votes);
+        }
+        self.run(|state| {
+            let State { paged: Some(paged), index: Some(index), .. } = state else {
+                unreachable!("both have named the candidates")
+            };
+            votes.copy_from_slice(&index.vote_by_keys(&self.device, paged, &candidates)?);
+            Ok::<_, StepError>(())
+        });
     }
 }

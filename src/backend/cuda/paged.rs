@@ -3,13 +3,15 @@
 
 use kernels::{
     AnyBuffer, AnyDevice, Array, AttendFewKernels, AttendManyKernels, AttendStep as DeviceStep,
-    AttentionSizes, Device, DeviceError, PageKernels, PageRef, PageSlot, PagedSequence,
+    AttentionSizes, DeviceError, PageKernels, PageRef, PageSlot, PagedSequence,
 };
 
-use super::slots::{Found, SlotCounts, Slots};
+use super::parts::{PartError, Parts};
+use super::slots::SlotCounts;
 use super::uploaded::Uploaded;
 use crate::backend::{
-    AttendStep, BackendError, KvType, PageLayout, PageSource, PageTarget, PlacedPage, Placement,
+    AttendStep, BackendError, Candidates, KvType, PageLayout, PageSource, PageTarget, PlacedPage,
+    Placement, UnitId,
 };
 
 /// Up to so many rows (query tokens times the heads of a group) the kernel for few is the one.
@@ -29,6 +31,18 @@ pub enum StepError {
     Backend(BackendError),
 }
 
+impl From<PartError> for StepError {
+    fn from(error: PartError) -> Self {
+        match error {
+            PartError::Device(error) => Self::Device(error),
+            PartError::NoSlot(n) => Self::Backend(unsupported(&format!(
+                "a step that reads more than {n} units of a layer; raise gpu-unit-bytes, or lower \
+                 retrieved-units"
+            ))),
+        }
+    }
+}
+
 impl From<DeviceError> for StepError {
     fn from(error: DeviceError) -> Self {
         Self::Device(error)
@@ -41,9 +55,7 @@ pub struct Paged {
     pages: PageKernels<AnyDevice>,
     few: AttendFewKernels<AnyDevice>,
     many: AttendManyKernels<AnyDevice>,
-    units: AnyBuffer, // [slot][slot_bytes]
-    slot_bytes: usize,
-    slots: Slots,
+    units: Parts,
     slot_angles: Uploaded<f32>,
     near: Uploaded<f32>,
     placements: Uploaded<f32>,
@@ -65,16 +77,12 @@ impl Paged {
         let sizes = sizes(layout);
         let bytes_as = |kv_type: &KvType| layer_bytes(layout.of_type(*kv_type));
         let most = types(layout.kv_type).iter().map(bytes_as).max().unwrap_or(0);
-        let slot_bytes = most.next_multiple_of(256);
-        let n_slots = (unit_bytes / slot_bytes).max(1);
         Ok(Self {
             layout,
             pages: PageKernels::new(device, sizes.clone())?,
             few: AttendFewKernels::new(device, sizes.clone())?,
             many: AttendManyKernels::new(device, sizes)?,
-            units: device.allocate(n_slots * slot_bytes)?,
-            slot_bytes,
-            slots: Slots::new(n_slots),
+            units: Parts::new(device, most, unit_bytes)?,
             slot_angles: Uploaded::default(),
             near: Uploaded::default(),
             placements: Uploaded::default(),
@@ -92,7 +100,7 @@ impl Paged {
 
     /// Which units were there, and which were not.
     pub fn counts(&self) -> SlotCounts {
-        self.slots.counts()
+        self.units.counts()
     }
 
     /// Writes rows `tokens` of keys and values to a page.
@@ -128,7 +136,7 @@ impl Paged {
         let offsets = self.bring_units(device, &step)?;
         self.place(&step)?;
         let pages = step.pages.iter().zip(offsets).enumerate();
-        let units = (&self.units, self.layout.kv_type);
+        let units = (self.units.buffer(), self.layout.kv_type);
         let pages: Vec<_> =
             pages.map(|(i, (page, offset))| page_ref(page, units, (offset, i))).collect();
         let sequences = [PagedSequence {
@@ -168,7 +176,7 @@ impl Paged {
         device: &AnyDevice,
         step: &AttendStep<'_, CudaPage>,
     ) -> Result<Vec<usize>, StepError> {
-        self.slots.begin_step();
+        self.units.begin_step();
         let mut offsets = Vec::with_capacity(step.pages.len());
         for page in step.pages {
             let layout = step.layout.of_type(page.kv_type);
@@ -177,16 +185,8 @@ impl Paged {
                 PageSource::None => 0,
                 PageSource::Fast(_) => section,
                 PageSource::Unit(unit, bytes) => {
-                    let found = self.slots.place((unit, step.layer as u32));
-                    match found.map_err(|_| StepError::Backend(self.too_small()))? {
-                        Found::There(slot) => slot * self.slot_bytes,
-                        Found::Missing(slot) => {
-                            let offset = slot * self.slot_bytes;
-                            let bytes = &bytes[section..section + layer_bytes(layout)];
-                            device.write(&mut self.units, offset, bytes)?;
-                            offset
-                        }
-                    }
+                    let bytes = &bytes[section..section + layer_bytes(layout)];
+                    self.units.bring(device, (unit, step.layer as u32), bytes)?
                 }
             });
         }
@@ -214,12 +214,42 @@ impl Paged {
         Ok(())
     }
 
-    fn too_small(&self) -> BackendError {
-        unsupported(&format!(
-            "a step that reads more than {} units of a layer; raise gpu-unit-bytes, or lower \
-             retrieved-units",
-            self.slots.len()
-        ))
+    /// Units that a step may read of a layer.
+    pub fn n_units(&self) -> usize {
+        self.units.n_slots()
+    }
+
+    /// Copies a lookup's candidates to the device, where they are not there yet: where each begins.
+    ///
+    /// # Errors
+    /// When they do not fit their memory, or the device fails.
+    pub fn bring_candidates(
+        &mut self,
+        device: &AnyDevice,
+        candidates: &Candidates<'_>,
+    ) -> Result<Vec<usize>, StepError> {
+        let layout = candidates.layout;
+        let start = layout.head(candidates.layer, 0).start;
+        self.units.begin_step();
+        let named = candidates.units.iter().zip(candidates.pages);
+        let bring = |(unit, page): (&UnitId, &&[u8])| {
+            let bytes = &page[start..start + layer_bytes(layout)];
+            Ok(self.units.bring(device, (*unit, candidates.layer as u32), bytes)?)
+        };
+        named.map(bring).collect()
+    }
+
+    /// A candidate as kernels take it. Where it has fewer keys than a page, its last is repeated
+    /// (`PageLayout::repeat_last`).
+    pub fn candidate(&self, layout: PageLayout, offset: usize) -> PageRef<'_, AnyDevice> {
+        PageRef {
+            buffer: self.units.buffer(),
+            offset,
+            n_keys: layout.page_len,
+            first_index: 0,
+            placement: 0,
+            kv_type: page_type(layout.kv_type),
+        }
     }
 }
 

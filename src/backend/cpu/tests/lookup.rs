@@ -332,7 +332,7 @@ impl FineCase {
             let mut prepared = LookupQueries::default();
             backend.prepare_lookup(step, &queries, &mut prepared);
             let mut votes = vec![f32::NAN; n_candidates];
-            let candidates = Candidates { layout, layer: LAYER, pages: &candidates };
+            let candidates = Candidates { layout, layer: LAYER, pages: &candidates, units: &[] };
             backend.vote_by_keys(&prepared, candidates, &mut votes);
             let case = format!(
                 "{layout:?}, {n_tokens} tokens, {n_candidates} units, {precision:?}, {backend:?}"
