@@ -30,13 +30,15 @@ setting() { # setting NAME LINES: a file of settings
 
 case $table in
 needle) # half an hour, most of it for InfLLM's and the window's beside the defaults
+  defaults=$(setting defaults '')
   evaluate needle --task needle --haystack "$prose" --lengths 8192,16384,32768 --samples 1 --seed 1000 \
-    --compare "$policies/infllm.toml,$policies/none.toml" --plot docs/plots
+    --compare "$defaults,$policies/infllm.toml,$policies/none.toml" --plot docs/plots
   ;;
-clipped) # attention to every key: six texts a length, forty minutes
+clipped) # attention to every key: six texts a length, an hour and more
+  defaults=$(setting defaults '')
   for length in 8192 16384 32768; do
     evaluate "clipped-$length" --task needle --lengths "$length" --samples 1 --seed 1000 --depths 0.25,0.75 \
-      --haystack "$texts/war-and-peace.txt,$texts/sotu.txt,$texts/xquad.txt" --compare "$policies/clipped.toml"
+      --haystack "$texts/war-and-peace.txt,$texts/sotu.txt,$texts/xquad.txt" --compare "$defaults,$policies/clipped.toml"
   done
   ;;
 passkey) # twenty minutes

@@ -41,9 +41,9 @@ struct ModelFlags {
     /// A GGUF file, a Hugging Face folder, a known name, or hf:OWNER/NAME; fetched when missing
     #[arg(long, value_name = "M")]
     model: Option<String>,
-    /// A config.json, of whose shape a model with random weights is made and kept: for measuring
-    /// speed
-    #[arg(long, value_name = "CONFIG", conflicts_with = "model")]
+    /// A config.json, of whose shape a model with random weights is made, to measure the speed of
+    /// instead of the model's [default: none]
+    #[arg(long, value_name = "CONFIG")]
     random_weights: Option<PathBuf>,
     /// Threads that compute; 0 is one for each core
     #[arg(long, value_name = "N")]
