@@ -3,10 +3,8 @@
 //
 //   floor: the weights' bytes, once for TOKENS rows
 //   work: 2 FLOPs a weight and row
-#include "platform.cuh"
+#include "few_rows.cuh"
 
-constexpr u32 kWarps = 4;
-constexpr u32 kRowsOfWarp = 2;  // outputs, which share the loads of activations
 constexpr u32 kEach = 8;        // weights that a lane loads at once: 16 bytes
 
 struct DenseParams {
@@ -63,17 +61,7 @@ KERNEL(multiply_dense, DenseParams, kWarps* kWarp) {
       }
     }
   }
-  UNROLL
-  for (u32 r = 0; r < kRowsOfWarp; ++r) {
-    UNROLL
-    for (u32 token = 0; token < TOKENS; ++token) {
-      const float sum = warp_sum(sums[r][token]);
-      if (lane_idx() == 0 && token < p.n_rows && first + r < p.n_outputs) {
-        float* out = p.out + u64(token) * p.n_outputs + first + r;
-        *out = p.adds ? *out + sum : sum;
-      }
-    }
-  }
+  deliver(sums, first, p.out, p.n_outputs, p.n_rows, p.adds);
 }
 
 struct DenseEmbedParams {

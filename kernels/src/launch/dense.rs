@@ -5,20 +5,18 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::device::{Array, Device, DevicePointer, grid_depth, grid_size};
 use crate::error::DeviceError;
+use crate::launch::few_rows::{OUTPUTS_A_BLOCK, Piece, Programs, pieces};
 use crate::launch::products::OutputMode;
 use crate::launch::{Kernel, launch, room, size};
 use crate::source::ProgramSource;
 
 const EACH: usize = 8;
-const OUTPUTS_A_BLOCK: usize = 8;
 /// From so many rows on tensor cores multiply, tile by tile.
 const MANY_ROWS: usize = 32;
 /// Rows, and outputs, of a tile; its columns at once; tiles under way.
 const TILE: usize = 128;
 const DEPTH: usize = 32;
 const STAGES: usize = 4;
-/// Rows that a kernel is compiled for.
-const ROWS: [usize; 4] = [1, 2, 4, 8];
 
 /// How a weight of 16 bits is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,14 +111,14 @@ struct EmbedParams {
 
 /// The kernels, each compiled when it is first used, with room for narrowed activations.
 pub struct DenseKernels<D: Device> {
-    programs: Vec<((WeightFormat, usize), D::Program)>,
+    programs: Programs<D, (WeightFormat, usize)>,
     narrow: Option<Array<D, u16>>,
     units: Option<Array<D, f32>>,
 }
 
 impl<D: Device> Default for DenseKernels<D> {
     fn default() -> Self {
-        Self { programs: Vec::new(), narrow: None, units: None }
+        Self { programs: Programs::default(), narrow: None, units: None }
     }
 }
 
@@ -142,10 +140,7 @@ impl<D: Device> DenseKernels<D> {
         if n_rows >= MANY_ROWS {
             return self.multiply_tiles(device, (x, n_rows), matrix, (out, mode));
         }
-        let most = ROWS[ROWS.len() - 1];
-        for first in (0..n_rows).step_by(most) {
-            let n = (n_rows - first).min(most);
-            let tokens = ROWS.into_iter().find(|rows| *rows >= n).unwrap_or(most);
+        for Piece { first, n_rows: n, compiled } in pieces(n_rows) {
             let skip = |at: DevicePointer, width: usize| {
                 DevicePointer(at.0 + (first * width * size_of::<f32>()) as u64)
             };
@@ -160,7 +155,7 @@ impl<D: Device> DenseKernels<D> {
             };
             let n_blocks = grid_size(matrix.n_outputs.div_ceil(OUTPUTS_A_BLOCK))?;
             let kernel = Kernel::new("multiply_dense", [n_blocks, 1, 1], 128);
-            let program = self.program(device, matrix.format, tokens)?;
+            let program = self.program(device, matrix.format, compiled)?;
             // SAFETY: the structure is that of the kernel; the matrix has whole rows, the arrays
             // are as long as all rows, and outputs are written by one lane each.
             unsafe { launch(device, program, kernel, &params)? };
@@ -244,20 +239,12 @@ impl<D: Device> DenseKernels<D> {
         format: WeightFormat,
         tokens: usize,
     ) -> Result<&D::Program, DeviceError> {
-        let known = self.programs.iter().position(|(of, _)| *of == (format, tokens));
-        let at = match known {
-            Some(at) => at,
-            None => {
-                let number = ("FORMAT", usize::from(format == WeightFormat::Bfloat));
-                let source = match tokens {
-                    0 => ProgramSource::new("dense_many.cu", &[number]),
-                    _ => ProgramSource::new("dense.cu", &[number, ("TOKENS", tokens)]),
-                };
-                let program = device.program(&source)?;
-                self.programs.push(((format, tokens), program));
-                self.programs.len() - 1
+        self.programs.get(device, (format, tokens), || {
+            let number = ("FORMAT", usize::from(format == WeightFormat::Bfloat));
+            match tokens {
+                0 => ProgramSource::new("dense_many.cu", &[number]),
+                _ => ProgramSource::new("dense.cu", &[number, ("TOKENS", tokens)]),
             }
-        };
-        Ok(&self.programs[at].1)
+        })
     }
 }

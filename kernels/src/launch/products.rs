@@ -4,13 +4,11 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::device::{Array, Device, DevicePointer, grid_depth, grid_size};
 use crate::error::DeviceError;
+use crate::launch::few_rows::{OUTPUTS_A_BLOCK, Piece, Programs, pieces};
 use crate::launch::{Kernel, launch, room, size};
 use crate::source::ProgramSource;
 
 const BLOCK: usize = 32;
-const OUTPUTS_A_BLOCK: usize = 8;
-/// Rows that a kernel is compiled for.
-const ROWS: [usize; 4] = [1, 2, 4, 8];
 
 /// Bits of a weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +122,7 @@ pub enum OutputMode {
 
 /// The kernels, each compiled when it is first used, with room for rounded activations.
 pub struct ProductKernels<D: Device> {
-    programs: Vec<((WeightBits, usize), D::Program)>,
+    programs: Programs<D, (WeightBits, usize)>,
     terms: Option<Array<D, i8>>,
     units: Option<Array<D, [f32; 2]>>,
     n_rounded: usize, // rows
@@ -133,7 +131,7 @@ pub struct ProductKernels<D: Device> {
 
 impl<D: Device> Default for ProductKernels<D> {
     fn default() -> Self {
-        Self { programs: Vec::new(), terms: None, units: None, n_rounded: 0, n_blocks: 0 }
+        Self { programs: Programs::default(), terms: None, units: None, n_rounded: 0, n_blocks: 0 }
     }
 }
 
@@ -186,10 +184,7 @@ impl<D: Device> ProductKernels<D> {
         let out = out.first(n_rows * matrix.n_outputs, "products")?;
         let terms = room(device, &mut self.terms, n_rows * self.n_blocks * 2 * BLOCK)?;
         let units = room(device, &mut self.units, n_rows * self.n_blocks)?;
-        let most = ROWS[ROWS.len() - 1];
-        for first in (0..n_rows).step_by(most) {
-            let n = (n_rows - first).min(most);
-            let tokens = ROWS.into_iter().find(|rows| *rows >= n).unwrap_or(most);
+        for Piece { first, n_rows: n, compiled } in pieces(n_rows) {
             let skip =
                 |at: DevicePointer, bytes: usize| DevicePointer(at.0 + (first * bytes) as u64);
             let params = MultiplyParams {
@@ -205,7 +200,7 @@ impl<D: Device> ProductKernels<D> {
             };
             let n_blocks = grid_size(matrix.n_outputs.div_ceil(OUTPUTS_A_BLOCK))?;
             let kernel = Kernel::new("multiply_rows", [n_blocks, 1, 1], 128);
-            let program = self.program(device, matrix.bits, tokens)?;
+            let program = self.program(device, matrix.bits, compiled)?;
             // SAFETY: the structure is that of the kernel; the matrix was made of whole blocks, the
             // arrays are as long as all rows, and outputs are written by one lane each.
             unsafe { launch(device, program, kernel, &params)? };
@@ -251,16 +246,9 @@ impl<D: Device> ProductKernels<D> {
         bits: WeightBits,
         tokens: usize,
     ) -> Result<&D::Program, DeviceError> {
-        let known = self.programs.iter().position(|(of, _)| *of == (bits, tokens));
-        let at = match known {
-            Some(at) => at,
-            None => {
-                let sizes = [("BITS", bits.number()), ("TOKENS", tokens)];
-                let program = device.program(&ProgramSource::new("products.cu", &sizes))?;
-                self.programs.push(((bits, tokens), program));
-                self.programs.len() - 1
-            }
-        };
-        Ok(&self.programs[at].1)
+        self.programs.get(device, (bits, tokens), || {
+            let sizes = [("BITS", bits.number()), ("TOKENS", tokens)];
+            ProgramSource::new("products.cu", &sizes)
+        })
     }
 }

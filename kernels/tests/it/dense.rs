@@ -15,6 +15,23 @@ fn weights(format: WeightFormat, len: usize) -> (Vec<u16>, Vec<f32>) {
     numbers(5, len).iter().map(round).unzip()
 }
 
+/// `before` with the products of `x` written, or added, to it.
+fn multiplied(
+    (format, bits): (WeightFormat, &[u16]),
+    x: &[f32],
+    (before, mode): (&[f32], OutputMode),
+    [n_rows, n_outputs]: [usize; 2],
+) -> Vec<f32> {
+    on_devices(|device| {
+        let mut kernels = DenseKernels::default();
+        let matrix = DenseMatrix::new(device, (format, n_outputs), bits).unwrap();
+        let mut out = Array::of(device, before).unwrap();
+        let x = Array::of(device, x).unwrap();
+        kernels.multiply(device, (&x, n_rows), &matrix, (&mut out, mode)).unwrap();
+        out.to_vec(device).unwrap()
+    })
+}
+
 #[test]
 fn products_are_those_of_their_twin_for_any_number_of_rows() {
     for (format, n_outputs, n_cols) in [
@@ -32,14 +49,8 @@ fn products_are_those_of_their_twin_for_any_number_of_rows() {
         ] {
             let x = numbers(6, n_rows * n_cols);
             let before = numbers(7, n_rows * n_outputs);
-            let out = on_devices(|device| {
-                let mut kernels = DenseKernels::default();
-                let matrix = DenseMatrix::new(device, (format, n_outputs), &bits).unwrap();
-                let mut out = Array::of(device, &before).unwrap();
-                let x = Array::of(device, &x).unwrap();
-                kernels.multiply(device, (&x, n_rows), &matrix, (&mut out, mode)).unwrap();
-                out.to_vec(device).unwrap()
-            });
+            let sizes = [n_rows, n_outputs];
+            let out = multiplied((format, &bits), &x, (&before, mode), sizes);
             let mut expected = naive::product(&x, &stands_for, n_cols);
             if mode == OutputMode::Add {
                 expected.iter_mut().zip(&before).for_each(|(x, before)| *x += before);
@@ -63,14 +74,8 @@ fn many_rows_go_through_tensor_cores_and_none_is_too_large() {
         x[n_cols..2 * n_cols].iter_mut().for_each(|x| *x *= 3e7);
         x[2 * n_cols..3 * n_cols].iter_mut().for_each(|x| *x *= 1e-20);
         let before = vec![0.5; n_rows * n_outputs];
-        let out = on_devices(|device| {
-            let mut kernels = DenseKernels::default();
-            let matrix = DenseMatrix::new(device, (format, n_outputs), &bits).unwrap();
-            let mut out = Array::of(device, &before).unwrap();
-            let x = Array::of(device, &x).unwrap();
-            kernels.multiply(device, (&x, n_rows), &matrix, (&mut out, mode)).unwrap();
-            out.to_vec(device).unwrap()
-        });
+        let sizes = [n_rows, n_outputs];
+        let out = multiplied((format, &bits), &x, (&before, mode), sizes);
         let expected = naive::product(&x, &stands_for, n_cols);
         // Activations lose what 11 or 8 bits do not hold: six deviations of what that makes of a
         // sum.
