@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::cpu::{CpuBackend, HostBytes};
 use super::cuda::{CudaBackend, CudaBuffer, CudaPage, CudaWeight};
 use super::{
-    AttendStep, Backend, BackendError, BlocksView, Candidates, HeadShape, KvType, ListedSegments,
-    LookupQueries, LookupStep, MemoryNeeds, NamedBlocks, Norm, PageLayout, PageSource, PageTarget,
-    PlacedPage, Precision, Projection, Write,
+    AttendStep, Backend, BackendError, BlocksView, BringFn, Candidates, HeadShape, KvType,
+    ListedSegments, LookupQueries, LookupStep, MemoryNeeds, NamedBlocks, Norm, PageLayout,
+    PageSource, PageTarget, PlacedPage, Precision, Projection, Write,
 };
 use crate::ids::TokenId;
 use crate::tensor::Matrix;
@@ -31,19 +31,32 @@ pub enum DeviceChoice {
     Emulated,
 }
 
-/// A device and what it may use.
+/// How to run a model: what computes, and what it may use.
 #[derive(Clone, Debug)]
-pub struct DeviceOptions {
-    /// Which.
+pub struct EngineOptions {
+    /// What computes.
     pub device: DeviceChoice,
     /// Threads of the host that compute.
     pub n_threads: usize,
-    /// How products are computed on the processor.
+    /// How products with quantised weights are computed on the processor.
     pub precision: Precision,
-    /// Bytes of a GPU's memory for units; a quarter of what is free where none are given.
+    /// Bytes of a GPU's memory for units that come from the host, and as many for their index; a
+    /// quarter of what is free, where none are given.
     pub gpu_unit_bytes: Option<usize>,
-    /// Where compiled kernels are kept; nowhere, where no folder is given.
+    /// The folder in which kernels compiled for a GPU are kept, so that they are compiled once.
     pub kernels: Option<PathBuf>,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            device: DeviceChoice::default(),
+            n_threads: std::thread::available_parallelism().map_or(1, usize::from),
+            precision: Precision::default(),
+            gpu_unit_bytes: None,
+            kernels: None,
+        }
+    }
 }
 
 /// Something of the processor's, or of a GPU's.
@@ -103,8 +116,8 @@ impl AnyBackend {
     ///
     /// # Errors
     /// When a GPU is asked for and there is none to be used: what is missing, and how to get it.
-    pub fn open(options: &DeviceOptions) -> Result<(Self, Option<BackendError>), BackendError> {
-        let DeviceOptions { n_threads, precision, gpu_unit_bytes, .. } = *options;
+    pub fn open(options: &EngineOptions) -> Result<(Self, Option<BackendError>), BackendError> {
+        let EngineOptions { n_threads, precision, gpu_unit_bytes, .. } = *options;
         let sizes = (gpu_unit_bytes, n_threads);
         let cpu = || Self::Cpu(CpuBackend::new(n_threads, precision));
         let cuda = || CudaBackend::find(0, sizes, options.kernels.as_deref()).map(Self::Cuda);
@@ -410,16 +423,16 @@ impl Backend for AnyBackend {
         }
     }
 
-    fn name_candidates(
+    fn look_up(
         &self,
         step: LookupStep<'_>,
         queries: &AnyBuffer,
         index: (NamedBlocks<'_>, usize),
-        out: (&mut LookupQueries, &mut Vec<u32>),
+        (bring, votes): (&mut BringFn<'_>, &mut Vec<f32>),
     ) -> bool {
         match self {
-            Self::Cpu(backend) => backend.name_candidates(step, queries.cpu(), index, out),
-            Self::Cuda(backend) => backend.name_candidates(step, queries.cuda(), index, out),
+            Self::Cpu(backend) => backend.look_up(step, queries.cpu(), index, (bring, votes)),
+            Self::Cuda(backend) => backend.look_up(step, queries.cuda(), index, (bring, votes)),
         }
     }
 

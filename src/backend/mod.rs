@@ -154,8 +154,6 @@ pub struct LookupQueries {
     pub vote: Vote,
     /// Sets of units voted for: one by all heads, or one by the heads of each KV head.
     pub n_sets: usize,
-    /// Whether they are on the device, and not here: see [`Backend::name_candidates`].
-    pub on_device: bool,
     /// `[head of the group][head_dim]`: scratch.
     pub mean: Vec<f32>,
     /// Rows of a KV head: groups of tokens times query heads of the group.
@@ -254,7 +252,13 @@ pub struct MemoryNeeds {
     pub far_pages: bool,
     /// Whether the attention that single keys receive is tallied ([`KeyMasses`]).
     pub key_masses: bool,
+    /// Units of a layer that a step attends to at most, of all sets.
+    pub n_units: usize,
 }
+
+/// Is told a lookup's candidates, `[set][candidate]`, and hands their pages on; nothing where they
+/// cannot be read, of which it keeps the error.
+pub type BringFn<'a> = dyn FnMut(&[u32], &mut dyn FnMut(Candidates<'_>)) + 'a;
 
 /// A device that can run a transformer and its memory.
 ///
@@ -377,15 +381,15 @@ pub trait Backend: Send + Sync {
     );
     /// Rotates the queries to the far distance and averages groups of `group_len` tokens.
     fn prepare_lookup(&self, step: LookupStep<'_>, queries: &Self::Buffer, out: &mut LookupQueries);
-    /// The coarse stage of a lookup where the device keeps the index itself: the `n` candidates of
-    /// each set, in document order, to `out.1`, and the queries ready for the fine stage there.
-    /// Says whether it was done; where not, the host looks up.
-    fn name_candidates(
+    /// Both stages of a lookup where the device keeps the index itself: the `n` candidates of each
+    /// set, in document order, are told to `out.0`, and `out.1[set][candidate]` are their votes. Says
+    /// whether it was done; where not, `out.0` was not called, and the host looks up.
+    fn look_up(
         &self,
         _step: LookupStep<'_>,
         _queries: &Self::Buffer,
         _index: (NamedBlocks<'_>, usize),
-        _out: (&mut LookupQueries, &mut Vec<u32>),
+        _out: (&mut BringFn<'_>, &mut Vec<f32>),
     ) -> bool {
         false
     }

@@ -1,44 +1,15 @@
 //! What is a loaded model? Weights on a device, and the tokenizer that goes with them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use super::error::EngineError;
 use super::forms::Forms;
 use super::identity;
-use crate::backend::any::{AnyBackend, DeviceChoice, DeviceOptions};
+use crate::backend::any::{AnyBackend, EngineOptions};
 use crate::backend::{Backend, BackendError, Precision};
 use crate::model::{Model, ModelConfig, ModelSource, Transformer};
 use crate::tokenizer::Tokenizer;
-
-/// How to run a model.
-#[derive(Clone, Debug)]
-pub struct EngineOptions {
-    /// Threads that compute.
-    pub n_threads: usize,
-    /// How products with quantised weights are computed.
-    pub precision: Precision,
-    /// What computes.
-    pub device: DeviceChoice,
-    /// Bytes of a GPU's memory for units that come from the host; a quarter of what is free, where
-    /// none are given.
-    pub gpu_unit_bytes: Option<usize>,
-    /// The folder in which kernels compiled for a GPU are kept, so that they are compiled once.
-    pub kernels: Option<PathBuf>,
-}
-
-impl Default for EngineOptions {
-    fn default() -> Self {
-        let n_threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Self {
-            n_threads,
-            precision: Precision::default(),
-            device: DeviceChoice::default(),
-            gpu_unit_bytes: None,
-            kernels: None,
-        }
-    }
-}
 
 /// A loaded model, shared by its sessions.
 #[derive(Clone)]
@@ -80,14 +51,7 @@ impl Engine {
         options: &EngineOptions,
     ) -> Result<Self, EngineError> {
         check_shape(&model.config)?;
-        let device = DeviceOptions {
-            device: options.device,
-            n_threads: options.n_threads,
-            precision: options.precision,
-            gpu_unit_bytes: options.gpu_unit_bytes,
-            kernels: options.kernels.clone(),
-        };
-        let (backend, no_gpu) = AnyBackend::open(&device)?;
+        let (backend, no_gpu) = AnyBackend::open(options)?;
         let transformer = Transformer::new(Arc::new(backend), model)?;
         let (source, precision) = (model.source.clone(), options.precision);
         let (identity, forms) = (OnceLock::new(), OnceLock::new());

@@ -50,6 +50,7 @@ mod sources;
 mod stops;
 mod suspend;
 
+pub use crate::backend::any::EngineOptions;
 pub use answer::{AtEnd, FinishReason, GenerateOptions, Piece, TokenLogprob};
 pub use ask::{AskPrompt, Asked, DocumentPrompt, Passage};
 pub use audit::Audited;
@@ -60,7 +61,7 @@ pub use conversation::{Conversation, check_turns};
 pub use error::EngineError;
 pub use form::AnswerForm;
 pub use generate::Generation;
-pub use loaded::{Engine, EngineOptions};
+pub use loaded::Engine;
 pub use notes::ContextNotes;
 pub use prompt::{ChatPrompt, said};
 pub use random::{random_model, without_progress};

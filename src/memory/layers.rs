@@ -374,7 +374,12 @@ pub(super) fn most_open(config: &MemoryConfig) -> usize {
 impl MemoryConfig {
     /// What a memory of these settings asks of its backend.
     pub(super) fn needs(&self, layout: PageLayout) -> MemoryNeeds {
-        MemoryNeeds { layout, far_pages: self.places_far(), key_masses: self.tallies_keys() }
+        MemoryNeeds {
+            layout,
+            far_pages: self.places_far(),
+            key_masses: self.tallies_keys(),
+            n_units: n_sets(layout, self) * self.retrieves(Phase::Answering),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::choice::{self, Budget};
 use super::config::{LookupPolicy, MemoryConfig};
 use super::reuse::emptied;
 use super::unit_index::{CoarseVotes, UnitIndex};
-use crate::backend::{Backend, Candidates, LookupQueries, LookupStep, PageLayout, UnitId};
+use crate::backend::{Backend, BringFn, Candidates, LookupQueries, LookupStep, PageLayout, UnitId};
 use crate::bytes::{ByteReader, ByteWriter, Malformed};
 
 /// Selections of all layers, and buffers to make them.
@@ -22,15 +22,14 @@ pub(super) struct Lookup {
     pinned: Vec<u32>,         // retrieved by every layer that looks up, most wanted first
     queries: LookupQueries,
     coarse: CoarseVotes,
-    votes: Vec<f32>,           // [set][candidate]
-    units: Vec<u32>,           // all of them
-    candidates: Vec<u32>,      // [set][candidate], in document order
-    order: Vec<u32>,           // [unit] or [candidate], partly sorted by vote
-    bytes_read: u64,           // of index, keys and scales, by all lookups so far
-    names: Vec<UnitId>,        // [set][candidate]
-    pages: Vec<&'static [u8]>, // empty between lookups: an allocation to use again
-    time: Duration,            // of all lookups so far
-    span: Span,                // whose part lookups are, where somebody traces
+    votes: Vec<f32>,      // [set][candidate]
+    units: Vec<u32>,      // all of them
+    candidates: Vec<u32>, // [set][candidate], in document order
+    order: Vec<u32>,      // [unit] or [candidate], partly sorted by vote
+    bytes_read: u64,      // of index, keys and scales, by all lookups so far
+    room: CandidateRoom,
+    time: Duration, // of all lookups so far
+    span: Span,     // whose part lookups are, where somebody traces
 }
 
 /// One layer's lookup.
@@ -63,8 +62,7 @@ impl Lookup {
             candidates: Vec::new(),
             order: Vec::new(),
             bytes_read: 0,
-            names: Vec::new(),
-            pages: Vec::new(),
+            room: CandidateRoom::default(),
             time: Duration::ZERO,
             span: Span::none(),
         }
@@ -210,12 +208,10 @@ impl Lookup {
         let n_candidates = task.budget.n_units * task.candidates_per_unit;
         self.candidates.clear();
         let two_stages = task.policy == LookupPolicy::TwoStage && n_candidates < n_units;
-        if two_stages && self.name_candidates(backend, (step, queries), &mut task, n_candidates)? {
-            self.vote_by_keys(backend, &task)?;
+        if two_stages && self.look_up(backend, (step, queries), &mut task, n_candidates)? {
             self.choose(&task);
             return Ok(());
         }
-        self.queries.on_device = false;
         backend.prepare_lookup(step, queries, &mut self.queries);
         match task.policy {
             LookupPolicy::TwoStage if two_stages => {
@@ -270,20 +266,27 @@ impl Lookup {
         }
     }
 
-    /// Has the device name the candidates, where it keeps the index; says whether it does.
-    fn name_candidates<B: Backend>(
+    /// Has the device look up, where it keeps the index; says whether it does.
+    fn look_up<B: Backend>(
         &mut self,
         backend: &B,
         (step, queries): (LookupStep<'_>, &B::Buffer),
         task: &mut Task<'_, B>,
         n: usize,
     ) -> Result<bool, StoreError> {
-        let mut are_named = false;
-        let out = &mut (&mut self.queries, &mut self.candidates);
-        task.index.with_named((task.layer, task.layout), &mut |index| {
-            are_named = backend.name_candidates(step, queries, (index, n), (out.0, out.1));
+        let (mut was_done, mut read) = (false, Ok(()));
+        let Task { index, store, layout, layer, unit_ids, .. } = task;
+        let units = (*store, *unit_ids, (*layout, *layer));
+        let Self { candidates, votes, room, bytes_read, n_sets, .. } = self;
+        index.with_named((*layer, *layout), &mut |named| {
+            let bring: &mut BringFn<'_> = &mut |units_named, vote| {
+                candidates.extend_from_slice(units_named);
+                read = room.read(units, candidates, vote);
+            };
+            was_done = backend.look_up(step, queries, (named, n), (bring, votes));
         })?;
-        Ok(are_named)
+        *bytes_read += candidates.len() as u64 * key_bytes(task, *n_sets);
+        read.map(|()| was_done)
     }
 
     /// Units' votes, by what stands for them.
@@ -303,21 +306,44 @@ impl Lookup {
         backend: &B,
         task: &Task<'_, B>,
     ) -> Result<(), StoreError> {
+        self.bytes_read += self.candidates.len() as u64 * key_bytes(task, self.n_sets);
+        self.votes.resize(self.candidates.len(), 0.0);
+        let units = (task.store, task.unit_ids, (task.layout, task.layer));
+        let (queries, votes) = (&self.queries, &mut self.votes);
+        self.room.read(units, &self.candidates, &mut |candidates| {
+            backend.vote_by_keys(queries, candidates, votes);
+        })
+    }
+}
+
+/// Bytes of a candidate's keys that are read, of all heads that vote.
+fn key_bytes<B: Backend>(task: &Task<'_, B>, n_sets: usize) -> u64 {
+    (task.layout.keys(0, 0).len() * task.layout.heads.n_kv_heads / n_sets) as u64
+}
+
+/// Room for candidates' pages and names.
+#[derive(Debug, Default)]
+struct CandidateRoom {
+    names: Vec<UnitId>,
+    pages: Vec<&'static [u8]>, // empty between lookups: an allocation to use again
+}
+
+impl CandidateRoom {
+    /// Reads the pages of `candidates` and hands them on.
+    fn read(
+        &mut self,
+        (store, unit_ids, (layout, layer)): (&dyn UnitStore, &[UnitId], (PageLayout, usize)),
+        candidates: &[u32],
+        run: &mut dyn FnMut(Candidates<'_>),
+    ) -> Result<(), StoreError> {
         let mut pages = emptied(std::mem::take(&mut self.pages));
-        let mut records = self.candidates.iter().map(|unit| RecordId(*unit));
-        task.store.expect(&mut records, task.layer);
-        for unit in &self.candidates {
-            pages.push(task.store.read(RecordId(*unit), task.layer)?.bytes());
+        store.expect(&mut candidates.iter().map(|unit| RecordId(*unit)), layer);
+        for unit in candidates {
+            pages.push(store.read(RecordId(*unit), layer)?.bytes());
         }
-        let key_bytes = task.layout.keys(0, 0).len() * task.layout.heads.n_kv_heads / self.n_sets;
-        self.bytes_read += (pages.len() * key_bytes) as u64;
-        self.votes.resize(pages.len(), 0.0);
-        let names = self.candidates.iter().map(|unit| task.unit_ids[*unit as usize]);
         self.names.clear();
-        self.names.extend(names);
-        let (layout, layer) = (task.layout, task.layer);
-        let candidates = Candidates { layout, layer, pages: &pages, units: &self.names };
-        backend.vote_by_keys(&self.queries, candidates, &mut self.votes);
+        self.names.extend(candidates.iter().map(|unit| unit_ids[*unit as usize]));
+        run(Candidates { layout, layer, pages: &pages, units: &self.names });
         self.pages = emptied(pages);
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use mneme::backend::any::DeviceChoice;
 use mneme::backend::cpu::CpuBackend;
 use mneme::backend::cuda::{CudaBackend, SlotCounts};
-use mneme::backend::{Backend, BackendError, KvType, Precision};
+use mneme::backend::{Backend, KvType, Precision};
 use mneme::engine::{
     ContextError, Contexts, Engine, EngineError, EngineOptions, Session, no_progress,
 };
@@ -179,23 +179,32 @@ fn units_come_and_go_where_few_fit_and_too_few_are_told() {
     task.read(&mut roomy, &mut memory);
     assert_eq!(task.ask(&mut roomy, &mut memory), by_host);
 
-    let mut too_small = on_gpu(&tiny, Some(slot_bytes));
-    let mut memory = too_small.memory(&config());
-    let mut chunks = task.text.chunks(64);
-    let told = chunks.find_map(|chunk| {
-        memory.begin_chunk(chunk.len(), Phase::Reading).unwrap();
-        let passed = too_small.transformer_step(chunk, &mut memory);
-        if passed.is_ok() {
-            memory.end_chunk().unwrap();
-        }
-        passed.err()
-    });
-    let told = told.unwrap();
+    // Told to who asks, so that nobody else's device stops.
+    let too_small = on_gpu(&tiny, Some(slot_bytes));
+    let told = too_small.try_memory(&config()).map(|_| ()).unwrap_err().to_string();
     assert!(told.contains("more than 1 units") && told.contains("gpu-unit-bytes"), "{told}");
-    let kept = memory.n_units();
-    let refused = memory.end_chunk().unwrap_err();
-    assert!(matches!(refused, MemoryError::Backend(BackendError::Unsupported { .. })), "{refused}");
-    assert_eq!(memory.n_units(), kept, "nothing is sealed after a failure");
+    too_small.transformer.backend().check().unwrap();
+    assert!(too_small.memory(&narrow).fork(config(), tiny.trained_tokens).is_err());
+}
+
+/// A session may be on any thread, and all have one device.
+#[test]
+fn sessions_on_several_threads_do_not_disturb_one_another() {
+    let tiny = tiny(DType::Q8_0);
+    let backend = std::sync::Arc::new(gpu(None));
+    let model = gguf_model(&tiny);
+    let answers = |seed: u64| {
+        let mut runner = Runner::sharing(backend.clone(), &model);
+        let mut memory = runner.memory(&config());
+        let task = Task { text: random_tokens(400, tiny.vocab_size, seed), ..Task::of(&tiny) };
+        task.read(&mut runner, &mut memory);
+        task.ask(&mut runner, &mut memory)
+    };
+    let alone = [answers(20), answers(21)];
+    let together = std::thread::scope(|scope| {
+        [20, 21].map(|seed| scope.spawn(move || answers(seed))).map(|thread| thread.join().unwrap())
+    });
+    assert_eq!(together, alone);
 }
 
 #[test]

@@ -47,7 +47,7 @@ impl DeviceIndex {
 
     /// Whether it is one for such sizes and blocks.
     pub fn is_for(&self, sizes: &AttentionSizes, block_bytes: usize) -> bool {
-        self.sizes == *sizes && block_bytes.next_multiple_of(256) == self.blocks.slot_bytes()
+        self.sizes == *sizes && self.blocks.is_for(block_bytes)
     }
 
     /// The candidates of each set; none where the blocks of all layers do not fit, so that each

@@ -24,15 +24,15 @@ use kernels::{
 
 use self::index::{DeviceIndex, looks_up};
 pub use self::paged::CudaPage;
-use self::paged::{Paged, StepError, sizes, unsupported};
+use self::paged::{Paged, StepError, check_units, sizes, unsupported};
 pub use self::report::{GpuFound, GpuReport};
 pub use self::slots::SlotCounts;
 pub use self::weights::CudaWeight;
 use super::cpu::CpuBackend;
 use super::{
-    AttendStep, Backend, BackendError, BlocksView, Candidates, HeadShape, KvType, ListedSegments,
-    LookupQueries, LookupStep, MemoryNeeds, NamedBlocks, Norm, PageLayout, PageTarget, Precision,
-    Projection, Write,
+    AttendStep, Backend, BackendError, BlocksView, BringFn, Candidates, HeadShape, KvType,
+    ListedSegments, LookupQueries, LookupStep, MemoryNeeds, NamedBlocks, Norm, PageLayout,
+    PageTarget, Precision, Projection, Write,
 };
 use crate::ids::TokenId;
 use crate::tensor::Matrix;
@@ -146,6 +146,13 @@ impl CudaBackend {
         }
     }
 
+    /// Bytes for units, or for what stands for them. What is free is asked when they are first
+    /// needed: weights are there by then.
+    fn unit_bytes(&self) -> usize {
+        let free = || self.device.free_bytes().map_or(UNIT_BYTES, |free| free / 4);
+        self.unit_bytes.unwrap_or_else(free)
+    }
+
     /// The kernels for pages of `layout`, as `state` has them or made anew.
     fn paged<'a>(
         &self,
@@ -154,11 +161,7 @@ impl CudaBackend {
     ) -> Result<&'a mut Paged, DeviceError> {
         let paged = match state.paged.take().filter(|paged| paged.is_for(layout)) {
             Some(paged) => paged,
-            None => {
-                // Asked now: weights are there by now.
-                let free = || self.device.free_bytes().map_or(UNIT_BYTES, |free| free / 4);
-                Paged::new(&self.device, layout, self.unit_bytes.unwrap_or_else(free))?
-            }
+            None => Paged::new(&self.device, layout, self.unit_bytes())?,
         };
         Ok(state.paged.insert(paged))
     }
@@ -172,11 +175,7 @@ impl CudaBackend {
         let sizes = sizes(layout);
         let index = match state.index.take().filter(|index| index.is_for(&sizes, block_bytes)) {
             Some(index) => index,
-            None => {
-                let free = || self.device.free_bytes().map_or(UNIT_BYTES, |free| free / 4);
-                let n_bytes = self.unit_bytes.unwrap_or_else(free);
-                DeviceIndex::new(&self.device, sizes, (block_bytes, n_bytes))?
-            }
+            None => DeviceIndex::new(&self.device, sizes, (block_bytes, self.unit_bytes()))?,
         };
         Ok(state.index.insert(index))
     }
@@ -208,6 +207,10 @@ impl Backend for CudaBackend {
 
     fn check_memory(&self, needs: &MemoryNeeds) -> Result<(), BackendError> {
         sizes(needs.layout).check().map_err(failed)?;
+        // What cannot fit is refused to whoever asks, before it stops the device for all.
+        if let Some(unit_bytes) = self.unit_bytes {
+            check_units(needs.layout, (needs.n_units, unit_bytes))?;
+        }
         if needs.far_pages {
             let what = "positions = \"fixed\" and attention = \"clipped\"; choose others";
             return Err(unsupported(what));
@@ -377,28 +380,39 @@ impl Backend for CudaBackend {
         self.state().queries = rows;
     }
 
-    fn name_candidates(
+    fn look_up(
         &self,
         step: LookupStep<'_>,
         queries: &CudaBuffer,
         (index, n): (NamedBlocks<'_>, usize),
-        (prepared, candidates): (&mut LookupQueries, &mut Vec<u32>),
+        (bring, votes): (&mut BringFn<'_>, &mut Vec<f32>),
     ) -> bool {
-        let mut named = None;
+        let mut was_done = false;
+        // Both stages under one lock: what was prepared for the first is the second's.
         self.run(|state| {
             let fits = self.paged(state, index.layout)?.n_units() >= n * step.n_sets;
             let Some(block) = index.view.blocks.first().filter(|_| fits && looks_up(&step)) else {
                 return Ok(());
             };
-            let device_index = self.index(state, (index.layout, block.len()))?;
+            self.index(state, (index.layout, block.len()))?;
+            let State { paged: Some(paged), index: Some(device_index), .. } = state else {
+                unreachable!("both were just made")
+            };
             let ask = (step, queries);
-            named = device_index.name_candidates(&self.device, ask, (index, n))?;
-            Ok::<_, DeviceError>(())
+            let Some(named) = device_index.name_candidates(&self.device, ask, (index, n))? else {
+                return Ok(());
+            };
+            was_done = true;
+            votes.clear();
+            votes.resize(named.len(), 0.0);
+            let mut voted = Ok(());
+            bring(&named, &mut |candidates| {
+                let of_keys = device_index.vote_by_keys(&self.device, paged, &candidates);
+                voted = of_keys.map(|of_keys| votes.copy_from_slice(&of_keys));
+            });
+            voted
         });
-        prepared.on_device = named.is_some();
-        prepared.n_sets = step.n_sets;
-        candidates.extend(named.iter().flatten());
-        prepared.on_device
+        was_done
     }
 
     fn vote_by_segments(&self, queries: &LookupQueries, index: BlocksView<'_>, votes: &mut [f32]) {
@@ -410,15 +424,6 @@ impl Backend for CudaBackend {
     }
 
     fn vote_by_keys(&self, queries: &LookupQueries, candidates: Candidates<'_>, votes: &mut [f32]) {
-        if !queries.on_device {
-            return self.host.vote_by_keys(queries, candidates, votes);
-        }
-        self.run(|state| {
-            let State { paged: Some(paged), index: Some(index), .. } = state else {
-                unreachable!("both have named the candidates")
-            };
-            votes.copy_from_slice(&index.vote_by_keys(&self.device, paged, &candidates)?);
-            Ok::<_, StepError>(())
-        });
+        self.host.vote_by_keys(queries, candidates, votes);
     }
 }

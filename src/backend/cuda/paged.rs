@@ -6,7 +6,7 @@ use kernels::{
     AttentionSizes, DeviceError, PageKernels, PageRef, PageSlot, PagedSequence,
 };
 
-use super::parts::{PartError, Parts};
+use super::parts::{PartError, Parts, n_slots};
 use super::slots::SlotCounts;
 use super::uploaded::Uploaded;
 use crate::backend::{
@@ -35,10 +35,7 @@ impl From<PartError> for StepError {
     fn from(error: PartError) -> Self {
         match error {
             PartError::Device(error) => Self::Device(error),
-            PartError::NoSlot(n) => Self::Backend(unsupported(&format!(
-                "a step that reads more than {n} units of a layer; raise gpu-unit-bytes, or lower \
-                 retrieved-units"
-            ))),
+            PartError::NoSlot(n) => Self::Backend(too_few_slots(n)),
         }
     }
 }
@@ -75,14 +72,12 @@ impl Paged {
         unit_bytes: usize,
     ) -> Result<Self, DeviceError> {
         let sizes = sizes(layout);
-        let bytes_as = |kv_type: &KvType| layer_bytes(layout.of_type(*kv_type));
-        let most = types(layout.kv_type).iter().map(bytes_as).max().unwrap_or(0);
         Ok(Self {
             layout,
             pages: PageKernels::new(device, sizes.clone())?,
             few: AttendFewKernels::new(device, sizes.clone())?,
             many: AttendManyKernels::new(device, sizes)?,
-            units: Parts::new(device, most, unit_bytes)?,
+            units: Parts::new(device, unit_part_bytes(layout), unit_bytes)?,
             slot_angles: Uploaded::default(),
             near: Uploaded::default(),
             placements: Uploaded::default(),
@@ -304,6 +299,33 @@ fn page_type(kv_type: KvType) -> kernels::naive::PageType {
         KvType::Int8 => kernels::naive::PageType::Int8,
         KvType::Int4 => kernels::naive::PageType::Int4,
     }
+}
+
+/// Bytes of a layer's part of a unit, in whichever type of those that its pages have is the largest.
+fn unit_part_bytes(layout: PageLayout) -> usize {
+    let bytes_as = |kv_type: &KvType| layer_bytes(layout.of_type(*kv_type));
+    types(layout.kv_type).iter().map(bytes_as).max().unwrap_or(0)
+}
+
+/// Says whether a step that attends to `n_units` units of a layer fits `unit_bytes`.
+///
+/// # Errors
+/// When it does not: what to raise or lower.
+pub fn check_units(
+    layout: PageLayout,
+    (n_units, unit_bytes): (usize, usize),
+) -> Result<(), BackendError> {
+    match n_slots(unit_part_bytes(layout), unit_bytes) {
+        n if n < n_units => Err(too_few_slots(n)),
+        _ => Ok(()),
+    }
+}
+
+fn too_few_slots(n: usize) -> BackendError {
+    unsupported(&format!(
+        "a step that reads more than {n} units of a layer; raise gpu-unit-bytes, or lower \
+         retrieved-units"
+    ))
 }
 
 /// Bytes of a layer's part of a page.

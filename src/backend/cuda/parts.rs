@@ -20,14 +20,23 @@ pub enum PartError {
     Device(DeviceError),
 }
 
+/// Bytes of a slot for parts of `part_bytes`.
+fn slot_bytes(part_bytes: usize) -> usize {
+    part_bytes.next_multiple_of(256).max(256)
+}
+
+/// Parts of `part_bytes` for which there is room in `n_bytes`: one at least.
+pub fn n_slots(part_bytes: usize, n_bytes: usize) -> usize {
+    (n_bytes / slot_bytes(part_bytes)).max(1)
+}
+
 impl Parts {
     /// Room for parts of `part_bytes` in `n_bytes`, for one at least.
     ///
     /// # Errors
     /// When the device has no such room.
     pub fn new(device: &AnyDevice, part_bytes: usize, n_bytes: usize) -> Result<Self, DeviceError> {
-        let slot_bytes = part_bytes.next_multiple_of(256).max(256);
-        let n_slots = (n_bytes / slot_bytes).max(1);
+        let (slot_bytes, n_slots) = (slot_bytes(part_bytes), n_slots(part_bytes, n_bytes));
         let buffer = device.allocate(n_slots * slot_bytes)?;
         Ok(Self { buffer, slot_bytes, slots: Slots::new(n_slots) })
     }
@@ -42,9 +51,9 @@ impl Parts {
         self.slots.len()
     }
 
-    /// Bytes of a part, at most.
-    pub fn slot_bytes(&self) -> usize {
-        self.slot_bytes
+    /// Whether they are for parts of `part_bytes`.
+    pub fn is_for(&self, part_bytes: usize) -> bool {
+        self.slot_bytes == slot_bytes(part_bytes)
     }
 
     /// Which parts were there, and which were not.
