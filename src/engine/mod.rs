@@ -64,7 +64,7 @@ pub use generate::Generation;
 pub use loaded::Engine;
 pub use notes::ContextNotes;
 pub use prompt::{ChatPrompt, said};
-pub use random::{random_model, without_progress};
+pub use random::random_model;
 pub use sampler::Sampling;
 pub use score::{ForcedToken, Score};
 pub use session::{Progress, ProgressFn, Session, no_progress};

@@ -1,7 +1,6 @@
 //! How does a shape become a model that runs? Random weights and a tokenizer of bytes, as files in
 //! the cache: all else works as with any model.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use super::error::EngineError;
@@ -35,11 +34,6 @@ pub fn random_model(
         renamed => renamed.map_err(written)?,
     }
     Ok(folder)
-}
-
-/// For callers that show nothing.
-pub fn without_progress(_done: u64, _total: u64) -> ControlFlow<()> {
-    ControlFlow::Continue(())
 }
 
 /// A folder that is gone when it was not renamed.
