@@ -36,6 +36,8 @@ pub struct ServeConfig {
     pub drain_seconds: u64,
     /// Bytes for what was said in requests, so that what follows goes on from there.
     pub recent_bytes: usize,
+    /// Bytes of a GPU's memory for sinks and windows; 0 for a quarter of what is free.
+    pub window_bytes: usize,
     /// Bytes on the disk that each tenant may use; 0 for no limit.
     pub tenant_max_bytes: u64,
     /// Origins that browsers may call from, "*" for all; none for pages of the service itself alone.
@@ -96,6 +98,7 @@ impl Default for ServeConfig {
             request_seconds: 3600,
             drain_seconds: 30,
             recent_bytes: 1 << 30,
+            window_bytes: 0,
             tenant_max_bytes: 0,
             cors_origins: Vec::new(),
             schedule: schedule.policy,

@@ -82,6 +82,9 @@ fn of_server(registry: &mut Registry, service: &Service) {
     count(registry, ("said_tokens", "Tokens of questions and answers"), measures.tokens_said);
     let of_steps = measures.sequences_of_steps;
     count(registry, ("step_sequences", "Sequences, summed over steps"), of_steps);
+    let (name, help) =
+        ("windows_set_aside", "Windows that left the device's memory for the host's");
+    count(registry, (name, help), measures.set_aside);
     let micros = measures.step_time.as_micros() as u64;
     count(registry, ("step_microseconds", "Time of all steps"), micros);
     count(registry, ("faults", "Steps that failed where nothing should"), measures.faults);

@@ -12,7 +12,7 @@ use super::keys::{Keys, Tenant};
 use super::measures::Measures;
 use super::reading::Reading;
 use super::replies::Replies;
-use crate::engine::serve::{Place, RecentSessions, Server};
+use crate::engine::serve::{Place, RecentSessions, Server, ServerLimits};
 use crate::engine::{Contexts, Engine, EngineError};
 use crate::memory::MemoryConfig;
 use crate::memory::store::{ContextSummary, Store};
@@ -69,11 +69,13 @@ impl Service {
     /// # Errors
     /// When the device has no room for it, or the system gives no thread.
     pub fn start(parts: Parts) -> Result<Self, EngineError> {
-        let schedule = (parts.config.schedule(), parts.config.max_requests);
-        let server = Server::start(&parts.engine, &parts.memory, schedule)?;
+        let (max_tasks, window_bytes) = (parts.config.max_requests, parts.config.window_bytes);
+        let limits = ServerLimits { max_tasks, window_bytes };
+        let config = (parts.config.schedule(), limits);
+        let server = Server::start(&parts.engine, &parts.memory, config)?;
         let inner = Inner {
+            recent: RecentSessions::new(parts.config.recent_bytes, server.sets_aside()),
             server,
-            recent: RecentSessions::new(parts.config.recent_bytes),
             readings: Mutex::default(),
             changing: Mutex::default(),
             replies: Replies::default(),

@@ -230,6 +230,13 @@ impl Backend for AnyBackend {
         })
     }
 
+    fn free_bytes(&self) -> Option<usize> {
+        match self {
+            Self::Cpu(backend) => backend.free_bytes(),
+            Self::Cuda(backend) => backend.free_bytes(),
+        }
+    }
+
     fn page(&self, n_bytes: usize) -> Result<AnyPage, BackendError> {
         Ok(match self {
             Self::Cpu(backend) => Either::Cpu(backend.page(n_bytes)?),

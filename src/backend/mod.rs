@@ -306,6 +306,9 @@ pub trait Backend: Send + Sync {
     /// When there is no room for them.
     fn upload(&self, values: &[f32]) -> Result<Self::Buffer, BackendError>;
 
+    /// Bytes that are free of the device's own memory; none where it works in the host's.
+    fn free_bytes(&self) -> Option<usize>;
+
     /// A page of `n_bytes` zeros.
     ///
     /// # Errors

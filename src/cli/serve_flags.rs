@@ -48,6 +48,9 @@ pub(super) struct ServeFlags {
     /// Bytes for what was said in requests, so that what follows goes on from there
     #[arg(long, value_name = "N")]
     recent_bytes: Option<usize>,
+    /// Bytes of a GPU's memory for sinks and windows; 0 is a quarter of what is free
+    #[arg(long, value_name = "N")]
+    window_bytes: Option<usize>,
     /// Bytes on the disk that each tenant may use; 0 has no limit
     #[arg(long, value_name = "N")]
     tenant_max_bytes: Option<u64>,
@@ -90,6 +93,7 @@ impl ServeFlags {
         put(&mut serve.request_seconds, &self.request_seconds);
         put(&mut serve.drain_seconds, &self.drain_seconds);
         put(&mut serve.recent_bytes, &self.recent_bytes);
+        put(&mut serve.window_bytes, &self.window_bytes);
         put(&mut serve.tenant_max_bytes, &self.tenant_max_bytes);
         put(&mut serve.cors_origins, &self.cors_origins);
         put(&mut serve.schedule, &self.schedule);

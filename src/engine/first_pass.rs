@@ -65,6 +65,16 @@ impl FirstPass {
         Chunk { session, ids, phase, logits: Logits::NotWanted, failed: None }
     }
 
+    /// The session whose chunk is next, and one that waits for it.
+    pub fn sessions(&self) -> impl Iterator<Item = &Session> {
+        [&self.trial].into_iter().chain(self.neutral.iter().map(|(trial, _)| trial))
+    }
+
+    /// The same, to be changed.
+    pub fn sessions_mut(&mut self) -> impl Iterator<Item = &mut Session> {
+        [&mut self.trial].into_iter().chain(self.neutral.iter_mut().map(|(trial, _)| trial))
+    }
+
     /// How long units were looked up, once it is over.
     pub fn retrieval_time(&self) -> Duration {
         self.retrieval_time

@@ -188,6 +188,7 @@ impl<B: Backend> Memory<B> {
     /// When the chunk is longer than the configuration's.
     pub fn begin_chunk(&mut self, n_tokens: usize, phase: Phase) -> Result<(), MemoryError> {
         assert!(n_tokens <= self.config.chunk_tokens, "a chunk longer than configured");
+        self.pages.take_back(&*self.backend)?;
         self.chunk.n_tokens = n_tokens;
         match (self.chunk.phase, phase) {
             (_, Phase::Reading) => {

@@ -19,6 +19,8 @@ pub struct FastPages<P> {
     lengths: VecDeque<usize>, // [window page]: tokens that it holds when it is full
     /// Pages that have left the window and wait to be used again.
     spare: Vec<P>,
+    /// Of sinks, then of the window, where they are set aside: there are no pages then.
+    aside: Option<Vec<Box<[u8]>>>,
     /// Tokens of pages that have left the window for good, so where the window begins.
     n_gone: usize,
 }
@@ -56,6 +58,7 @@ impl<P> FastPages<P> {
             window: VecDeque::new(),
             lengths: VecDeque::new(),
             spare: Vec::new(),
+            aside: None,
             n_gone: 0,
         }
     }
@@ -70,6 +73,7 @@ impl<P> FastPages<P> {
             sinks: self.sinks.iter().map(copy).collect::<Result<_, _>>()?,
             window: self.window.iter().map(copy).collect::<Result<_, _>>()?,
             spare: Vec::new(),
+            aside: self.aside.clone(),
             lengths: self.lengths.clone(),
             ..*self
         })
@@ -82,7 +86,54 @@ impl<P> FastPages<P> {
 
     /// Pages of the window.
     pub fn n_window_pages(&self) -> usize {
-        self.window.len()
+        self.lengths.len()
+    }
+
+    /// Bytes of the backend's memory that pages take.
+    pub fn near_bytes(&self) -> usize {
+        (self.sinks.len() + self.window.len() + self.spare.len()) * self.page_bytes
+    }
+
+    /// Bytes that pages set aside will take.
+    pub fn aside_bytes(&self) -> usize {
+        self.aside.as_ref().map_or(0, |pages| pages.len() * self.page_bytes)
+    }
+
+    /// Gives the backend's memory back: what the pages hold goes to the host's. Until
+    /// [`take_back`](Self::take_back) there are no pages to be read or written.
+    pub fn set_aside<B: Backend<Page = P>>(&mut self, backend: &B) {
+        if self.aside.is_some() {
+            return;
+        }
+        let mut room = Vec::new();
+        let pages = self.sinks.iter().chain(&self.window);
+        let bytes = pages.map(|page| Box::from(backend.page_bytes(page, &mut room)));
+        self.aside = Some(bytes.collect());
+        self.sinks.clear();
+        self.window.clear();
+        self.spare.clear();
+    }
+
+    /// Brings back what was set aside; says whether anything was.
+    ///
+    /// # Errors
+    /// When there is no memory for it: it stays aside.
+    pub fn take_back<B>(&mut self, backend: &B) -> Result<bool, BackendError>
+    where
+        B: Backend<Page = P>,
+    {
+        let Some(aside) = &self.aside else { return Ok(false) };
+        let filled = |bytes: &[u8]| {
+            let mut page = backend.page(bytes.len())?;
+            backend.fill_page(&mut page, bytes);
+            Ok(page)
+        };
+        let mut pages =
+            aside.iter().map(|bytes| filled(bytes)).collect::<Result<VecDeque<_>, _>>()?;
+        self.window = pages.split_off(pages.len() - self.lengths.len());
+        self.sinks = pages.into();
+        self.aside = None;
+        Ok(true)
     }
 
     /// Makes pages for all tokens before `end`.

@@ -48,6 +48,7 @@ impl<B: Backend> Memory<B> {
     /// # Errors
     /// When the store refuses a unit.
     pub fn suspend(&mut self) -> Result<Suspended, MemoryError> {
+        self.pages.take_back(&*self.backend)?;
         if self.pages_are_units() {
             self.store_ahead()?;
         }
@@ -195,6 +196,7 @@ impl<B: Backend> Memory<B> {
         }
         let (sinks, unit) = (self.config.sink_tokens, self.config.unit_tokens);
         let keep = self.config.window_tokens + unit;
+        self.pages.take_back(&*self.backend)?;
         let n_units = match n_tokens.checked_sub(sinks + keep) {
             Some(over) => over / unit + 1,
             None => 0,
@@ -202,7 +204,7 @@ impl<B: Backend> Memory<B> {
         self.store_ahead()?;
         let n_full = n_tokens.saturating_sub(sinks) / unit;
         let n_pages = n_tokens.saturating_sub(sinks).div_ceil(unit) - n_units;
-        self.bring_back(n_units..n_units + n_pages)?;
+        self.put_together(n_units..n_units + n_pages)?;
         self.n_tokens = n_tokens;
         self.store.truncate(n_full);
         self.unit_ends.truncate(n_units);
@@ -239,7 +241,7 @@ impl<B: Backend> Memory<B> {
     }
 
     /// Makes pages `pages`, counted from the first after the sinks, the window.
-    fn bring_back(&mut self, pages: Range<usize>) -> Result<(), MemoryError> {
+    fn put_together(&mut self, pages: Range<usize>) -> Result<(), MemoryError> {
         let n_stored = self.store.len();
         let first = self.n_units();
         let mut window = Vec::with_capacity(pages.len());

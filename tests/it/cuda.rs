@@ -37,8 +37,19 @@ fn on_gpu(tiny: &TinyModel, unit_bytes: Option<usize>) -> Runner<CudaBackend> {
     Runner::on(gpu(unit_bytes), &gguf_model(tiny))
 }
 
+/// An engine on an emulated GPU.
+pub fn emulated(model: &Path) -> Engine {
+    on_device(model, DeviceChoice::Emulated)
+}
+
+fn on_device(model: &Path, device: DeviceChoice) -> Engine {
+    let kernels = Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulation"));
+    let options = EngineOptions { n_threads: 1, device, kernels, ..EngineOptions::default() };
+    Engine::load(model, &options).unwrap()
+}
+
 /// Small, and as kernels have it: pages of 64.
-fn config() -> MemoryConfig {
+pub fn config() -> MemoryConfig {
     MemoryConfig {
         sink_tokens: 5,
         window_tokens: 64,
@@ -217,6 +228,14 @@ fn a_memory_is_forked_suspended_and_rewound_as_on_the_processor() {
     let mut fork = memory.fork(config(), tiny.trained_tokens).unwrap();
     let expected = task.ask(&mut cuda, &mut fork);
 
+    let near_bytes = memory.near_bytes();
+    memory.set_aside();
+    assert!(near_bytes > 0 && memory.near_bytes() == 0, "the GPU's memory is given back");
+    let mut fork = memory.fork(config(), tiny.trained_tokens).unwrap();
+    assert_eq!(fork.near_bytes(), 0);
+    assert_eq!(task.ask(&mut cuda, &mut fork), expected, "brought back by what needs it");
+    assert!(fork.near_bytes() > 0);
+
     let suspended = memory.suspend().unwrap();
     let Stores { units, blocks } = memory.share_stores().unwrap();
     let stores = Stores { units, blocks };
@@ -226,6 +245,7 @@ fn a_memory_is_forked_suspended_and_rewound_as_on_the_processor() {
     // What was read after the text is forgotten, and the text's end with it.
     let n_text = task.text.len();
     task.ask(&mut cuda, &mut memory);
+    memory.set_aside();
     memory.rewind(n_text - 70).unwrap();
     let rest = Task { text: task.text[n_text - 70..].to_vec(), ..Task::of(&tiny) };
     rest.read(&mut cuda, &mut memory);
@@ -315,10 +335,8 @@ fn a_context_outlives_its_process_on_a_gpu_too() {
     let scratch = ScratchFolder::new();
     let model = tiny(DType::Q8_0).write_gguf(&scratch.path().join("tiny.gguf"));
     let contexts = |device| {
-        let kernels = Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulation"));
-        let options = EngineOptions { n_threads: 1, device, kernels, ..EngineOptions::default() };
         let store = Store::open(&scratch.path().join("store"), StoreOptions::default()).unwrap();
-        Contexts::new(Engine::load(&model, &options).unwrap(), store, "tests")
+        Contexts::new(on_device(&model, device), store, "tests")
     };
     let answer = |session: &Session| {
         let mut session = session.fork(session.memory().config()).unwrap();

@@ -162,7 +162,7 @@ def keys_are_not_told(test, server, keys):
 
 
 def a_tenant_has_its_quota(test):
-    server, keys = test.server_with_keys("quota", ["a", "b"], "--tenant-max-bytes", "400000")
+    server, keys = test.server_with_keys("quota", ["a", "b"], "--tenant-max-bytes", "1000000")
     first = server.make("first", "A little text.")
     test.check("a tenant's quota: what fits is read", first.get("status") == "ready", first)
     # How much it takes is known once its tokens are counted.
@@ -173,6 +173,13 @@ def a_tenant_has_its_quota(test):
                == ("failed", "store_full", "server_error"), more)
     reply = server.call("POST", "/v1/contexts", {"text": "More."}, key=keys[1])
     test.check("it is that tenant's alone", reply.status == 202, reply)
+    server.kill()
+    # A page is kept whole, so that the shortest text takes more than its tokens let expect.
+    server, keys = test.server_with_keys("full", ["a"], "--tenant-max-bytes", "400000")
+    server.make("first", "A little text.")
+    reply = server.call("POST", "/v1/contexts", {"text": "Another."})
+    test.check("a tenant that is over its quota is told at once",
+               is_error(reply, 507, "store_full"), reply)
     server.kill()
 
 

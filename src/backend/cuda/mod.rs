@@ -233,6 +233,10 @@ impl Backend for CudaBackend {
         Array::of(&self.device, values).map_err(failed)
     }
 
+    fn free_bytes(&self) -> Option<usize> {
+        self.device.free_bytes()
+    }
+
     fn page(&self, n_bytes: usize) -> Result<CudaPage, BackendError> {
         let mut buffer = self.device.allocate(n_bytes).map_err(failed)?;
         self.device.write(&mut buffer, 0, &vec![0; n_bytes]).map_err(failed)?;

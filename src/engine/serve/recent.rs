@@ -15,6 +15,7 @@ const LEAST: usize = 16;
 /// Sessions of the recent past.
 pub struct RecentSessions {
     max_bytes: usize,
+    sets_aside: bool,
     kept: Mutex<Vec<Kept>>, // the least recently used first
 }
 
@@ -26,16 +27,20 @@ struct Kept {
 }
 
 impl RecentSessions {
-    /// None yet, and never more than about `max_bytes` of them.
-    pub fn new(max_bytes: usize) -> Self {
-        Self { max_bytes, kept: Mutex::new(Vec::new()) }
+    /// None yet, and never more than about `max_bytes` of them; whether their windows are kept in
+    /// the host's memory, where the device's is another.
+    pub fn new(max_bytes: usize, sets_aside: bool) -> Self {
+        Self { max_bytes, sets_aside, kept: Mutex::new(Vec::new()) }
     }
 
     /// Keeps a session that has taken in `ids`. Those that it goes on from are given up for it.
-    pub fn keep(&self, owner: &str, ids: Vec<TokenId>, session: Session) {
+    pub fn keep(&self, owner: &str, ids: Vec<TokenId>, mut session: Session) {
         let bytes = session.memory.bytes() + ids.len() * 64;
         if ids.len() < LEAST || bytes > self.max_bytes {
             return;
+        }
+        if self.sets_aside {
+            session.memory.set_aside();
         }
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|other| other.owner != owner || !ids.starts_with(&other.ids));

@@ -33,6 +33,8 @@ pub struct ScheduleConfig {
     pub step_tokens: usize,
     /// Sequences in a step at most.
     pub step_sequences: usize,
+    /// Bytes of windows that a step may need, unless it is of one sequence alone.
+    pub step_bytes: usize,
     /// What a sequence may use in the first queue before it goes down: tokens read, of which each
     /// token of a question or an answer counts as several.
     pub first_quantum: u64,
@@ -51,6 +53,7 @@ impl Default for ScheduleConfig {
             policy: SchedulePolicy::Feedback,
             step_tokens: 512,
             step_sequences: 32,
+            step_bytes: usize::MAX,
             first_quantum: 512,
             n_queues: 8,
             promote_after: Duration::from_secs(2),
@@ -74,7 +77,7 @@ pub enum Demand {
 }
 
 impl Demand {
-    fn n_tokens(self) -> usize {
+    pub(super) fn n_tokens(self) -> usize {
         match self {
             Self::Read(n) | Self::Say(n) => n,
             Self::Wait => 0,
@@ -140,36 +143,51 @@ impl Schedule {
     }
 
     /// Decides who takes part in the step that begins now, and counts it as served. `demand` says
-    /// what each would do; none is asked for more tokens than a step has.
+    /// what each would do, and the bytes that its window then takes; none is asked for more tokens
+    /// than a step has.
     pub fn plan(
         &mut self,
         now: Duration,
-        mut demand: impl FnMut(SequenceId) -> Demand,
+        mut demand: impl FnMut(SequenceId) -> (Demand, usize),
     ) -> Vec<SequenceId> {
         self.promote(now);
         let mut candidates = std::mem::take(&mut self.candidates);
-        candidates.clear();
-        candidates.extend(self.entries.iter().enumerate().map(|(i, entry)| (entry.queue, i)));
-        if self.config.policy == SchedulePolicy::Feedback {
-            candidates.sort_by_key(|(queue, i)| (*queue, self.entries[*i].joined));
-        }
-        let demands: Vec<Demand> =
+        self.in_order(&mut candidates);
+        let demands: Vec<(Demand, usize)> =
             candidates.iter().map(|(_, i)| demand(self.entries[*i].id)).collect();
         let chosen = self.choose(&candidates, &demands);
         let mut ids = Vec::with_capacity(chosen.len());
         for at in chosen {
             let (_, i) = candidates[at];
             ids.push(self.entries[i].id);
-            self.serve(i, demands[at].cost(), now);
+            self.serve(i, demands[at].0.cost(), now);
         }
         self.candidates = candidates;
         ids
     }
 
+    /// All sequences, who would be served last first.
+    pub fn last_first(&mut self) -> Vec<SequenceId> {
+        let mut candidates = std::mem::take(&mut self.candidates);
+        self.in_order(&mut candidates);
+        let ids = candidates.iter().rev().map(|(_, i)| self.entries[*i].id).collect();
+        self.candidates = candidates;
+        ids
+    }
+
+    /// Queue and number of each entry, in the order in which they go.
+    fn in_order(&self, candidates: &mut Vec<(u32, usize)>) {
+        candidates.clear();
+        candidates.extend(self.entries.iter().enumerate().map(|(i, entry)| (entry.queue, i)));
+        if self.config.policy == SchedulePolicy::Feedback {
+            candidates.sort_by_key(|(queue, i)| (*queue, self.entries[*i].joined));
+        }
+    }
+
     /// Which candidates, given in the order in which they go, take part in a step.
-    fn choose(&self, candidates: &[(u32, usize)], demands: &[Demand]) -> Vec<usize> {
-        let ScheduleConfig { policy, step_tokens, step_sequences, .. } = self.config;
-        let first = |of: fn(&Demand) -> bool| demands.iter().position(of);
+    fn choose(&self, candidates: &[(u32, usize)], demands: &[(Demand, usize)]) -> Vec<usize> {
+        let ScheduleConfig { policy, step_tokens, step_sequences, step_bytes, .. } = self.config;
+        let first = |of: fn(&Demand) -> bool| demands.iter().position(|(demand, _)| of(demand));
         let speaker = first(|demand| matches!(demand, Demand::Say(n) if *n > 0));
         let reader = first(|demand| matches!(demand, Demand::Read(n) if *n > 0));
         // One chunk of a document makes a step long for those who wait for their next token.
@@ -177,15 +195,21 @@ impl Schedule {
             speaker.is_none_or(|speaker| {
                 let (first, other) = (candidates[speaker].0, candidates[*reader].0);
                 let is_due = policy == SchedulePolicy::FirstCome || other <= first;
-                is_due && (step_sequences > 1 || *reader < speaker)
+                let bytes = demands[speaker].1.saturating_add(demands[*reader].1);
+                let both_fit = step_sequences > 1 && bytes <= step_bytes;
+                is_due && (both_fit || *reader < speaker)
             })
         });
         let mut chosen: Vec<usize> = reader.into_iter().collect();
-        let mut left = step_tokens - reader.map_or(0, |reader| demands[reader].n_tokens());
-        for (at, demand) in demands.iter().enumerate() {
+        let mut left = step_tokens - reader.map_or(0, |reader| demands[reader].0.n_tokens());
+        let mut bytes = reader.map_or(0, |reader| demands[reader].1);
+        for (at, (demand, its_bytes)) in demands.iter().enumerate() {
             let Demand::Say(n_tokens) = *demand else { continue };
-            if n_tokens > 0 && n_tokens <= left && chosen.len() < step_sequences {
+            let with_it = bytes.saturating_add(*its_bytes);
+            let fits = n_tokens <= left && (chosen.is_empty() || with_it <= step_bytes);
+            if n_tokens > 0 && fits && chosen.len() < step_sequences {
                 left -= n_tokens;
+                bytes = with_it;
                 chosen.push(at);
             }
         }
@@ -256,8 +280,11 @@ mod tests {
                 Job { reads: 0, .. } => Demand::Say(1),
                 Job { reads, .. } => Demand::Read(CHUNK.min(*reads)),
             };
-            let turns = schedule.plan(Duration::from_millis(now), demand);
+            let bytes = |id: SequenceId| 10 + id.0 as usize % 7;
+            let turns = schedule.plan(Duration::from_millis(now), |id| (demand(id), bytes(id)));
             let n_tokens: usize = turns.iter().map(|id| demand(*id).n_tokens()).sum();
+            let n_bytes: usize = turns.iter().map(|id| bytes(*id)).sum();
+            assert!(turns.len() == 1 || n_bytes <= config.step_bytes);
             assert!(n_tokens <= config.step_tokens && turns.len() <= config.step_sequences);
             assert!(!turns.is_empty() || schedule.n_sequences() == 0, "somebody is always served");
             let begun = now;
@@ -305,6 +332,7 @@ mod tests {
             let jobs = random_jobs(random);
             let config = ScheduleConfig {
                 step_sequences: random.usize(1..40),
+                step_bytes: random.usize(1..200),
                 n_queues: random.u32(1..10),
                 first_quantum: random.u64(1..2000),
                 ..config(SchedulePolicy::Feedback)
@@ -379,7 +407,10 @@ mod tests {
         });
         schedule.add(SequenceId(1), 0, Duration::ZERO);
         schedule.add(SequenceId(2), 0, Duration::ZERO);
-        let demand = |id| if id == SequenceId(1) { Demand::Wait } else { Demand::Say(1) };
+        let demand = |id| match id == SequenceId(1) {
+            true => (Demand::Wait, 0),
+            false => (Demand::Say(1), 0),
+        };
         assert_eq!(schedule.plan(Duration::ZERO, demand), [SequenceId(2)]);
     }
 

@@ -203,6 +203,32 @@ impl Sequence {
         !self.events.is_closed() && !too_slow
     }
 
+    /// Bytes of the backend's memory that its windows take.
+    pub fn near_bytes(&self) -> usize {
+        self.sessions().map(|session| session.memory.near_bytes()).sum()
+    }
+
+    /// The same in a step that does what it [demands](Self::demand).
+    pub fn near_bytes_of_step(&self) -> usize {
+        let n_tokens = self.demand().n_tokens();
+        let Some(next) = self.sessions().next() else { return 0 };
+        let more = next.memory.near_bytes_of_step(n_tokens) - next.memory.near_bytes();
+        self.near_bytes() + more
+    }
+
+    /// Moves its windows to the host's memory: the step that needs one brings it back.
+    pub fn set_aside(&mut self) {
+        let own = self.work.as_mut().map(Work::session_mut);
+        let trials = self.pass.iter_mut().flat_map(FirstPass::sessions_mut);
+        own.into_iter().chain(trials).for_each(|session| session.memory.set_aside());
+    }
+
+    /// Its sessions, that of the next chunk first.
+    fn sessions(&self) -> impl Iterator<Item = &Session> {
+        let trials = self.pass.iter().flat_map(FirstPass::sessions);
+        trials.chain(self.work.as_ref().map(Work::session))
+    }
+
     /// What it would do next.
     pub fn demand(&self) -> Demand {
         if !self.outbox.is_empty() {

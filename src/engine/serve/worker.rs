@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::place::{Place, Places};
 use super::schedule::{Demand, Schedule, ScheduleConfig, SequenceId};
 use super::sequence::{Sequence, Standing, Task};
+use crate::backend::Backend;
 use crate::engine::batch::Chunk;
 use crate::engine::buffers::Runner;
 use crate::engine::error::EngineError;
@@ -28,6 +29,18 @@ struct Shared {
     thread: Mutex<Option<JoinHandle<()>>>,
     counts: Arc<Counts>,
     places: Places,
+    sets_aside: bool,
+}
+
+/// What a server may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerLimits {
+    /// Tasks at once.
+    pub max_tasks: usize,
+    /// Bytes of the device's memory for sinks and windows: beyond it those of sequences that wait
+    /// are in the host's. 0: a quarter of what is free where the device has memory of its own, no
+    /// limit where it has none.
+    pub window_bytes: usize,
 }
 
 #[derive(Default)]
@@ -36,6 +49,7 @@ struct Counts {
     tokens_read: AtomicU64,
     tokens_said: AtomicU64,
     sequences_of_steps: AtomicU64,
+    set_aside: AtomicU64,
     step_micros: AtomicU64,
     faults: AtomicU64,
 }
@@ -53,6 +67,8 @@ pub struct ServerMeasures {
     pub tokens_said: u64,
     /// Sequences that took part, summed over steps.
     pub sequences_of_steps: u64,
+    /// Windows that left the device's memory for the host's.
+    pub set_aside: u64,
     /// Time of all steps.
     pub step_time: Duration,
     /// Steps that failed where nothing should.
@@ -65,25 +81,28 @@ struct Admitted {
 }
 
 impl Server {
-    /// Starts a server of `engine`'s model for sequences of `memory`'s sizes, of at most
-    /// `max_tasks` at once.
+    /// Starts a server of `engine`'s model for sequences of `memory`'s sizes, within `limits`.
     ///
     /// # Errors
     /// When the device has no room for a step's buffers, or the system gives no thread.
     pub fn start(
         engine: &Engine,
         memory: &MemoryConfig,
-        (schedule, max_tasks): (ScheduleConfig, usize),
+        (schedule, limits): (ScheduleConfig, ServerLimits),
     ) -> Result<Self, EngineError> {
+        let free = || engine.transformer().backend().free_bytes().map(|free| free / 4);
+        let window_bytes = Some(limits.window_bytes).filter(|bytes| *bytes > 0).or_else(free);
         let said = memory.ask_chunk_tokens.max(1) * schedule.step_sequences;
         let step_tokens = said + memory.chunk_tokens;
-        let schedule = ScheduleConfig { step_tokens, ..schedule };
+        let step_bytes = window_bytes.unwrap_or(usize::MAX);
+        let schedule = ScheduleConfig { step_tokens, step_bytes, ..schedule };
         let (commands, received) = channel();
         let counts = Arc::new(Counts::default());
         let mut worker = Worker {
             runner: Runner::new(engine, step_tokens)?,
             engine: engine.clone(),
             schedule: Schedule::new(schedule),
+            window_bytes,
             running: Vec::new(),
             born: Vec::new(),
             next_id: 0,
@@ -98,7 +117,8 @@ impl Server {
             commands: Mutex::new(Some(commands)),
             thread: Mutex::new(Some(thread)),
             counts,
-            places: Places::new(max_tasks),
+            places: Places::new(limits.max_tasks),
+            sets_aside: window_bytes.is_some(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -118,6 +138,11 @@ impl Server {
         }
     }
 
+    /// Whether windows that are not needed leave the device's memory.
+    pub fn sets_aside(&self) -> bool {
+        self.shared.sets_aside
+    }
+
     /// What it has done.
     pub fn measures(&self) -> ServerMeasures {
         let counts = &*self.shared.counts;
@@ -128,6 +153,7 @@ impl Server {
             tokens_read: read(&counts.tokens_read),
             tokens_said: read(&counts.tokens_said),
             sequences_of_steps: read(&counts.sequences_of_steps),
+            set_aside: read(&counts.set_aside),
             step_time: Duration::from_micros(read(&counts.step_micros)),
             faults: read(&counts.faults),
         }
@@ -149,6 +175,7 @@ struct Worker {
     engine: Engine,
     runner: Runner,
     schedule: Schedule,
+    window_bytes: Option<usize>,
     running: Vec<Running>,
     born: Vec<Sequence>,
     next_id: u64,
@@ -248,16 +275,46 @@ impl Worker {
         let running = &self.running;
         let demand = |id: SequenceId| {
             let found = running.binary_search_by_key(&id, |running| running.id);
-            found.map_or(Demand::Wait, |at| running[at].sequence.demand())
+            found.map_or((Demand::Wait, 0), |at| {
+                let sequence = &running[at].sequence;
+                (sequence.demand(), sequence.near_bytes_of_step())
+            })
         };
         let mut planned = self.schedule.plan(self.begun.elapsed(), demand);
         planned.sort_unstable();
         planned
     }
 
+    /// Has windows of who waits leave the device's memory, of who will be served last first, until
+    /// those of the step have room.
+    fn make_room(&mut self, planned: &[SequenceId]) {
+        let Some(limit) = self.window_bytes else { return };
+        let is_planned = |id: &SequenceId| planned.binary_search(id).is_ok();
+        let bytes = self.running.iter().map(|Running { id, sequence }| match is_planned(id) {
+            true => sequence.near_bytes_of_step(),
+            false => sequence.near_bytes(),
+        });
+        let mut bytes: usize = bytes.sum();
+        for id in self.schedule.last_first() {
+            if bytes <= limit {
+                return;
+            }
+            let at = self.running.binary_search_by_key(&id, |running| running.id);
+            let (Ok(at), false) = (at, is_planned(&id)) else { continue };
+            let sequence = &mut self.running[at].sequence;
+            let freed = sequence.near_bytes();
+            if freed > 0 {
+                sequence.set_aside();
+                bytes -= freed;
+                self.counts.set_aside.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// One pass of the model, and what follows from it.
     fn step(&mut self, planned: &[SequenceId]) {
         let begun = Instant::now();
+        self.make_room(planned);
         let mut chunks = Vec::with_capacity(planned.len());
         let mut ids = Vec::with_capacity(planned.len());
         for Running { id, sequence, .. } in &mut self.running {

@@ -3,50 +3,65 @@
 use std::collections::BTreeMap;
 
 use mneme::engine::serve::{
-    Answers, Event, ScheduleConfig, SchedulePolicy, Server, Stage, Task, Work,
+    Answers, Event, RecentSessions, ScheduleConfig, SchedulePolicy, Server, ServerLimits,
+    ServerMeasures, Stage, Task, Work,
 };
-use mneme::engine::{GenerateOptions, Sampling, Session, no_progress};
+use mneme::engine::{Engine, GenerateOptions, Sampling, Session, no_progress};
 use mneme::ids::TokenId;
+use mneme::memory::MemoryConfig;
 use tokio::sync::mpsc::channel;
 use tracing::Span;
 
 use super::client::World;
-use crate::fixtures::{letters, small_config};
+use crate::cuda::{self, emulated};
+use crate::fixtures::{greedy, letters, small_config};
 
-#[test]
-fn what_is_said_together_is_what_each_would_say_alone() {
-    let world = World::new();
-    let engine = world.engine();
-    let config = small_config();
-    let ids = |seed: u64, n: usize| engine.tokenizer().encode_document(&letters(seed, n)).ids;
-    let jobs: Vec<(Vec<TokenId>, Vec<TokenId>)> =
-        (0..9).map(|i| (ids(i, 20 + 70 * i as usize), ids(i + 50, 3 + i as usize))).collect();
-    let options = |seed| GenerateOptions {
-        max_tokens: 20,
-        sampling: Sampling { temperature: 0.7, seed, ..Sampling::default() },
-        ..GenerateOptions::default()
-    };
-    let alone: Vec<Vec<TokenId>> = jobs
-        .iter()
-        .zip(0..)
-        .map(|((read, question), seed)| {
+/// What each of several sequences reads and is asked, and what it says alone.
+struct Jobs {
+    engine: Engine,
+    config: MemoryConfig,
+    jobs: Vec<(Vec<TokenId>, Vec<TokenId>)>,
+    alone: Vec<Vec<TokenId>>,
+}
+
+impl Jobs {
+    fn new(engine: Engine, config: MemoryConfig, n: u64) -> Self {
+        let ids = |seed: u64, n: usize| engine.tokenizer().encode_document(&letters(seed, n)).ids;
+        let jobs: Vec<(Vec<TokenId>, Vec<TokenId>)> =
+            (0..n).map(|i| (ids(i, 20 + 70 * i as usize), ids(i + 50, 3 + i as usize))).collect();
+        let alone = jobs.iter().zip(0..).map(|((read, question), seed)| {
             let mut session = engine.session(&config).unwrap();
             session.read_tokens(read, &mut no_progress).unwrap();
             session.prompt_tokens(question).unwrap();
-            session.generate(options(seed)).map(|piece| piece.unwrap().token).collect()
-        })
-        .collect();
-    for policy in [SchedulePolicy::Feedback, SchedulePolicy::FirstCome] {
-        let schedule = ScheduleConfig { policy, ..ScheduleConfig::default() };
-        let server = Server::start(&engine, &config, (schedule, 16)).unwrap();
+            session.generate(Self::options(seed)).map(|piece| piece.unwrap().token).collect()
+        });
+        let alone = alone.collect();
+        Self { engine, config, jobs, alone }
+    }
+
+    fn options(seed: u64) -> GenerateOptions {
+        GenerateOptions {
+            max_tokens: 20,
+            sampling: Sampling { temperature: 0.7, seed, ..Sampling::default() },
+            ..GenerateOptions::default()
+        }
+    }
+
+    /// All of them at once say what each says alone.
+    #[track_caller]
+    fn check(&self, policy: SchedulePolicy, window_bytes: usize) -> ServerMeasures {
+        // A few tokens, then others go first.
+        let schedule = ScheduleConfig { policy, first_quantum: 24, ..ScheduleConfig::default() };
+        let limits = ServerLimits { max_tasks: 16, window_bytes };
+        let server = Server::start(&self.engine, &self.config, (schedule, limits)).unwrap();
         let mut listeners = Vec::new();
-        for ((read, question), seed) in jobs.iter().zip(0..) {
+        for ((read, question), seed) in self.jobs.iter().zip(0..) {
             let (events, received) = channel(1000);
-            let session: Session = engine.session(&config).unwrap();
+            let session: Session = self.engine.session(&self.config).unwrap();
             let task = Task {
                 work: Work::Session(Box::new(session)),
                 stages: vec![Stage::Tokens(read.clone()), Stage::Question(question.clone())],
-                answers: Some(Answers { options: options(seed), n: 1 }),
+                answers: Some(Answers { options: Self::options(seed), n: 1 }),
                 events,
                 held: None,
                 span: Span::none(),
@@ -54,7 +69,7 @@ fn what_is_said_together_is_what_each_would_say_alone() {
             server.submit(task, server.reserve().unwrap());
             listeners.push(received);
         }
-        for (mut received, alone) in listeners.into_iter().zip(&alone) {
+        for (mut received, alone) in listeners.into_iter().zip(&self.alone) {
             let mut said = Vec::new();
             loop {
                 match received.blocking_recv().expect("an end") {
@@ -64,11 +79,68 @@ fn what_is_said_together_is_what_each_would_say_alone() {
                     Event::Failed(error) => panic!("{error}"),
                 }
             }
-            assert_eq!(said, *alone, "{policy:?}");
+            assert_eq!(said, *alone, "{policy:?}, {window_bytes} bytes");
         }
-        let measures = server.measures();
-        assert!(measures.sequences_of_steps > measures.n_steps, "they went together");
+        server.measures()
     }
+
+    /// Bytes of the longest text's sinks and window.
+    fn window_bytes(&self) -> usize {
+        let mut session = self.engine.session(&self.config).unwrap();
+        session.read_tokens(&self.jobs.last().unwrap().0, &mut no_progress).unwrap();
+        session.memory().near_bytes()
+    }
+}
+
+#[test]
+fn what_is_said_together_is_what_each_would_say_alone() {
+    let world = World::new();
+    let jobs = Jobs::new(world.engine(), small_config(), 9);
+    for policy in [SchedulePolicy::Feedback, SchedulePolicy::FirstCome] {
+        let measures = jobs.check(policy, 0);
+        assert!(measures.sequences_of_steps > measures.n_steps, "they went together");
+        assert_eq!(measures.set_aside, 0, "where the processor's memory is all there is");
+    }
+}
+
+#[test]
+fn windows_leave_the_devices_memory_and_come_back() {
+    let world = World::new();
+    let jobs = Jobs::new(world.engine(), small_config(), 9);
+    // One has room at a time, then some of them.
+    for window_bytes in [1, 3 * jobs.window_bytes()] {
+        let measures = jobs.check(SchedulePolicy::Feedback, window_bytes);
+        assert!(measures.set_aside > 0, "{measures:?}");
+        jobs.check(SchedulePolicy::FirstCome, window_bytes);
+    }
+}
+
+#[test]
+fn windows_leave_a_gpu_and_come_back() {
+    let world = World::new();
+    let engine = emulated(&world.store().join("tiny.gguf"));
+    let config = cuda::config();
+    let jobs = Jobs::new(engine.clone(), config.clone(), 3);
+    let measures = jobs.check(SchedulePolicy::Feedback, jobs.window_bytes());
+    assert!(measures.set_aside > 0, "{measures:?}");
+
+    // What is kept for what may follow is not in the GPU's memory either.
+    let ids = engine.tokenizer().encode_document(&letters(70, 200)).ids;
+    let mut session = engine.session(&config).unwrap();
+    session.read_tokens(&ids[..150], &mut no_progress).unwrap();
+    let mut expected = session.fork(&config).unwrap();
+    session.read_tokens(&ids[150..], &mut no_progress).unwrap();
+    let recent = RecentSessions::new(1 << 30, true);
+    recent.keep("a", ids.clone(), session);
+    let (mut found, n) = recent.longest_prefix("a", &ids[..150], &config).unwrap().unwrap();
+    assert_eq!((n, found.memory().near_bytes() > 0), (150, true), "it went back for it");
+    let [found, expected] = [&mut found, &mut expected].map(|session| {
+        session.prompt_tokens(&ids[..5]).unwrap();
+        greedy(session, 5)
+    });
+    assert_eq!(found, expected);
+    let (whole, n) = recent.longest_prefix("a", &ids, &config).unwrap().unwrap();
+    assert_eq!((n, whole.memory().near_bytes()), (ids.len(), 0));
 }
 
 #[test]
@@ -82,7 +154,8 @@ fn several_answers_are_those_of_their_seeds() {
         sampling: Sampling { temperature: 1.0, seed, ..Sampling::default() },
         ..GenerateOptions::default()
     };
-    let server = Server::start(&engine, &config, (ScheduleConfig::default(), 1)).unwrap();
+    let limits = ServerLimits { max_tasks: 1, window_bytes: 0 };
+    let server = Server::start(&engine, &config, (ScheduleConfig::default(), limits)).unwrap();
     let (events, mut received) = channel(1000);
     let task = Task {
         work: Work::Session(Box::new(engine.session(&config).unwrap())),
