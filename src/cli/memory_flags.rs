@@ -45,6 +45,13 @@ pub(super) struct MemoryFlags {
     /// Percent of what the best unit has: the first pass pins no unit with less
     #[arg(long, value_name = "N")]
     pin_share_percent: Option<usize>,
+    /// What words in common with the question count for in the first pass, in percent of what
+    /// attention does
+    #[arg(long, value_name = "N")]
+    pin_words_percent: Option<usize>,
+    /// Percent of what speaks for a unit that speaks for those beside it
+    #[arg(long, value_name = "N")]
+    pin_spread_percent: Option<usize>,
     /// Whether what a neutral question attends to as well does not count [true, false]
     #[arg(long, value_name = "BOOL")]
     pin_contrast: Option<bool>,
@@ -131,6 +138,8 @@ impl MemoryFlags {
         put(&mut memory.neighbour_units, &self.neighbour_units);
         put(&mut memory.pinned_percent, &self.pinned_percent);
         put(&mut memory.pin_share_percent, &self.pin_share_percent);
+        put(&mut memory.pin_words_percent, &self.pin_words_percent);
+        put(&mut memory.pin_spread_percent, &self.pin_spread_percent);
         put(&mut memory.pin_contrast, &self.pin_contrast);
         put(&mut memory.unpinned_units, &self.unpinned_units);
         put(&mut memory.pin_candidates, &self.pin_candidates);

@@ -1,6 +1,6 @@
 //! Which units does a question need? It is taken in once on trial, and so is a question about nothing:
 //! the units that the one attends to and the other does not, beyond what its lookups found on the way,
-//! are pinned for the question itself and its answer.
+//! are pinned for the question itself and its answer, and so are those that share its rare words.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::batch::{Chunk, Logits};
 use super::error::EngineError;
 use super::session::Session;
 use crate::ids::TokenId;
-use crate::memory::{MemoryConfig, Phase, UnitMass, beyond_neutral, pins};
+use crate::memory::{MemoryConfig, Phase, UnitMass, beyond_neutral, pins, wanted};
 
 /// A question about nothing.
 const NEUTRAL: &str = "N/A";
@@ -23,6 +23,8 @@ pub(super) struct FirstPass {
     neutral: Option<(Session, Vec<TokenId>)>,
     /// What the question attended to, and how long it was.
     asked: Option<(Vec<UnitMass>, usize)>,
+    /// How much each unit shares with the question's words.
+    words: Vec<f32>,
     retrieval_time: Duration,
 }
 
@@ -37,8 +39,13 @@ impl FirstPass {
         }
         let memory = config.for_first_pass();
         let trial = || session.fork(&memory).map(Session::on_trial);
+        let neutral_ids = session.engine.question_ids(NEUTRAL)?;
+        let words = match config.pin_words_percent {
+            0 => Vec::new(),
+            _ => session.shared_words(ids, &neutral_ids)?,
+        };
         let neutral = match config.pin_contrast {
-            true => Some((trial()?, session.engine.question_ids(NEUTRAL)?)),
+            true => Some((trial()?, neutral_ids)),
             false => None,
         };
         let trial = trial()?;
@@ -49,6 +56,7 @@ impl FirstPass {
             at: 0,
             neutral,
             asked: None,
+            words,
             retrieval_time: Duration::ZERO,
         }))
     }
@@ -100,7 +108,8 @@ impl FirstPass {
             }
             (None, None) => masses,
         };
-        Ok(Some(pins(&self.config, &masses, 0..n_units)))
+        let wanted = wanted(&self.config, &masses, &self.words);
+        Ok(Some(pins(&self.config, &wanted, 0..n_units)))
     }
 
     /// Runs what is left of it.
@@ -137,6 +146,13 @@ impl Session {
             trial.run_chunk(ids, Phase::Asking, Logits::NotWanted)?;
         }
         Ok(trial.memory.take_evidence())
+    }
+
+    /// How much each unit shares with the words of a question that are none of `neutral`.
+    fn shared_words(&self, ids: &[TokenId], neutral: &[TokenId]) -> Result<Vec<f32>, EngineError> {
+        let units = (0..self.memory.n_units()).map(|unit| self.memory.unit_tokens(unit));
+        let units: Vec<_> = units.collect();
+        Ok(self.engine.words().shared((ids, neutral), &self.sources, &units)?)
     }
 
     /// A fork for a first pass: what it attends to is tallied from here on.

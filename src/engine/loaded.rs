@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use super::error::EngineError;
 use super::forms::Forms;
 use super::identity;
+use super::words::Words;
 use crate::backend::any::{AnyBackend, EngineOptions};
 use crate::backend::{Backend, BackendError, Precision};
 use crate::model::{Model, ModelConfig, ModelSource, Transformer};
@@ -25,6 +26,7 @@ struct Loaded {
     no_gpu: Option<BackendError>,
     identity: OnceLock<[u8; 32]>,
     forms: OnceLock<Forms>,
+    words: OnceLock<Words>,
 }
 
 impl Engine {
@@ -53,9 +55,16 @@ impl Engine {
         check_shape(&model.config)?;
         let (backend, no_gpu) = AnyBackend::open(options)?;
         let transformer = Transformer::new(Arc::new(backend), model)?;
-        let (source, precision) = (model.source.clone(), options.precision);
-        let (identity, forms) = (OnceLock::new(), OnceLock::new());
-        let loaded = Loaded { tokenizer, transformer, source, precision, no_gpu, identity, forms };
+        let loaded = Loaded {
+            tokenizer,
+            transformer,
+            source: model.source.clone(),
+            precision: options.precision,
+            no_gpu,
+            identity: OnceLock::new(),
+            forms: OnceLock::new(),
+            words: OnceLock::new(),
+        };
         Ok(Self { loaded: Arc::new(loaded) })
     }
 
@@ -97,6 +106,11 @@ impl Engine {
         }
         let forms = Forms::new(self.tokenizer())?;
         Ok(self.loaded.forms.get_or_init(|| forms))
+    }
+
+    /// Which of its tokens are the same word.
+    pub(super) fn words(&self) -> &Words {
+        self.loaded.words.get_or_init(|| Words::new(self.tokenizer()))
     }
 
     /// Why no GPU computes, where one was to be used if there were any.

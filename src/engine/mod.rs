@@ -49,6 +49,7 @@ mod session;
 mod sources;
 mod stops;
 mod suspend;
+mod words;
 
 pub use crate::backend::any::EngineOptions;
 pub use answer::{AtEnd, FinishReason, GenerateOptions, Piece, TokenLogprob};

@@ -139,6 +139,11 @@ pub struct MemoryConfig {
     /// Percent of what the unit has that the first pass attended to most: units with less are not
     /// pinned. 0 pins as many as the budget has.
     pub pin_share_percent: usize,
+    /// What words in common with the question count for when units are pinned, in percent of what
+    /// attention does: the most of them as much as the most attention.
+    pub pin_words_percent: usize,
+    /// How much of what speaks for a unit speaks for those beside it as well, in percent.
+    pub pin_spread_percent: usize,
     /// Whether what a neutral question attends to as well does not count, see
     /// [`beyond_neutral`](super::beyond_neutral).
     pub pin_contrast: bool,
@@ -208,7 +213,9 @@ impl Default for MemoryConfig {
             sets: Sets::default(),
             neighbour_units: 1,
             pinned_percent: 100,
-            pin_share_percent: 50,
+            pin_share_percent: 60,
+            pin_words_percent: 100,
+            pin_spread_percent: 50,
             pin_contrast: true,
             unpinned_units: 0,
             pin_candidates: 1024,
@@ -245,6 +252,8 @@ impl MemoryConfig {
             ask_query_tokens: default.ask_query_tokens,
             pinned_percent: 0,
             pin_share_percent: default.pin_share_percent,
+            pin_words_percent: default.pin_words_percent,
+            pin_spread_percent: default.pin_spread_percent,
             pin_contrast: default.pin_contrast,
             unpinned_units: default.unpinned_units,
             pin_candidates: default.pin_candidates,

@@ -54,7 +54,7 @@ pub use config::{AttentionMode, LookupPolicy, MemoryConfig, Phase, Positions, Se
 pub use error::MemoryError;
 pub use evidence::UnitMass;
 pub use layers::Memory;
-pub use pins::{beyond_neutral, pins};
+pub use pins::{beyond_neutral, pins, wanted};
 pub use stores::Stores;
 pub use suspend::Suspended;
 pub use validate::ConfigError;

@@ -1,6 +1,7 @@
 //! Which units does a question pin? Those that it attends to more than a neutral question does: much
 //! of attention goes to the same few units whatever is asked (the first, beginnings of chapters), and
-//! what they draw hides what was asked for (calibration as in ICR, arXiv 2410.02642).
+//! what they draw hides what was asked for (calibration as in ICR, arXiv 2410.02642). And those that
+//! have rare words in common with it, which attention at times passes by.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -19,6 +20,34 @@ pub fn beyond_neutral(masses: &[UnitMass], neutral: &[UnitMass], share: f32) -> 
     let mut rest: Vec<UnitMass> = rest.filter(|unit| unit.mass > 0.0).collect();
     rest.sort_by(by_mass);
     rest
+}
+
+/// What speaks for each unit, most of it first: the attention of `masses` (heaviest first) and the words
+/// in common, `words` `[unit]`, each as a share of its best; and a part of what speaks for the units
+/// beside it, since a passage is longer than a unit.
+pub fn wanted(config: &MemoryConfig, masses: &[UnitMass], words: &[f32]) -> Vec<UnitMass> {
+    let n_units = masses.iter().map(|unit| unit.unit as usize + 1).fold(words.len(), usize::max);
+    let mut alone = vec![0.0; n_units];
+    let heaviest = masses.first().map_or(0.0, |unit| unit.mass);
+    for unit in masses.iter().filter(|unit| unit.mass > 0.0) {
+        alone[unit.unit as usize] = unit.mass / heaviest;
+    }
+    let most = words.iter().copied().fold(0.0, f32::max);
+    let weight = config.pin_words_percent as f32 / 100.0;
+    for (alone, words) in alone.iter_mut().zip(words).filter(|(_, words)| **words > 0.0) {
+        *alone += weight * words / most;
+    }
+    let spread = config.pin_spread_percent as f32 / 100.0;
+    let at = |unit: Option<usize>| unit.and_then(|unit| alone.get(unit)).copied().unwrap_or(0.0);
+    let mut wanted: Vec<UnitMass> = (0..n_units)
+        .map(|unit| {
+            let beside = at(unit.checked_sub(1)) + at(Some(unit + 1));
+            UnitMass { unit: unit as u32, mass: alone[unit] + spread * beside }
+        })
+        .filter(|unit| unit.mass > 0.0)
+        .collect();
+    wanted.sort_by(by_mass);
+    wanted
 }
 
 /// The units to pin, most wanted first, of masses with the heaviest first: those that have at least
@@ -56,6 +85,23 @@ mod tests {
         assert_eq!(beyond_neutral(&question, &neutral, 2.0), masses(&[(9, 2.0), (5, 1.0)]));
         assert_eq!(beyond_neutral(&question, &[], 2.0), question);
         assert!(beyond_neutral(&[], &neutral, 2.0).is_empty());
+    }
+
+    #[test]
+    fn attention_and_words_speak_for_a_unit_and_for_those_beside_it() {
+        let of = |pin_words_percent, pin_spread_percent, words: &[f32]| {
+            let config =
+                MemoryConfig { pin_words_percent, pin_spread_percent, ..MemoryConfig::default() };
+            wanted(&config, &masses(&[(2, 4.0), (0, 1.0)]), words)
+        };
+        let words = [0.0, 0.0, 0.0, 5.0, 2.5];
+        assert_eq!(of(0, 0, &words), masses(&[(2, 1.0), (0, 0.25)]));
+        assert_eq!(of(100, 0, &words), masses(&[(2, 1.0), (3, 1.0), (4, 0.5), (0, 0.25)]));
+        assert_eq!(of(200, 0, &words), masses(&[(3, 2.0), (2, 1.0), (4, 1.0), (0, 0.25)]));
+        let spread = masses(&[(3, 1.75), (2, 1.5), (4, 1.0), (1, 0.625), (0, 0.25)]);
+        assert_eq!(of(100, 50, &words), spread);
+        assert_eq!(of(100, 0, &[]), masses(&[(2, 1.0), (0, 0.25)]), "no words in common");
+        assert!(wanted(&MemoryConfig::default(), &[], &[0.0; 3]).is_empty());
     }
 
     fn pinned(retrieved_units: usize, pin_share_percent: usize, of: &[(u32, f32)]) -> Vec<u32> {

@@ -138,6 +138,18 @@ impl MemoryConfig {
             "must be between 0 and 100",
         )?;
         demand(
+            self.pin_words_percent <= 1000,
+            "pin-words-percent",
+            self.pin_words_percent,
+            "must be between 0 and 1000",
+        )?;
+        demand(
+            self.pin_spread_percent <= 100,
+            "pin-spread-percent",
+            self.pin_spread_percent,
+            "must be between 0 and 100",
+        )?;
+        demand(
             self.pin_candidates <= MAX_CANDIDATES,
             "pin-candidates",
             self.pin_candidates,
@@ -260,6 +272,8 @@ mod tests {
             (refusal(|config| config.ask_query_tokens = 0), "ask-query-tokens = 0"),
             (refusal(|config| config.pinned_percent = 101), "pinned-percent = 101"),
             (refusal(|config| config.pin_share_percent = 101), "pin-share-percent = 101"),
+            (refusal(|config| config.pin_words_percent = 1001), "pin-words-percent = 1001"),
+            (refusal(|config| config.pin_spread_percent = 101), "pin-spread-percent = 101"),
             (refusal(|config| config.coarse_sharpness = 0), "coarse-sharpness = 0"),
             (refusal(|config| config.vote_permille = 0), "vote-permille = 0"),
             (refusal(|config| config.vote_permille = 1001), "vote-permille = 1001"),

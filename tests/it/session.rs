@@ -180,6 +180,8 @@ fn a_first_pass_pins_what_the_question_attends_to() {
     let pinning = MemoryConfig {
         pinned_percent: 67,
         pin_share_percent: 0,
+        pin_words_percent: 0,
+        pin_spread_percent: 0,
         pin_contrast: false,
         unpinned_units: 1,
         ..alone.clone()
@@ -217,14 +219,48 @@ fn a_first_pass_pins_what_the_question_attends_to() {
     assert!(n_changed > 0, "pinning made a difference");
 }
 
+/// A unit that has a word of the question, which no other has, is pinned whatever the attention; a word
+/// that all have, or that every question has, says nothing.
+#[test]
+fn a_first_pass_pins_the_unit_that_has_the_questions_rare_word() {
+    let engine = engine();
+    let by_words =
+        MemoryConfig { pin_words_percent: 1000, pin_spread_percent: 0, ..small_config() };
+    let by_attention = MemoryConfig { pin_words_percent: 0, ..by_words.clone() };
+    let (sinks, unit_tokens) = (by_words.sink_tokens, by_words.unit_tokens);
+    let mut n_missed = 0;
+    for (seed, unit) in [(9, 3), (10, 11), (11, 17)] {
+        let mut text = letters(seed, 400).replace('z', "b");
+        let at = sinks + unit * unit_tokens + 5;
+        text.replace_range(at..at + 1, "z");
+        let has_unit = |memory: &MemoryConfig, question: &str| {
+            let mut session = engine.session(memory).unwrap();
+            session.read(&text, &mut no_progress).unwrap();
+            session.prompt(question).unwrap();
+            let layers = 0..engine.config().n_layers;
+            let retrieved = |layer| session.memory().retrieved(LayerIdx(layer), 0).to_vec();
+            layers.map(retrieved).all(|units| units.contains(&(unit as u32)))
+        };
+        assert!(has_unit(&by_words, "bzb"), "of many that have a b, the one that has a z");
+        assert!(has_unit(&by_words, "bZb"), "whatever its case");
+        n_missed += usize::from(!has_unit(&by_attention, "bzb"));
+    }
+    assert!(n_missed > 0, "attention alone passes by some");
+}
+
 /// What a question about nothing attends to as well is not pinned; that question may be longer than
 /// the window.
 #[test]
 fn a_first_pass_pins_what_stands_out_against_a_question_about_nothing() {
     let engine = engine();
     let neutral = engine.question_ids("N/A").unwrap();
-    let memory =
-        MemoryConfig { window_tokens: neutral.len(), retrieved_units: 4, ..small_config() };
+    let memory = MemoryConfig {
+        window_tokens: neutral.len(),
+        retrieved_units: 4,
+        pin_words_percent: 0,
+        pin_spread_percent: 0,
+        ..small_config()
+    };
     let mut n_changed = 0;
     for question in ["brown fox", "jumps", "the quick dog over"] {
         let ids = engine.tokenizer().encode(question, SpecialTokens::AsText);
