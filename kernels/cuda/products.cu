@@ -110,6 +110,40 @@ KERNEL(multiply_rows, MultiplyParams, kWarps* kWarp) {
   deliver(sums, first, p.out, p.n_outputs, p.n_rows, p.adds);
 }
 
+struct WidenParams {
+  const u8* weights;  // as of MultiplyParams: [block]
+  const u32* scales;
+  u16* out;  // [block][32] halves
+  u32 n_blocks;  // of all outputs
+  u32 padding;
+};
+
+// What weights stand for, as halves, for products of many rows (dense_many.cu). Eight weights a lane.
+KERNEL(widen_weights, WidenParams, 256) {
+  const u32 eight = blockIdx.x * 256 + threadIdx.x;
+  const u32 block = eight / 4, part = eight % 4;
+  if (block >= p.n_blocks) return;
+  const float2 scale = halves_to_floats(p.scales[block]);
+  const u8* weights = p.weights + u64(block) * 4 * kWords;
+  const u32 at = BITS == 4 ? part % 2 * 8 : part * 8;
+  const uint2 bytes = *reinterpret_cast<const uint2*>(weights + at);
+  u32 pairs[4];
+  UNROLL
+  for (u32 i = 0; i < 4; ++i) {
+    const u32 two = (i < 2 ? bytes.x : bytes.y) >> (i % 2 * 16);
+    float of[2];
+    UNROLL
+    for (u32 k = 0; k < 2; ++k) {
+      const u32 byte = two >> (8 * k) & 255;
+      const int weight = BITS == 4 ? int(byte >> (part / 2 * 4) & 15) : int(i8(byte));
+      of[k] = float(weight) * scale.x + scale.y;
+    }
+    pairs[i] = floats_to_halves(of[0], of[1]);
+  }
+  const uint4 halves = {pairs[0], pairs[1], pairs[2], pairs[3]};
+  *reinterpret_cast<uint4*>(p.out + u64(eight) * 8) = halves;
+}
+
 struct EmbedParams {
   const u8* weights;  // as of MultiplyParams: [token id][block]
   const u32* scales;

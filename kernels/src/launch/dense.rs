@@ -5,14 +5,13 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::device::{Array, Device, DevicePointer, grid_depth, grid_size};
 use crate::error::DeviceError;
-use crate::launch::few_rows::{OUTPUTS_A_BLOCK, Piece, Programs, pieces};
-use crate::launch::products::OutputMode;
+use crate::launch::few_rows::{OUTPUTS_A_BLOCK, OutputMode, Piece, Programs, pieces};
 use crate::launch::{Kernel, launch, room, size};
 use crate::source::ProgramSource;
 
 const EACH: usize = 8;
 /// From so many rows on tensor cores multiply, tile by tile.
-const MANY_ROWS: usize = 32;
+pub const MANY_ROWS: usize = 32;
 /// Rows, and outputs, of a tile; its columns at once; tiles under way.
 const TILE: usize = 128;
 const DEPTH: usize = 32;
@@ -60,6 +59,20 @@ impl<D: Device> DenseMatrix<D> {
     pub fn n_cols(&self) -> usize {
         self.n_cols
     }
+
+    /// What products read.
+    pub fn view(&self) -> DenseView<'_, D> {
+        let Self { format, n_outputs, n_cols, ref weights } = *self;
+        DenseView { format, n_outputs, n_cols, weights }
+    }
+}
+
+/// Weights of 16 bits, `[output][cols]`, wherever they lie.
+pub struct DenseView<'a, D: Device> {
+    pub(super) format: WeightFormat,
+    pub(super) n_outputs: usize,
+    pub(super) n_cols: usize,
+    pub(super) weights: &'a Array<D, u16>, // at least as long
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -132,7 +145,7 @@ impl<D: Device> DenseKernels<D> {
         &mut self,
         device: &D,
         (x, n_rows): (&Array<D, f32>, usize),
-        matrix: &DenseMatrix<D>,
+        matrix: &DenseView<'_, D>,
         (out, mode): (&mut Array<D, f32>, OutputMode),
     ) -> Result<(), DeviceError> {
         let x = x.first(n_rows * matrix.n_cols, "rows to multiply")?;
@@ -145,7 +158,7 @@ impl<D: Device> DenseKernels<D> {
                 DevicePointer(at.0 + (first * width * size_of::<f32>()) as u64)
             };
             let params = DenseParams {
-                weights: matrix.weights.first(matrix.weights.len(), "weights")?,
+                weights: matrix.weights.first(matrix.n_outputs * matrix.n_cols, "weights")?,
                 x: skip(x, matrix.n_cols),
                 out: skip(out, matrix.n_outputs),
                 n_outputs: size("outputs", matrix.n_outputs)?,
@@ -168,7 +181,7 @@ impl<D: Device> DenseKernels<D> {
         &mut self,
         device: &D,
         (x, n_rows): (DevicePointer, usize),
-        matrix: &DenseMatrix<D>,
+        matrix: &DenseView<'_, D>,
         (out, mode): (DevicePointer, OutputMode),
     ) -> Result<(), DeviceError> {
         let n_cols = size("columns", matrix.n_cols)?;
@@ -181,7 +194,7 @@ impl<D: Device> DenseKernels<D> {
         unsafe { launch(device, program, kernel, &params)? };
         let shared_bytes = size("shared memory", STAGES * 2 * TILE * DEPTH * size_of::<u16>())?;
         let params = TileParams {
-            weights: matrix.weights.first(matrix.weights.len(), "weights")?,
+            weights: matrix.weights.first(matrix.n_outputs * matrix.n_cols, "weights")?,
             x: narrow,
             units,
             out,

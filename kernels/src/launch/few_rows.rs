@@ -10,6 +10,15 @@ pub(super) const OUTPUTS_A_BLOCK: usize = 8;
 /// Rows that a kernel is compiled for.
 const ROWS: [usize; 4] = [1, 2, 4, 8];
 
+/// What a product does with what its output held before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputMode {
+    /// Overwrites it.
+    Set,
+    /// Adds to it.
+    Add,
+}
+
 /// Consecutive rows that one launch multiplies.
 pub(super) struct Piece {
     /// The first of them.

@@ -6,7 +6,7 @@ pub mod ask;
 pub mod attend_few;
 pub mod attend_many;
 pub mod dense;
-mod few_rows;
+pub mod few_rows;
 pub mod lookup;
 pub mod paged;
 pub mod pages;

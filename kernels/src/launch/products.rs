@@ -1,10 +1,12 @@
-//! Launchers of `cuda/products.cu`: few rows times quantised weights.
+//! Launchers of `cuda/products.cu`: few rows times quantised weights, and these in 16 bits for many.
 
 use bytemuck::{Pod, Zeroable};
+use half::f16;
 
 use crate::device::{Array, Device, DevicePointer, grid_depth, grid_size};
 use crate::error::DeviceError;
-use crate::launch::few_rows::{OUTPUTS_A_BLOCK, Piece, Programs, pieces};
+use crate::launch::dense::{DenseView, WeightFormat};
+use crate::launch::few_rows::{OUTPUTS_A_BLOCK, OutputMode, Piece, Programs, pieces};
 use crate::launch::{Kernel, launch, room, size};
 use crate::source::ProgramSource;
 
@@ -35,6 +37,7 @@ pub struct QuantizedMatrix<D: Device> {
     bits: WeightBits,
     n_outputs: usize,
     n_blocks: usize, // of an output
+    fits_halves: bool,
     weights: Array<D, u8>,
     scales: Array<D, [u16; 2]>,
 }
@@ -65,6 +68,7 @@ impl<D: Device> QuantizedMatrix<D> {
             bits,
             n_outputs,
             n_blocks: scales.len() / n_outputs,
+            fits_halves: scales.iter().all(|scale| fits_halves(bits, *scale)),
             weights: Array::of(device, weights)?,
             scales: Array::of(device, scales)?,
         })
@@ -74,6 +78,16 @@ impl<D: Device> QuantizedMatrix<D> {
     pub fn n_cols(&self) -> usize {
         self.n_blocks * BLOCK
     }
+}
+
+/// Whether no weight with this scale and shift is beyond what halves hold.
+fn fits_halves(bits: WeightBits, scale: [u16; 2]) -> bool {
+    let most = match bits {
+        WeightBits::Four => 15.0,
+        WeightBits::Eight => 128.0,
+    };
+    let [scale, shift] = scale.map(|half| f16::from_bits(half).to_f32().abs());
+    scale * most + shift < f16::MAX.to_f32()
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -102,6 +116,16 @@ struct MultiplyParams {
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
+struct WidenParams {
+    weights: DevicePointer,
+    scales: DevicePointer,
+    out: DevicePointer,
+    n_blocks: u32,
+    padding: u32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
 struct EmbedParams {
     weights: DevicePointer,
     scales: DevicePointer,
@@ -111,27 +135,21 @@ struct EmbedParams {
     n_rows: u32,
 }
 
-/// What a product does with what its output held before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OutputMode {
-    /// Overwrites it.
-    Set,
-    /// Adds to it.
-    Add,
-}
-
-/// The kernels, each compiled when it is first used, with room for rounded activations.
+/// The kernels, each compiled when it is first used, with room for rounded activations and for a
+/// matrix in 16 bits.
 pub struct ProductKernels<D: Device> {
     programs: Programs<D, (WeightBits, usize)>,
     terms: Option<Array<D, i8>>,
     units: Option<Array<D, [f32; 2]>>,
+    halves: Option<Array<D, u16>>,
     n_rounded: usize, // rows
     n_blocks: usize,  // of a row
 }
 
 impl<D: Device> Default for ProductKernels<D> {
     fn default() -> Self {
-        Self { programs: Programs::default(), terms: None, units: None, n_rounded: 0, n_blocks: 0 }
+        let (programs, n_rounded, n_blocks) = (Programs::default(), 0, 0);
+        Self { programs, terms: None, units: None, halves: None, n_rounded, n_blocks }
     }
 }
 
@@ -206,6 +224,37 @@ impl<D: Device> ProductKernels<D> {
             unsafe { launch(device, program, kernel, &params)? };
         }
         Ok(())
+    }
+
+    /// `matrix` in 16 bits, until another is widened: for products of many rows, each of which would
+    /// unpack it again. None where halves do not hold all that its weights stand for.
+    ///
+    /// # Errors
+    /// When the device fails, or has no room.
+    pub fn widened(
+        &mut self,
+        device: &D,
+        matrix: &QuantizedMatrix<D>,
+    ) -> Result<Option<DenseView<'_, D>>, DeviceError> {
+        if !matrix.fits_halves {
+            return Ok(None);
+        }
+        let n_blocks = matrix.n_outputs * matrix.n_blocks;
+        let params = WidenParams {
+            weights: matrix.weights.first(matrix.weights.len(), "weights")?,
+            scales: matrix.scales.first(matrix.scales.len(), "scales")?,
+            out: room(device, &mut self.halves, n_blocks * BLOCK)?,
+            n_blocks: size("blocks", n_blocks)?,
+            padding: 0,
+        };
+        let kernel = Kernel::new("widen_weights", [grid_size(n_blocks.div_ceil(64))?, 1, 1], 256);
+        let program = self.program(device, matrix.bits, 1)?;
+        // SAFETY: the structure is that of the kernel, the matrix was made of whole blocks, and the
+        // array is as long as all of them.
+        unsafe { launch(device, program, kernel, &params)? };
+        let weights = self.halves.as_ref().expect("because there was room for it");
+        let (n_outputs, n_cols) = (matrix.n_outputs, matrix.n_cols());
+        Ok(Some(DenseView { format: WeightFormat::Half, n_outputs, n_cols, weights }))
     }
 
     /// Rows `ids` of `table`: `out` is `[row][cols]`.

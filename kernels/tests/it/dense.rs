@@ -27,7 +27,7 @@ fn multiplied(
         let matrix = DenseMatrix::new(device, (format, n_outputs), bits).unwrap();
         let mut out = Array::of(device, before).unwrap();
         let x = Array::of(device, x).unwrap();
-        kernels.multiply(device, (&x, n_rows), &matrix, (&mut out, mode)).unwrap();
+        kernels.multiply(device, (&x, n_rows), &matrix.view(), (&mut out, mode)).unwrap();
         out.to_vec(device).unwrap()
     })
 }
@@ -128,7 +128,7 @@ fn what_cannot_be_multiplied_is_refused() {
         let (x, mut out) =
             (Array::of(device, &[0.0; 16]).unwrap(), Array::of(device, &[0.0; 4]).unwrap());
         let mut kernels = DenseKernels::default();
-        let three = kernels.multiply(device, (&x, 3), &weights, (&mut out, OutputMode::Set));
+        let three = kernels.multiply(device, (&x, 3), &weights.view(), (&mut out, OutputMode::Set));
         assert!(three.unwrap_err().to_string().contains("rows to multiply"));
     });
 }

@@ -1,8 +1,10 @@
-//! Products of few rows with quantised weights, and rows of a table.
+//! Products of few rows with quantised weights, of many with what they stand for, and rows of a table.
 
 use half::f16;
 use kernels::naive;
-use kernels::{Array, OutputMode, ProductKernels, QuantizedMatrix, WeightBits};
+use kernels::{
+    Array, DenseKernels, MANY_ROWS, OutputMode, ProductKernels, QuantizedMatrix, WeightBits,
+};
 
 use crate::devices::{assert_close, numbers, on_devices};
 
@@ -66,6 +68,49 @@ fn products_are_those_of_their_twin_for_any_number_of_rows() {
             assert_close(&out, &expected, tolerance);
         }
     }
+}
+
+#[test]
+fn many_rows_are_multiplied_with_what_weights_stand_for() {
+    for (bits, n_outputs, n_cols, n_rows) in [
+        (WeightBits::Four, 9, 576, MANY_ROWS),
+        (WeightBits::Eight, 130, 96, MANY_ROWS + 7),
+        (WeightBits::Four, 3, 32, 140),
+    ] {
+        let (bytes, scales, weights) = matrix(bits, n_outputs, n_cols);
+        let x = numbers(8, n_rows * n_cols);
+        let out = on_devices(|device| {
+            let (mut kernels, mut dense) = (ProductKernels::default(), DenseKernels::default());
+            // A larger one before it, whose room it takes.
+            let (more, of_more, _) = matrix(WeightBits::Eight, 140, 1024);
+            let larger =
+                QuantizedMatrix::new(device, (WeightBits::Eight, 140), &more, &of_more).unwrap();
+            assert!(kernels.widened(device, &larger).unwrap().is_some());
+            let matrix = QuantizedMatrix::new(device, (bits, n_outputs), &bytes, &scales).unwrap();
+            let x = Array::of(device, &x).unwrap();
+            let mut out = Array::of(device, &vec![f32::NAN; n_rows * n_outputs]).unwrap();
+            let widened = kernels.widened(device, &matrix).unwrap().unwrap();
+            let to = (&mut out, OutputMode::Set);
+            dense.multiply(device, (&x, n_rows), &widened, to).unwrap();
+            out.to_vec(device).unwrap()
+        });
+        // Weights and activations of up to 1 with eleven bits: six deviations of the sum.
+        let square: f32 = weights.iter().map(|w| w * w).sum::<f32>() / weights.len() as f32;
+        let tolerance = 6.0 * (n_cols as f32 * square / 6.0).sqrt() / 2048.0;
+        assert_close(&out, &naive::product(&x, &weights, n_cols), tolerance);
+    }
+}
+
+#[test]
+fn weights_that_halves_do_not_hold_are_not_widened() {
+    let (bytes, mut scales, _) = matrix(WeightBits::Eight, 2, 64);
+    scales[3][0] = f16::from_f32(600.0).to_bits(); // times 128
+    on_devices(|device| {
+        let bits = WeightBits::Eight;
+        let matrix = QuantizedMatrix::new(device, (bits, 2), &bytes, &scales).unwrap();
+        assert!(ProductKernels::default().widened(device, &matrix).unwrap().is_none());
+        Vec::<f32>::new()
+    });
 }
 
 #[test]

@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use kernels::{
-    AnyDevice, Array, Cuda, DenseKernels, Device, DeviceError, Emulated, OutputMode,
+    AnyDevice, Array, Cuda, DenseKernels, Device, DeviceError, Emulated, MANY_ROWS, OutputMode,
     ProductKernels, RowKernels,
 };
 
@@ -306,21 +306,29 @@ impl Backend for CudaBackend {
         write: Write,
     ) {
         self.run(|state| {
+            let (device, rows) = (&self.device, (input, n_tokens));
             let mut is_rounded = false; // once for all weights
             for Projection { weight, out } in outputs {
-                match weight {
-                    CudaWeight::Quantized(matrix) => {
-                        if !std::mem::replace(&mut is_rounded, true) {
-                            let rows = (n_tokens, weight.n_cols());
-                            state.products.round(&self.device, input, rows)?;
-                        }
-                        state.products.multiply(&self.device, matrix, (out, mode(write)))?;
-                    }
+                let out = (&mut **out, mode(write));
+                let matrix = match weight {
                     CudaWeight::Dense(matrix) => {
-                        let rows = (input, n_tokens);
-                        state.dense.multiply(&self.device, rows, matrix, (out, mode(write)))?;
+                        state.dense.multiply(device, rows, &matrix.view(), out)?;
+                        continue;
                     }
+                    CudaWeight::Quantized(matrix) => matrix,
+                };
+                let widened = match n_tokens >= MANY_ROWS {
+                    true => state.products.widened(device, matrix)?,
+                    false => None,
+                };
+                if let Some(matrix) = widened {
+                    state.dense.multiply(device, rows, &matrix, out)?;
+                    continue;
                 }
+                if !std::mem::replace(&mut is_rounded, true) {
+                    state.products.round(device, input, (n_tokens, weight.n_cols()))?;
+                }
+                state.products.multiply(device, matrix, out)?;
             }
             Ok::<_, DeviceError>(())
         });
