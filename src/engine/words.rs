@@ -1,6 +1,7 @@
 //! Which units have words in common with a question? What attention finds goes by meaning, and at times
 //! passes by the one place that has the question's rarest word. Units are scored by BM25 (Robertson and
-//! Zaragoza, 2009), with tokens for words, case and spaces aside: so every language has them.
+//! Zaragoza, 2009), with tokens for words, case and spaces aside, and two in a row for what only makes
+//! a word together: so every language, and every number, has them.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -36,8 +37,8 @@ impl Words {
         Self { word_of: (0..tokenizer.vocab_size() as u32).map(&mut word_of).collect() }
     }
 
-    /// How much each unit, of tokens `units`, shares with the words of `question` that are none of
-    /// `neutral`: `[unit]`, 0 where it shares none.
+    /// How much each unit, of tokens `units`, shares with `question`: words that are none of
+    /// `neutral`, and two of them in a row. `[unit]`, 0 where it shares none.
     ///
     /// # Errors
     /// When the tokens cannot be read back.
@@ -48,39 +49,29 @@ impl Words {
         units: &[Range<usize>],
     ) -> Result<Vec<f32>, StoreError> {
         let terms = Terms::new(self, question, neutral);
-        let mut counts = vec![0u16; units.len() * terms.n];
-        if terms.n > 0 {
-            count(&terms, sources, (units, &mut counts))?;
-        }
+        let found = if terms.n == 0 { Vec::new() } else { count(&terms, sources, units)? };
         let mut n_with = vec![0u32; terms.n];
-        for of_unit in counts.chunks_exact(terms.n.max(1)) {
-            for (n_with, count) in n_with.iter_mut().zip(of_unit) {
-                *n_with += u32::from(*count > 0);
-            }
-        }
-        // The logarithm of how rare a word is.
+        found.iter().for_each(|found| n_with[found.term] += 1);
+        // The logarithm of how rare it is.
         let rarity = |n_with: &u32| {
             let n_with = *n_with as f32;
             (1.0 + (units.len() as f32 - n_with + 0.5) / (n_with + 0.5)).ln()
         };
         let rarities: Vec<f32> = n_with.iter().map(rarity).collect();
-        let score = |of_unit: &[u16]| {
-            let of_terms = of_unit.iter().zip(&rarities).map(|(count, rarity)| {
-                let count = f32::from(*count);
-                rarity * count * (SATURATION + 1.0) / (count + SATURATION)
-            });
-            of_terms.sum()
-        };
-        match terms.n {
-            0 => Ok(vec![0.0; units.len()]),
-            n => Ok(counts.chunks_exact(n).map(score).collect()),
+        let mut shared = vec![0.0; units.len()];
+        for Found { unit, term, count } in found {
+            let count = count as f32;
+            shared[unit] += rarities[term] * count * (SATURATION + 1.0) / (count + SATURATION);
         }
+        Ok(shared)
     }
 }
 
-/// The words that are looked for.
+/// What is looked for: words, then pairs of words.
 struct Terms {
-    term_of: Vec<u16>, // [token]; `n` for none
+    word_of: Vec<u32>,      // [token]: which of the words; none from `n_words` on
+    pairs: Vec<(u32, u32)>, // sorted
+    n_words: usize,
     n: usize,
 }
 
@@ -91,35 +82,69 @@ impl Terms {
         sought.sort_unstable();
         sought.dedup();
         sought.retain(|sought| *sought != NONE && !neutral.iter().any(|id| word(id) == *sought));
-        sought.truncate(usize::from(u16::MAX));
-        let n = sought.len();
-        let term = |word: &u32| sought.binary_search(word).unwrap_or(n) as u16;
-        Self { term_of: words.word_of.iter().map(term).collect(), n }
+        let n_words = sought.len();
+        let which = |word: &u32| sought.binary_search(word).unwrap_or(n_words) as u32;
+        let word_of: Vec<u32> = words.word_of.iter().map(which).collect();
+        let is_word = |which: u32| (which as usize) < n_words;
+        let in_question = |id: &TokenId| which(&word(id));
+        let pairs = question.windows(2).map(|two| (in_question(&two[0]), in_question(&two[1])));
+        let mut pairs: Vec<_> = pairs.filter(|pair| is_word(pair.0) && is_word(pair.1)).collect();
+        pairs.sort_unstable();
+        pairs.dedup();
+        Self { n: n_words + pairs.len(), word_of, pairs, n_words }
+    }
+
+    /// The word that a token is, if it is looked for.
+    fn word(&self, id: TokenId) -> Option<u32> {
+        let which = self.word_of.get(id.0 as usize).copied();
+        which.filter(|which| (*which as usize) < self.n_words)
+    }
+
+    /// The term that two words in a row are.
+    fn pair(&self, first: u32, second: u32) -> Option<usize> {
+        self.pairs.binary_search(&(first, second)).ok().map(|at| self.n_words + at)
     }
 }
 
-/// Counts terms, `counts` being `[unit][term]`.
+/// A term that a unit has.
+struct Found {
+    unit: usize,
+    term: usize,
+    count: u32,
+}
+
+/// Counts terms, unit by unit.
 fn count(
     terms: &Terms,
     sources: &Sources,
-    (units, counts): (&[Range<usize>], &mut [u16]),
-) -> Result<(), StoreError> {
-    let mut unit = 0;
+    units: &[Range<usize>],
+) -> Result<Vec<Found>, StoreError> {
+    let mut found: Vec<Found> = Vec::new();
+    let mut at = vec![usize::MAX; terms.n]; // [term]: where the unit's count of it is
+    let (mut unit, mut first_of_unit) = (0, 0);
+    let mut before = None;
     for first in (0..sources.n_tokens()).step_by(AT_ONCE) {
         let end = (first + AT_ONCE).min(sources.n_tokens());
         for (token, (id, _)) in (first..end).zip(sources.tokens(first..end)?) {
             while units.get(unit).is_some_and(|range| range.end <= token) {
-                unit += 1;
+                found[first_of_unit..].iter().for_each(|found| at[found.term] = usize::MAX);
+                (unit, first_of_unit) = (unit + 1, found.len());
             }
-            let Some(range) = units.get(unit) else { return Ok(()) };
-            let term = terms.term_of.get(id.0 as usize).map_or(terms.n, |term| usize::from(*term));
-            if token >= range.start && term < terms.n {
-                let count = &mut counts[unit * terms.n + term];
-                *count = count.saturating_add(1);
+            let Some(range) = units.get(unit) else { return Ok(found) };
+            let word = terms.word(id);
+            let pair = before.zip(word).and_then(|(before, word)| terms.pair(before, word));
+            before = word;
+            let of_token = word.map(|word| word as usize).into_iter().chain(pair);
+            for term in of_token.filter(|_| token >= range.start) {
+                if at[term] == usize::MAX {
+                    at[term] = found.len();
+                    found.push(Found { unit, term, count: 0 });
+                }
+                found[at[term]].count += 1;
             }
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 /// What makes a token a word: its letters and digits, or the bytes of a part of a character.
@@ -134,5 +159,92 @@ fn word(tokenizer: &Tokenizer, id: TokenId) -> Option<Vec<u8>> {
         }
         Ok(_) => None,
         Err(_) => Some(bytes.to_vec()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ByteSpan;
+
+    const NOWHERE: ByteSpan = ByteSpan { start: 0, end: 0 };
+
+    /// Tokens of ten words in two spellings, and one that is none.
+    fn words() -> Words {
+        Words { word_of: (0..20).map(|token| token % 10).chain([NONE]).collect() }
+    }
+
+    fn sources(ids: &[TokenId]) -> Sources {
+        let mut sources = Sources::in_memory().unwrap();
+        sources.add(ids.iter().map(|id| (*id, NOWHERE))).unwrap();
+        sources
+    }
+
+    /// The definition, term by term and unit by unit.
+    fn by_definition(
+        (question, neutral): (&[TokenId], &[TokenId]),
+        text: &[TokenId],
+        units: &[Range<usize>],
+    ) -> Vec<f32> {
+        let word = |id: &TokenId| (id.0 < 20).then_some(id.0 % 10);
+        let sought = |id: &TokenId| {
+            word(id).filter(|word_| !neutral.iter().any(|id| word(id) == Some(*word_)))
+        };
+        let pair = |two: &[TokenId]| sought(&two[0]).zip(sought(&two[1]));
+        let mut scores = vec![0.0; units.len()];
+        let mut add = |counts: Vec<usize>| {
+            let n_with = counts.iter().filter(|count| **count > 0).count() as f32;
+            let rarity = (1.0 + (units.len() as f32 - n_with + 0.5) / (n_with + 0.5)).ln();
+            for (score, count) in scores.iter_mut().zip(counts) {
+                *score += rarity * count as f32 * 2.2 / (count as f32 + 1.2);
+            }
+        };
+        let mut singles: Vec<u32> = question.iter().filter_map(sought).collect();
+        singles.sort_unstable();
+        singles.dedup();
+        for single in singles {
+            let is_it = |at: &usize| sought(&text[*at]) == Some(single);
+            add(units.iter().map(|unit| unit.clone().filter(is_it).count()).collect());
+        }
+        let mut pairs: Vec<(u32, u32)> = question.windows(2).filter_map(pair).collect();
+        pairs.sort_unstable();
+        pairs.dedup();
+        for wanted in pairs {
+            let ends = |at: &usize| *at > 0 && pair(&text[at - 1..=*at]) == Some(wanted);
+            add(units.iter().map(|unit| unit.clone().filter(ends).count()).collect());
+        }
+        scores
+    }
+
+    #[test]
+    fn units_share_what_the_definition_says() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        for n_tokens in [0, 7, 300, 3 * AT_ONCE + 5] {
+            let mut ids = |n: usize| -> Vec<TokenId> {
+                (0..n).map(|_| TokenId(rng.u32(0..25).min(20))).collect()
+            };
+            let (text, question, neutral) = (ids(n_tokens), ids(9), ids(2));
+            // The first tokens are sinks, the last of no unit yet, and lengths differ.
+            let ends = (1..).map(|unit| 5 + unit * 13 + unit % 3);
+            let ends: Vec<usize> = ends.take_while(|end| *end <= n_tokens).collect();
+            let starts = [5].into_iter().chain(ends.iter().copied());
+            let units: Vec<Range<usize>> = starts.zip(&ends).map(|(a, b)| a..*b).collect();
+            let shared = words().shared((&question, &neutral), &sources(&text), &units).unwrap();
+            let expected = by_definition((&question, &neutral), &text, &units);
+            assert_eq!(shared.len(), expected.len());
+            for (unit, (shared, expected)) in shared.iter().zip(&expected).enumerate() {
+                assert!((shared - expected).abs() < 1e-3, "{unit}: {shared}, not {expected}");
+            }
+            assert!(n_tokens < 300 || expected.iter().any(|score| *score > 0.0));
+        }
+    }
+
+    #[test]
+    fn a_question_of_no_words_shares_none() {
+        let text = sources(&[TokenId(1), TokenId(20), TokenId(2)]);
+        for question in [&[][..], &[TokenId(20)], &[TokenId(11)]] {
+            let shared = words().shared((question, &[TokenId(1)]), &text, &[0..3]).unwrap();
+            assert_eq!(shared, [0.0]);
+        }
     }
 }
