@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::backend::cpu::TokenShares;
 use crate::ids::TokenId;
 
 /// How to draw tokens.
@@ -53,8 +54,8 @@ pub(super) struct Sampler {
     random: fastrand::Rng,
     counts: HashMap<TokenId, u32>, // of the answer's tokens, where they are penalised
     changed: Vec<f32>,             // [vocab], where logits are changed
-    order: Vec<u32>,               // tokens, likeliest first where that matters
-    shares: Vec<f32>,              // [vocab]
+    order: Vec<u32>,               // tokens, likeliest first, where the tail is cut
+    shares: TokenShares,
 }
 
 impl Sampler {
@@ -65,7 +66,7 @@ impl Sampler {
             counts: HashMap::new(),
             changed: Vec::new(),
             order: Vec::new(),
-            shares: Vec::new(),
+            shares: TokenShares::default(),
         }
     }
 
@@ -104,48 +105,50 @@ impl Sampler {
     }
 
     fn draw(&mut self, logits: &[f32]) -> TokenId {
-        let likeliest = greedy(logits);
         let Sampling { temperature, top_p, top_k, min_p, .. } = self.sampling;
         if temperature <= 0.0 {
-            return likeliest;
+            return greedy(logits);
         }
-        let max = logits[likeliest.0 as usize];
-        self.shares.clear();
-        self.shares.extend(logits.iter().map(|x| ((x - max) / temperature).exp()));
-        self.order.clear();
-        let shares = &self.shares;
-        let is_likely = |token: &u32| shares[*token as usize] >= min_p;
-        self.order.extend((0..logits.len() as u32).filter(is_likely));
-        let is_cut = top_p < 1.0 || (top_k > 0 && top_k < self.order.len());
+        self.shares.compute(logits, temperature);
+        let is_cut = top_p < 1.0 || (top_k > 0 && top_k < logits.len()) || min_p > 0.0;
         if is_cut {
-            self.order.sort_unstable_by(|a, b| {
-                shares[*b as usize].total_cmp(&shares[*a as usize]).then(a.cmp(b))
-            });
-            if top_k > 0 {
-                self.order.truncate(top_k);
-            }
-            let total: f32 = self.order.iter().map(|token| shares[*token as usize]).sum();
-            self.keep_nucleus(top_p * total);
+            return self.draw_of_likeliest().unwrap_or_else(|| greedy(logits));
         }
-        let kept: f32 = self.order.iter().map(|token| self.shares[*token as usize]).sum();
-        let mut left = self.random.f32() * kept;
-        for token in &self.order {
-            left -= self.shares[*token as usize];
-            if left < 0.0 {
-                return TokenId(*token);
-            }
+        let point = f64::from(self.random.f32()) * self.shares.total();
+        match self.shares.token_at(point) {
+            Some(token) => TokenId(token as u32),
+            None => greedy(logits), // no logit is a number
         }
-        TokenId(self.order[0]) // the draw fell into the rounding at the very end
     }
 
-    /// Keeps the likeliest tokens that together reach `wanted`.
-    fn keep_nucleus(&mut self, wanted: f32) {
-        let mut sum = 0.0;
+    /// Draws of the tokens that the settings leave.
+    fn draw_of_likeliest(&mut self) -> Option<TokenId> {
+        let Sampling { top_p, top_k, min_p, .. } = self.sampling;
+        let shares = self.shares.shares();
+        let is_likely = |token: &u32| shares[*token as usize] >= min_p;
+        self.order.clear();
+        self.order.extend((0..shares.len() as u32).filter(is_likely));
+        let by_share =
+            |a: &u32, b: &u32| shares[*b as usize].total_cmp(&shares[*a as usize]).then(a.cmp(b));
+        if top_k > 0 && top_k < self.order.len() {
+            self.order.select_nth_unstable_by(top_k, by_share);
+            self.order.truncate(top_k);
+        }
+        self.order.sort_unstable_by(by_share);
+        let sum = |tokens: &[u32]| tokens.iter().map(|token| shares[*token as usize]).sum::<f32>();
+        let mut left = top_p * sum(&self.order);
         let reached = self.order.iter().position(|token| {
-            sum += self.shares[*token as usize];
-            sum >= wanted
+            left -= shares[*token as usize];
+            left <= 0.0
         });
         self.order.truncate(reached.map_or(self.order.len(), |last| last + 1));
+        let mut left = self.random.f32() * sum(&self.order);
+        let drawn = self.order.iter().find(|token| {
+            left -= shares[**token as usize];
+            left < 0.0
+        });
+        // Else the draw fell into the rounding at the very end.
+        drawn.or(self.order.first()).map(|token| TokenId(*token))
     }
 }
 

@@ -5,6 +5,7 @@ use super::batch::Logits;
 use super::error::EngineError;
 use super::session::{Progress, ProgressFn, Session};
 use super::sources::NOWHERE;
+use crate::backend::cpu::TokenShares;
 use crate::ids::TokenId;
 use crate::memory::Phase;
 use crate::model::LOGIT_ROWS;
@@ -104,9 +105,9 @@ impl Session {
 }
 
 pub(super) fn log_sum_exp(logits: &[f32]) -> f32 {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|x| f64::from((x - max).exp())).sum();
-    (f64::from(max) + sum.ln()) as f32
+    let mut shares = TokenShares::default();
+    shares.compute(logits, 1.0);
+    shares.log_sum_exp()
 }
 
 fn top(logits: &[f32], n: usize) -> Vec<(TokenId, f32)> {

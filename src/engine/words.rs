@@ -243,8 +243,8 @@ mod tests {
     fn a_question_of_no_words_shares_none() {
         let text = sources(&[TokenId(1), TokenId(20), TokenId(2)]);
         for question in [&[][..], &[TokenId(20)], &[TokenId(11)]] {
-            let shared = words().shared((question, &[TokenId(1)]), &text, &[0..3]).unwrap();
-            assert_eq!(shared, [0.0]);
+            let shared = words().shared((question, &[TokenId(1)]), &text, &[0..3, 3..3]).unwrap();
+            assert_eq!(shared, [0.0, 0.0]);
         }
     }
 }

@@ -8,6 +8,7 @@ mod lookup;
 mod pack;
 mod pool;
 mod project;
+mod shares;
 pub mod simd;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use self::host::{HostStep, HostTarget};
 use self::lookup::VoteBuffers;
 use self::pool::Grid;
 use self::project::{Inputs, QuantizedBuffer, takes_bytes};
+pub use self::shares::TokenShares;
 use self::simd::Isa;
 use self::simd::attend::Arithmetic;
 use self::simd::quantize::RowLayout;

@@ -6,7 +6,7 @@ use std::f32::consts::LOG2_E;
 
 use super::page::WEIGHT_LARGEST;
 use super::pairs::step_of;
-use super::vector::{Simd, TILE_ROWS, exp, exp2_rough};
+use super::vector::{Kernel, Simd, TILE_ROWS, exp, exp2_rough};
 
 /// Softmax state of a query row, mergeable with that of the same row over other keys.
 #[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -64,6 +64,59 @@ pub unsafe fn softmax_row<S: Simd>(scores: &mut [f32], visible: usize, floor: f3
     // What was masked became e^-87 and not 0; the sum is too large by less than one rounding.
     scores[visible..].fill(0.0);
     state
+}
+
+/// Logits whose shares have one sum.
+pub const SHARES_A_SUM: usize = 256;
+
+/// `exp((x - max) / temperature)` of each logit, above 0 even for those of minus infinity, and their
+/// sums, [`SHARES_A_SUM`] at a time. Returns the largest logit.
+#[derive(Debug)]
+pub struct Shares<'a> {
+    /// Any length.
+    pub logits: &'a [f32],
+    /// More than 0.
+    pub temperature: f32,
+    /// As long as `logits`.
+    pub shares: &'a mut [f32],
+    /// One for each `SHARES_A_SUM` logits, and for the rest.
+    pub sums: &'a mut [f32],
+}
+
+impl Kernel for Shares<'_> {
+    type Output = f32;
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) -> f32 {
+        let Self { logits, temperature, shares, sums } = self;
+        let n = logits.len();
+        assert!(shares.len() == n && sums.len() == n.div_ceil(SHARES_A_SUM), "a share each");
+        let whole = n / S::LANES * S::LANES;
+        // SAFETY: what is loaded and stored lies before `whole <= n`, the length of both rows; the
+        // caller vouches for the instruction set.
+        unsafe {
+            let max = largest::<S>(&logits[..whole], f32::NEG_INFINITY);
+            let max = logits[whole..].iter().copied().fold(max, f32::max);
+            let inverse = 1.0 / temperature;
+            for (block, sum) in sums.iter_mut().enumerate() {
+                let first = block * SHARES_A_SUM;
+                let end = (first + SHARES_A_SUM).min(n);
+                let whole = whole.clamp(first, end);
+                let mut of_lanes = S::splat(0.0);
+                for i in (first..whole).step_by(S::LANES) {
+                    let x = S::sub(S::load(logits.as_ptr().add(i)), S::splat(max));
+                    let e = exp::<S>(S::mul(x, S::splat(inverse)));
+                    S::store(shares.as_mut_ptr().add(i), e);
+                    of_lanes = S::add(of_lanes, e);
+                }
+                *sum = S::reduce_add(of_lanes);
+                for i in whole..end {
+                    shares[i] = ((logits[i] - max) * inverse).max(-87.0).exp();
+                    *sum += shares[i];
+                }
+            }
+            max
+        }
+    }
 }
 
 /// The softmax of some rows over one page, in weights of 16 bits.
@@ -139,10 +192,10 @@ impl WeighTile {
     }
 }
 
-/// The largest of the scores and `floor`.
+/// The largest of the scores, whole vectors of them, and `floor`.
 #[inline(always)]
 unsafe fn largest<S: Simd>(scores: &[f32], floor: f32) -> f32 {
-    // SAFETY: the row is a multiple of 16 long; the caller vouches for the instruction set.
+    // SAFETY: the row is whole vectors; the caller vouches for the instruction set.
     unsafe {
         let mut max = S::splat(floor);
         for i in (0..scores.len()).step_by(S::LANES) {
