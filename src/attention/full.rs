@@ -30,7 +30,7 @@ impl<'a, B: Backend> FullAttention<'a, B> {
     /// Rows of `width` floats.
     fn download(&self, buffer: &B::Buffer, rows: &Range<usize>, width: usize) -> Vec<f32> {
         let mut floats = vec![0.0; rows.end * width];
-        self.backend.download(buffer, &mut floats);
+        self.backend.download((buffer, 0), &mut floats);
         floats.drain(..rows.start * width);
         floats
     }

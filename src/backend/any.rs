@@ -288,10 +288,10 @@ impl Backend for AnyBackend {
         }
     }
 
-    fn download(&self, buffer: &AnyBuffer, out: &mut [f32]) {
+    fn download(&self, (buffer, first): (&AnyBuffer, usize), out: &mut [f32]) {
         match self {
-            Self::Cpu(backend) => backend.download(buffer.cpu(), out),
-            Self::Cuda(backend) => backend.download(buffer.cuda(), out),
+            Self::Cpu(backend) => backend.download((buffer.cpu(), first), out),
+            Self::Cuda(backend) => backend.download((buffer.cuda(), first), out),
         }
     }
 

@@ -333,8 +333,8 @@ pub trait Backend: Send + Sync {
     );
     /// Moves rows of `width` floats to the beginning of a buffer.
     fn keep_rows(&self, buffer: &mut Self::Buffer, rows: Range<usize>, width: usize);
-    /// Copies the first `out.len()` floats of `buffer` to the host.
-    fn download(&self, buffer: &Self::Buffer, out: &mut [f32]);
+    /// Copies `out.len()` floats of a buffer, from one of them on, to the host.
+    fn download(&self, from: (&Self::Buffer, usize), out: &mut [f32]);
 
     /// `out[i] = table[tokens[i]]`. Tokens must be in the table.
     fn embed(&self, table: &Self::Weight, tokens: &[TokenId], out: &mut Self::Buffer);

@@ -95,17 +95,15 @@ impl Runner {
 
     /// Reads the logits of sessions' last rows.
     fn read_logits(&mut self, engine: &Engine, wanted: &mut [Wanted<'_>]) {
-        let vocab = engine.config().vocab_size;
         for wanted in wanted.chunks_mut(LOGIT_ROWS) {
             let rows: Vec<usize> = wanted.iter().map(|wanted| wanted.row).collect();
-            self.logits.resize(rows.len() * vocab, 0.0);
-            let read = engine.transformer().logits_of(&rows, &mut self.workspace, &mut self.logits);
-            for (wanted, logits) in wanted.iter_mut().zip(self.logits.chunks_exact(vocab)) {
+            let logits = wanted.iter_mut().map(|wanted| &mut wanted.session.logits[..]);
+            let mut logits: Vec<&mut [f32]> = logits.collect();
+            let transformer = engine.transformer();
+            let read = transformer.logits_of(&rows, &mut self.workspace, &mut logits);
+            for wanted in wanted {
                 match &read {
-                    Ok(()) => {
-                        wanted.session.logits.copy_from_slice(logits);
-                        wanted.session.has_logits = true;
-                    }
+                    Ok(()) => wanted.session.has_logits = true,
                     Err(error) => *wanted.failed = Some(error.clone().into()),
                 }
             }

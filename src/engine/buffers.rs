@@ -8,7 +8,6 @@ use crate::model::Workspace;
 /// The buffers of forward passes.
 pub(super) struct Runner {
     pub workspace: Workspace<AnyBackend>,
-    pub logits: Vec<f32>, // [row][vocab]
 }
 
 impl Runner {
@@ -18,6 +17,6 @@ impl Runner {
     /// When the device has no room for them.
     pub fn new(engine: &Engine, max_tokens: usize) -> Result<Self, EngineError> {
         let workspace = engine.transformer().workspace(max_tokens)?;
-        Ok(Self { workspace, logits: Vec::new() })
+        Ok(Self { workspace })
     }
 }

@@ -60,7 +60,7 @@ impl<B: Backend> OpenTokens<B> {
         let mut rows = vec![0.0; self.borders.len() * width];
         for layer in 0..n_layers {
             for buffer in [&self.keys[layer], &self.values[layer]] {
-                backend.download(buffer, &mut rows);
+                backend.download((buffer, 0), &mut rows);
                 out.f32s(&rows);
             }
         }

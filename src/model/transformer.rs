@@ -205,10 +205,17 @@ impl<B: Backend> Transformer<B> {
         workspace: &mut Workspace<B>,
         out: &mut [f32],
     ) -> Result<(), BackendError> {
+        assert_eq!(out.len(), rows.len() * self.config.vocab_size, "a logit for each token");
+        self.project_logits(rows, workspace);
+        self.backend.download((&workspace.logits, 0), out);
+        self.backend.check()
+    }
+
+    /// `logits = output(norm(hidden))` of some rows.
+    fn project_logits(&self, rows: std::ops::Range<usize>, workspace: &mut Workspace<B>) {
         let n_rows = rows.len();
         let norm = self.norm(&self.output_norm, rows);
         self.backend.rms_norm(&workspace.hidden, norm, &mut workspace.normed);
-        assert_eq!(out.len(), n_rows * self.config.vocab_size, "a logit a token of the vocabulary");
         if let Some(layer) = self.layers.first() {
             self.backend.expect(&layer.query.weight); // of the next token
         }
@@ -218,12 +225,10 @@ impl<B: Backend> Transformer<B> {
             &mut [Projection { weight: &self.output, out: &mut workspace.logits }],
             Write::Set,
         );
-        self.backend.download(&workspace.logits, out);
-        self.backend.check()
     }
 
-    /// Logits of any tokens of the last chunk, in their order (at most [`LOGIT_ROWS`]),
-    /// `[row][vocab]`. Their residual stream moves to the front of `workspace`: rows before the
+    /// Logits of any tokens of the last chunk, in their order (at most [`LOGIT_ROWS`]), `[vocab]` each
+    /// to where it is wanted. Their residual stream moves to the front of `workspace`: rows before the
     /// last of them cannot be had after.
     ///
     /// # Errors
@@ -235,8 +240,9 @@ impl<B: Backend> Transformer<B> {
         &self,
         rows: &[usize],
         workspace: &mut Workspace<B>,
-        out: &mut [f32],
+        outs: &mut [&mut [f32]],
     ) -> Result<(), BackendError> {
+        assert_eq!(outs.len(), rows.len(), "a place for each row");
         assert!(rows.is_sorted_by(|a, b| a < b), "rows in their order");
         let Workspace { hidden, normed, .. } = workspace;
         let width = self.config.hidden_size;
@@ -244,7 +250,12 @@ impl<B: Backend> Transformer<B> {
             self.backend.copy_rows((hidden, *row..row + 1), (normed, 0), width);
             self.backend.copy_rows((normed, 0..1), (hidden, i), width);
         }
-        self.logits(0..rows.len(), workspace, out)
+        self.project_logits(0..rows.len(), workspace);
+        for (row, out) in outs.iter_mut().enumerate() {
+            let first = row * self.config.vocab_size;
+            self.backend.download((&workspace.logits, first), out);
+        }
+        self.backend.check()
     }
 
     /// `queries, keys, values = heads(norm(hidden))`

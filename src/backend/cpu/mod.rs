@@ -139,8 +139,8 @@ impl Backend for CpuBackend {
         page
     }
 
-    fn download(&self, buffer: &Vec<f32>, out: &mut [f32]) {
-        out.copy_from_slice(&buffer[..out.len()]);
+    fn download(&self, (buffer, first): (&Vec<f32>, usize), out: &mut [f32]) {
+        out.copy_from_slice(&buffer[first..first + out.len()]);
     }
 
     fn copy_rows(

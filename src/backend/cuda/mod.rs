@@ -281,8 +281,8 @@ impl Backend for CudaBackend {
         });
     }
 
-    fn download(&self, buffer: &CudaBuffer, out: &mut [f32]) {
-        self.run(|_| buffer.read(&self.device, 0, out));
+    fn download(&self, (buffer, first): (&CudaBuffer, usize), out: &mut [f32]) {
+        self.run(|_| buffer.read(&self.device, first, out));
     }
 
     fn embed(&self, table: &CudaWeight, tokens: &[TokenId], out: &mut CudaBuffer) {
