@@ -1,17 +1,19 @@
 #!/usr/bin/env python3
 """The page from end to end, in headless Chromium, against any server that fulfils docs/api.md.
 
-    tests/page/page_test.py BASE_URL [--key KEY] [--document FILE] [--screenshot FILE]
+    tests/page/page_test.py BASE_URL|BINARY [--key KEY] [--document FILE] [--screenshot FILE]
                             [--shots FOLDER] [--timeout SECONDS]
 
-One line a check, then `N passed, M failed`; the exit status is 0 where all passed, 2 where there is
-no Chromium. What it makes on the server it deletes again. It knows nothing of what the model says:
+A BINARY is a built `mneme` whose default model is at hand: it serves with a store of its own. One
+line a check, then `N passed, M failed`; the exit status is 0 where all passed, 2 where there is no
+Chromium. What it makes on the server it deletes again. It knows nothing of what the model says:
 an answer is any answer, and where a model attends is where it attends.
 """
 
 import argparse
 import json
 import sys
+import tempfile
 import time
 import traceback
 import urllib.request
@@ -19,6 +21,9 @@ from pathlib import Path
 
 import visit
 from browser import Browser, NoBrowser
+
+sys.path.append(str(Path(__file__).parent.parent / "service"))
+import server  # of the service's own tests
 
 class Server:
     """The API, for what a test needs beside the page."""
@@ -148,7 +153,7 @@ def run(t):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("base", metavar="BASE_URL")
+    parser.add_argument("base", metavar="BASE_URL|BINARY")
     parser.add_argument("--key", help="a key that the server takes, where it wants one")
     parser.add_argument("--document", metavar="FILE", help="what to read instead of a small text")
     parser.add_argument("--screenshot", metavar="FILE", help="a picture of the page, light")
@@ -160,11 +165,18 @@ def main():
     except NoBrowser as missing:
         print(f"no browser: {missing}", file=sys.stderr)
         return 2
-    test = Test(arguments, browser)
-    try:
-        run(test)
-    finally:
-        browser.close()
+    with tempfile.TemporaryDirectory() as folder:
+        served = None
+        try:
+            if not arguments.base.startswith("http"):
+                served = server.Server(arguments.base, Path(folder))
+                arguments.base = served.start().base
+            test = Test(arguments, browser)
+            run(test)
+        finally:
+            browser.close()
+            if served:
+                served.kill()
     print(f"{test.passed} passed, {test.failed} failed")
     return 1 if test.failed or not test.passed else 0
 
