@@ -4,8 +4,8 @@ use super::error::EngineError;
 use super::form::{AnswerForm, Form};
 use super::loaded::Engine;
 use super::sampler::{Sampler, Sampling};
-use super::score::log_sum_exp;
 use super::stops::{Passed, StopStrings};
+use crate::backend::cpu::log_sum_exp;
 use crate::ids::TokenId;
 use crate::tokenizer::StreamDecoder;
 

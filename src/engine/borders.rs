@@ -2,9 +2,9 @@
 //! ends of lines, sentences and clauses, or the model's own surprise (EM-LLM, arXiv 2407.09450).
 
 use super::error::EngineError;
-use super::score::log_sum_exp;
 use super::session::Session;
 use crate::backend::any::AnyBackend;
+use crate::backend::cpu::log_sum_exp;
 use crate::ids::TokenId;
 use crate::memory::UnitCuts;
 use crate::model::{LOGIT_ROWS, Workspace};

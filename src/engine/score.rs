@@ -5,7 +5,7 @@ use super::batch::Logits;
 use super::error::EngineError;
 use super::session::{Progress, ProgressFn, Session};
 use super::sources::NOWHERE;
-use crate::backend::cpu::TokenShares;
+use crate::backend::cpu::log_sum_exp;
 use crate::ids::TokenId;
 use crate::memory::Phase;
 use crate::model::LOGIT_ROWS;
@@ -102,12 +102,6 @@ impl Session {
         }
         Ok(forced)
     }
-}
-
-pub(super) fn log_sum_exp(logits: &[f32]) -> f32 {
-    let mut shares = TokenShares::default();
-    shares.compute(logits, 1.0);
-    shares.log_sum_exp()
 }
 
 fn top(logits: &[f32], n: usize) -> Vec<(TokenId, f32)> {

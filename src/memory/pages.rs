@@ -114,15 +114,15 @@ impl<P> FastPages<P> {
         self.spare.clear();
     }
 
-    /// Brings back what was set aside; says whether anything was.
+    /// Brings back what was set aside.
     ///
     /// # Errors
     /// When there is no memory for it: it stays aside.
-    pub fn take_back<B>(&mut self, backend: &B) -> Result<bool, BackendError>
+    pub fn take_back<B>(&mut self, backend: &B) -> Result<(), BackendError>
     where
         B: Backend<Page = P>,
     {
-        let Some(aside) = &self.aside else { return Ok(false) };
+        let Some(aside) = &self.aside else { return Ok(()) };
         let filled = |bytes: &[u8]| {
             let mut page = backend.page(bytes.len())?;
             backend.fill_page(&mut page, bytes);
@@ -133,7 +133,7 @@ impl<P> FastPages<P> {
         self.window = pages.split_off(pages.len() - self.lengths.len());
         self.sinks = pages.into();
         self.aside = None;
-        Ok(true)
+        Ok(())
     }
 
     /// Makes pages for all tokens before `end`.

@@ -24,7 +24,7 @@ use self::host::{HostStep, HostTarget};
 use self::lookup::VoteBuffers;
 use self::pool::Grid;
 use self::project::{Inputs, QuantizedBuffer, takes_bytes};
-pub use self::shares::TokenShares;
+pub use self::shares::{TokenShares, log_sum_exp};
 use self::simd::Isa;
 use self::simd::attend::Arithmetic;
 use self::simd::quantize::RowLayout;

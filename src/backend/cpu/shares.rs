@@ -1,12 +1,24 @@
 //! How likely is each token of a vocabulary? The softmax of its logits, for whoever draws from them.
 
 use super::simd::Isa;
-use super::simd::softmax::{SHARES_A_SUM, Shares};
+use super::simd::softmax::{RowState, SHARES_A_SUM, Shares};
+
+/// The logarithm of the sum of `exp(logit)`.
+pub fn log_sum_exp(logits: &[f32]) -> f32 {
+    let mut shares = [0.0; SHARES_A_SUM];
+    let mut state = RowState::EMPTY;
+    for logits in logits.chunks(SHARES_A_SUM) {
+        let (mut sums, shares) = ([0.0], &mut shares[..logits.len()]);
+        let step = Shares { logits, temperature: 1.0, shares, sums: &mut sums };
+        let max = Isa::detect().run(step);
+        state.merge(RowState { max, sum: sums[0] });
+    }
+    state.max + state.sum.ln()
+}
 
 /// The softmax of logits, not divided by its sum; an allocation to use again.
 #[derive(Clone, Debug, Default)]
 pub struct TokenShares {
-    max: f32,
     shares: Vec<f32>,
     sums: Vec<f32>, // of each `SHARES_A_SUM` shares
 }
@@ -18,7 +30,7 @@ impl TokenShares {
         self.shares.resize(logits.len(), 0.0);
         self.sums.resize(logits.len().div_ceil(SHARES_A_SUM), 0.0);
         let (shares, sums) = (&mut self.shares[..], &mut self.sums[..]);
-        self.max = Isa::detect().run(Shares { logits, temperature, shares, sums });
+        Isa::detect().run(Shares { logits, temperature, shares, sums });
         for (share, _) in
             self.shares.iter_mut().zip(logits).filter(|(_, logit)| **logit == f32::NEG_INFINITY)
         {
@@ -29,11 +41,6 @@ impl TokenShares {
     /// `[token]`; the likeliest has 1.
     pub fn shares(&self) -> &[f32] {
         &self.shares
-    }
-
-    /// The logarithm of the sum of `exp(logit)`, where the temperature was 1.
-    pub fn log_sum_exp(&self) -> f32 {
-        (f64::from(self.max) + self.total().ln()) as f32
     }
 
     /// All shares together.
@@ -93,13 +100,23 @@ mod tests {
     }
 
     #[test]
+    fn the_logarithm_of_the_sum_is_that_of_the_definition() {
+        let mut rng = fastrand::Rng::with_seed(6);
+        for n in [1, 17, 256, 300, 49_152] {
+            let logits: Vec<f32> = (0..n).map(|_| 60.0 * rng.f32() - 30.0).collect();
+            let exact = logits.iter().map(|x| f64::from(*x).exp()).sum::<f64>().ln();
+            assert!((f64::from(log_sum_exp(&logits)) - exact).abs() < 1e-5, "{n}");
+        }
+    }
+
+    #[test]
     fn a_point_falls_into_the_share_that_holds_it() {
         let mut of = TokenShares::default();
         let mut logits = vec![f32::NEG_INFINITY; 600];
         logits[300] = 0.0;
         logits[599] = 2f32.ln();
         of.compute(&logits, 1.0);
-        assert!((of.total() - 1.5).abs() < 1e-6 && (of.log_sum_exp() - 3f32.ln()).abs() < 1e-6);
+        assert!((of.total() - 1.5).abs() < 1e-6 && (log_sum_exp(&logits) - 3f32.ln()).abs() < 1e-6);
         assert_eq!(of.token_at(0.0), Some(300), "the first that has any");
         assert_eq!([0.49, 0.51, 1.4, 9.0].map(|at| of.token_at(at).unwrap()), [300, 599, 599, 599]);
         of.compute(&[f32::NEG_INFINITY; 3], 1.0);
