@@ -143,10 +143,10 @@ impl Text {
         let queries: Vec<f32> = (0..n_tokens * 9 * 64).map(|i| (i as f32 * 0.73).cos()).collect();
         let mut out = backend.buffer(queries.len()).expect("memory");
         for layer in 0..Self::N_LAYERS {
-            let step = AttendStep {
+            let mut step = AttendStep {
                 layout: self.layout,
                 layer,
-                pages: &placed,
+                pages: placed.clone(),
                 n_sets: 1,
                 n_tokens,
                 first_row: 0,
@@ -158,7 +158,7 @@ impl Text {
                 page_masses: None,
                 key_masses: None,
             };
-            backend.attend(step, &queries, &mut out);
+            backend.attend(std::slice::from_mut(&mut step), &queries, &mut out);
         }
         black_box(&out);
     }

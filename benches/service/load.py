@@ -15,12 +15,17 @@ import time
 from urllib.parse import urlparse
 
 
-def ask(url, body, times):
+def ask(url, body, times, failures):
     connection = http.client.HTTPConnection(url.hostname, url.port, timeout=900)
-    connection.request("POST", "/v1/completions", json.dumps(body), {"content-type": "application/json"})
-    response = connection.getresponse()
+    try:
+        connection.request("POST", "/v1/completions", json.dumps(body), {"content-type": "application/json"})
+        response = connection.getresponse()
+    except OSError as error:
+        failures.append(f"no answer from {url.netloc}: {error}")
+        return
     if response.status != 200:
-        raise SystemExit(f"{response.status}: {response.read()[:500]}")
+        failures.append(f"{url.netloc} answered {response.status}: {response.read()[:500]}")
+        return
     for line in response:
         if not line.startswith(b"data: ") or line.startswith(b"data: [DONE]"):
             continue
@@ -55,12 +60,14 @@ def main():
         assert len(prompt) == options.prompt_chars, "the text is too short"
         bodies.append({"prompt": prompt, "max_tokens": options.tokens, "temperature": 1.0, "seed": i,
                        "stream": True, "logprobs": 0})
-    begun = time.monotonic()
-    threads = [threading.Thread(target=ask, args=(url, body, out)) for body, out in zip(bodies, times)]
+    begun, failures = time.monotonic(), []
+    threads = [threading.Thread(target=ask, args=(url, body, out, failures)) for body, out in zip(bodies, times)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    if failures or not all(times):
+        raise SystemExit("\n".join(failures) or "a client got no token")
     first = [out[0] - begun for out in times]
     between = [b - a for out in times for a, b in zip(out, out[1:])]
     ended = max(out[-1] for out in times)

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::{Attention, AttentionError, Qkv, Rotary};
-use crate::backend::{Backend, HeadShape};
+use crate::backend::{AttendStep, Backend, HeadShape, StepDone};
 use crate::ids::LayerIdx;
 
 /// Full causal attention over everything seen so far, at true positions.
@@ -48,12 +48,12 @@ impl<'a, B: Backend> FullAttention<'a, B> {
 }
 
 impl<B: Backend> Attention<B> for FullAttention<'_, B> {
-    fn attend(
-        &mut self,
+    fn begin_layer<'a>(
+        &'a mut self,
         layer: LayerIdx,
-        chunk: Qkv<'_, B>,
+        chunk: &Qkv<'_, B>,
         out: &mut B::Buffer,
-    ) -> Result<(), AttentionError> {
+    ) -> Result<Option<AttendStep<'a, B::Page>>, AttentionError> {
         let HeadShape { n_heads, n_kv_heads, head_dim, .. } = self.heads;
         let row = n_kv_heads * head_dim;
         let query_row = n_heads * head_dim;
@@ -93,6 +93,15 @@ impl<B: Backend> Attention<B> for FullAttention<'_, B> {
         let failed = |error| AttentionError(Box::new(error));
         let (seen, n_tokens) = (self.backend.upload(&seen).map_err(failed)?, chunk.n_tokens());
         self.backend.copy_rows((&seen, 0..n_tokens), (out, chunk.rows.start), query_row);
+        Ok(None)
+    }
+
+    fn end_layer(
+        &mut self,
+        _layer: LayerIdx,
+        _chunk: &Qkv<'_, B>,
+        _done: Option<StepDone<B::Page>>,
+    ) -> Result<(), AttentionError> {
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ mod rotary;
 
 use std::ops::Range;
 
-use crate::backend::Backend;
+use crate::backend::{AttendStep, Backend, StepDone};
 use crate::ids::LayerIdx;
 
 pub use full::FullAttention;
@@ -34,20 +34,52 @@ impl<B: Backend> Qkv<'_, B> {
     }
 }
 
-/// Remembers keys and values, and answers queries from them.
+/// Remembers keys and values, and says what queries see of them.
+///
+/// A layer has two halves, so that the backend can attend for several texts at once in between.
+/// Layers come in order, each once a chunk.
 pub trait Attention<B: Backend> {
-    /// Takes in the chunk's keys and values, and writes what its queries see, each token no later
-    /// key than its own, to the same rows of `out`: `[token][head][head_dim]`. Layers come in
-    /// order, each once a chunk.
+    /// Takes in the chunk's keys and values. What its queries see, each token no later key than its
+    /// own, is the backend's to compute ([`Backend::attend`]); or it is written to the same rows of
+    /// `out`, `[token][head][head_dim]`, and there is no step.
     ///
     /// # Errors
     /// When what was remembered cannot be read back.
-    fn attend(
+    fn begin_layer<'a>(
+        &'a mut self,
+        layer: LayerIdx,
+        chunk: &Qkv<'_, B>,
+        out: &mut B::Buffer,
+    ) -> Result<Option<AttendStep<'a, B::Page>>, AttentionError>;
+
+    /// Is told that the step was computed, if there was one.
+    ///
+    /// # Errors
+    /// When the device has failed.
+    fn end_layer(
         &mut self,
         layer: LayerIdx,
-        chunk: Qkv<'_, B>,
-        out: &mut B::Buffer,
+        chunk: &Qkv<'_, B>,
+        done: Option<StepDone<B::Page>>,
     ) -> Result<(), AttentionError>;
+}
+
+/// A layer of a single text: both halves, and what is between them.
+///
+/// # Errors
+/// As [`Attention`]'s.
+pub fn attend<B: Backend>(
+    backend: &B,
+    attention: &mut dyn Attention<B>,
+    layer: LayerIdx,
+    chunk: &Qkv<'_, B>,
+    out: &mut B::Buffer,
+) -> Result<(), AttentionError> {
+    let done = attention.begin_layer(layer, chunk, out)?.map(|mut step| {
+        backend.attend(std::slice::from_mut(&mut step), chunk.queries, out);
+        step.done()
+    });
+    attention.end_layer(layer, chunk, done)
 }
 
 /// Attention could not be computed.

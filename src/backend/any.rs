@@ -142,15 +142,28 @@ fn norm_of<'a, B: Backend>(norm: &Norm<'_, AnyBackend>, gain: &'a B::Buffer) -> 
     Norm { gain, epsilon: norm.epsilon, rows: norm.rows.clone() }
 }
 
-/// A step whose pages are one device's.
-fn step_of<'a, P>(
-    step: AttendStep<'a, AnyPage>,
-    pages: &'a [PlacedPage<'a, P>],
+/// Has `attend` compute steps whose pages are all one device's.
+fn with_steps<'a, P: 'a>(
+    steps: &mut [AttendStep<'a, AnyPage>],
+    of: impl Fn(&'a AnyPage) -> &'a P + Copy,
+    attend: impl FnOnce(&mut [AttendStep<'a, P>]),
+) {
+    let mut of_device: Vec<_> = steps.iter_mut().map(|step| step_of(step, of)).collect();
+    attend(&mut of_device);
+    for (step, computed) in steps.iter_mut().zip(of_device) {
+        (step.page_masses, step.key_masses) = (computed.page_masses, computed.key_masses);
+    }
+}
+
+/// A step whose pages are one device's; the masses go with it.
+fn step_of<'a, P: 'a>(
+    step: &mut AttendStep<'a, AnyPage>,
+    of: impl Fn(&'a AnyPage) -> &'a P,
 ) -> AttendStep<'a, P> {
     AttendStep {
         layout: step.layout,
         layer: step.layer,
-        pages,
+        pages: pages_of(&step.pages, of),
         n_sets: step.n_sets,
         n_tokens: step.n_tokens,
         first_row: step.first_row,
@@ -159,8 +172,8 @@ fn step_of<'a, P>(
         far_angles: step.far_angles,
         offset_angles: step.offset_angles,
         scale: step.scale,
-        page_masses: step.page_masses,
-        key_masses: step.key_masses,
+        page_masses: step.page_masses.take(),
+        key_masses: step.key_masses.take(),
     }
 }
 
@@ -410,16 +423,19 @@ impl Backend for AnyBackend {
         }
     }
 
-    fn attend(&self, step: AttendStep<'_, AnyPage>, queries: &AnyBuffer, out: &mut AnyBuffer) {
+    fn attend(
+        &self,
+        steps: &mut [AttendStep<'_, AnyPage>],
+        queries: &AnyBuffer,
+        out: &mut AnyBuffer,
+    ) {
         match self {
-            Self::Cpu(backend) => {
-                let pages = pages_of(step.pages, AnyPage::cpu);
-                backend.attend(step_of(step, &pages), queries.cpu(), out.cpu_mut());
-            }
-            Self::Cuda(backend) => {
-                let pages = pages_of(step.pages, AnyPage::cuda);
-                backend.attend(step_of(step, &pages), queries.cuda(), out.cuda_mut());
-            }
+            Self::Cpu(backend) => with_steps(steps, AnyPage::cpu, |steps| {
+                backend.attend(steps, queries.cpu(), out.cpu_mut());
+            }),
+            Self::Cuda(backend) => with_steps(steps, AnyPage::cuda, |steps| {
+                backend.attend(steps, queries.cuda(), out.cuda_mut());
+            }),
         }
     }
 

@@ -11,6 +11,8 @@ pub mod cuda;
 mod error;
 mod pages;
 mod placed;
+mod reuse;
+mod step;
 
 use std::ops::Range;
 
@@ -22,6 +24,9 @@ use crate::tensor::Matrix;
 pub use error::BackendError;
 pub use pages::{HeadPage, HeadPageMut, HeadShape, KEY_GROUP, KvType, PageLayout};
 pub use placed::{PageSource, PlacedPage, Placement, UnitId};
+pub(crate) use reuse::emptied;
+pub(crate) use step::set_of;
+pub use step::{AttendStep, KeyMasses, StepDone};
 
 /// How products with quantised weights are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,66 +57,6 @@ pub enum Write {
     Set,
     /// Adds to it (the residual stream).
     Add,
-}
-
-/// Attention of one layer's queries to placed pages.
-#[derive(Debug)]
-pub struct AttendStep<'a, P> {
-    /// Sizes.
-    pub layout: PageLayout,
-    /// Which layer's part of the pages.
-    pub layer: usize,
-    /// `[set][page]`: what is attended to, in the order of the text.
-    pub pages: &'a [PlacedPage<'a, P>],
-    /// Sets of pages, equally long: one for all heads, or one a KV head.
-    pub n_sets: usize,
-    /// Query tokens.
-    pub n_tokens: usize,
-    /// Row of the first of them in the buffers of queries and outputs.
-    pub first_row: usize,
-    /// Index in the text of the first query token.
-    pub first_index: usize,
-    /// `[token]`: cosines of the pairs, then their sines, for the queries' places.
-    pub near_angles: &'a [f32],
-    /// Cosines, then sines, of the fixed distance, for pages that have no position.
-    pub far_angles: &'a [f32],
-    /// Angles of the offsets in a page: cosines `[pair][page_len]`, then sines.
-    pub offset_angles: &'a [f32],
-    /// Factor on scores.
-    pub scale: f32,
-    /// `[set][page]`: the square of the softmax mass that each page received, summed over tokens
-    /// and heads, where asked. Squared, since a head that reads one page says more of where an
-    /// answer came from than many that glance at all.
-    pub page_masses: Option<&'a mut [f32]>,
-    /// Where the softmax mass of single keys is added up, where asked.
-    pub key_masses: Option<KeyMasses<'a>>,
-}
-
-/// The softmax mass that keys receive, summed over tokens and the heads that share a KV head.
-#[derive(Debug)]
-pub struct KeyMasses<'a> {
-    /// The first page of each set whose keys count; the later ones count as well.
-    pub first_page: usize,
-    /// `[kv_head][page from the first on][page_len]`: what is received is added.
-    pub masses: &'a mut [f32],
-}
-
-impl<'a, P> AttendStep<'a, P> {
-    /// Pages of a set.
-    pub fn pages_a_set(&self) -> usize {
-        self.pages.len() / self.n_sets
-    }
-
-    /// The pages that KV head `kv_head` attends to.
-    pub fn pages_of(&self, kv_head: usize) -> &'a [PlacedPage<'a, P>] {
-        let n = self.pages_a_set();
-        &self.pages[set_of(kv_head, self.n_sets) * n..][..n]
-    }
-}
-
-/// Which of `n_sets` sets is that of a KV head?
-pub(crate) fn set_of(kv_head: usize, n_sets: usize) -> usize {
-    if n_sets == 1 { 0 } else { kv_head }
 }
 
 /// What a head's scores count for in a lookup's vote.
@@ -374,11 +319,12 @@ pub trait Backend: Send + Sync {
     /// A full page in another type, in which units are kept: [`KvType::Int4`], or as it is. `out`
     /// is as long as a page of that type.
     fn pack_page(&self, layout: PageLayout, page: &[u8], kv_type: KvType, out: &mut [u8]);
-    /// Attention of the step's rows of `queries` (`[token][head][head_dim]`, not rotated) into
-    /// those of `out` (same shape).
+    /// Attention of each step's rows of `queries` (`[token][head][head_dim]`, not rotated) into
+    /// those of `out` (same shape). Steps are of one layer, in the order of their rows, and no two
+    /// have a row in common.
     fn attend(
         &self,
-        step: AttendStep<'_, Self::Page>,
+        steps: &mut [AttendStep<'_, Self::Page>],
         queries: &Self::Buffer,
         out: &mut Self::Buffer,
     );

@@ -199,7 +199,8 @@ impl Answer {
 fn logprob(logits: &[f32], token: TokenId, n_top: usize) -> TokenLogprob {
     let sum = log_sum_exp(logits);
     let mut top: Vec<(TokenId, f32)> = Vec::with_capacity(n_top + 1);
-    for (id, logit) in logits.iter().enumerate() {
+    let candidates = if n_top == 0 { &[] } else { logits };
+    for (id, logit) in candidates.iter().enumerate() {
         if top.len() < n_top || top.last().is_some_and(|(_, least)| *logit - sum > *least) {
             let at = top.partition_point(|(_, other)| *other >= *logit - sum);
             top.insert(at, (TokenId(id as u32), *logit - sum));

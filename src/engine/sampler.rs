@@ -154,13 +154,15 @@ impl Sampler {
 
 /// The token with the largest logit; of equals the first.
 pub(super) fn greedy(logits: &[f32]) -> TokenId {
-    let mut best = 0;
-    for (token, logit) in logits.iter().enumerate() {
-        if *logit > logits[best] {
-            best = token;
-        }
+    // Two passes that vectors make, where one that carries the place along is scalar.
+    let mut largest = [f32::NEG_INFINITY; 16];
+    let (blocks, rest) = logits.as_chunks::<16>();
+    for block in blocks {
+        largest.iter_mut().zip(block).for_each(|(max, x)| *max = if *x > *max { *x } else { *max });
     }
-    TokenId(best as u32)
+    let max = largest.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
+    let best = logits.iter().position(|logit| *logit == max);
+    TokenId(best.unwrap_or(0) as u32) // where no logit is a number
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::config::{LookupPolicy, MemoryConfig, Phase, Sets};
 use super::error::MemoryError;
 use super::layers::Memory;
 use crate::attention::{Attention, AttentionError, Qkv};
-use crate::backend::{AttendStep, Backend, KeyMasses, PageSource, PlacedPage, Placement};
+use crate::backend::{AttendStep, Backend, KeyMasses, PageSource, PlacedPage, Placement, StepDone};
 use crate::ids::LayerIdx;
 
 /// How a policy's lookups went, summed over lookups.
@@ -152,11 +152,11 @@ impl<B: Backend> Memory<B> {
         };
         let pages = (0..self.n_units()).map(place).collect::<Result<Vec<_>, StoreError>>()?;
         let heads = self.layout.heads;
-        let mut masses = vec![0.0; heads.n_kv_heads * pages.len() * page_len];
-        let step = AttendStep {
+        let masses = vec![0.0; heads.n_kv_heads * pages.len() * page_len];
+        let mut step = AttendStep {
             layout: self.layout,
             layer,
-            pages: &pages,
+            pages,
             n_sets: 1,
             n_tokens: rows.len(),
             first_row: rows.start,
@@ -166,10 +166,11 @@ impl<B: Backend> Memory<B> {
             offset_angles: &self.angles.offsets,
             scale: self.scale(),
             page_masses: None,
-            key_masses: Some(KeyMasses { first_page: 0, masses: &mut masses }),
+            key_masses: Some(KeyMasses { first_page: 0, masses }),
         };
         let mut out = self.backend.buffer(rows.end * heads.n_heads * heads.head_dim)?;
-        self.backend.attend(step, queries, &mut out);
+        self.backend.attend(std::slice::from_mut(&mut step), queries, &mut out);
+        let masses = step.key_masses.map_or(Vec::new(), |keys| keys.masses);
         let share = 1.0 / (rows.len() * heads.group()) as f32;
         Ok(masses.chunks_exact(page_len).map(|keys| share * keys.iter().sum::<f32>()).collect())
     }
@@ -207,17 +208,26 @@ impl<B: Backend> Audit<'_, B> {
 }
 
 impl<B: Backend> Attention<B> for Audit<'_, B> {
-    fn attend(
+    fn begin_layer<'a>(
+        &'a mut self,
+        layer: LayerIdx,
+        chunk: &Qkv<'_, B>,
+        out: &mut B::Buffer,
+    ) -> Result<Option<AttendStep<'a, B::Page>>, AttentionError> {
+        self.oracle.begin_layer(layer, chunk, out)
+    }
+
+    fn end_layer(
         &mut self,
         layer: LayerIdx,
-        chunk: Qkv<'_, B>,
-        out: &mut B::Buffer,
+        chunk: &Qkv<'_, B>,
+        done: Option<StepDone<B::Page>>,
     ) -> Result<(), AttentionError> {
-        let (queries, rows) = (chunk.queries, chunk.rows.clone());
-        self.oracle.attend(layer, chunk, out)?;
+        self.oracle.end_layer(layer, chunk, done)?;
         if !self.oracle.chunk.looks_up {
             return Ok(());
         }
+        let (queries, rows) = (chunk.queries, &chunk.rows);
         let refused = |error: StoreError| AttentionError(Box::new(error));
         let masses = self.oracle.unit_masses(layer.0, (queries, rows.clone()));
         let masses = masses.map_err(|error| AttentionError(Box::new(error)))?;

@@ -14,10 +14,9 @@ use super::config::MemoryConfig;
 use super::exact::ExactIndex;
 use super::graph::Graph;
 use super::lists::{Lists, dot};
-use super::reuse::emptied;
 use super::unit_index::{CoarseVotes, Unit, UnitIndex};
 use crate::backend::{
-    Backend, ListedSegments, LookupQueries, NO_UNIT, NamedBlocks, PageLayout, SegmentRun,
+    Backend, ListedSegments, LookupQueries, NO_UNIT, NamedBlocks, PageLayout, SegmentRun, emptied,
 };
 
 /// What an index is made of: the full blocks of representatives, and the one being filled with the

@@ -19,20 +19,25 @@ pub(super) fn by_mass(a: &UnitMass, b: &UnitMass) -> std::cmp::Ordering {
 #[derive(Clone, Debug, Default)]
 pub(super) struct EvidenceTally {
     masses: Vec<f32>,      // [unit]
-    page_masses: Vec<f32>, // [set][page of the step at hand]
+    page_masses: Vec<f32>, // an allocation for steps
 }
 
 impl EvidenceTally {
-    /// Room for the masses of a step's pages.
-    pub fn page_masses(&mut self, n_pages: usize) -> &mut [f32] {
-        self.page_masses.clear();
-        self.page_masses.resize(n_pages, 0.0);
-        &mut self.page_masses
+    /// Room for the masses of a step's pages: empty, an allocation to use again.
+    pub fn room(&mut self) -> Vec<f32> {
+        let mut room = std::mem::take(&mut self.page_masses);
+        room.clear();
+        room
     }
 
-    /// Adds the masses of pages `first_page ..`, which are those of `units`.
-    pub fn add(&mut self, first_page: usize, units: &[u32]) {
-        for (unit, mass) in units.iter().zip(&self.page_masses[first_page..]) {
+    /// Takes the room back.
+    pub fn take_back(&mut self, room: Vec<f32>) {
+        self.page_masses = room;
+    }
+
+    /// Adds what the pages of `units` received.
+    pub fn add(&mut self, units: &[u32], received: &[f32]) {
+        for (unit, mass) in units.iter().zip(received) {
             let unit = *unit as usize;
             if self.masses.len() <= unit {
                 self.masses.resize(unit + 1, 0.0);

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use memory_store::{AlignedBytes, RecordId, StoreError, UnitStore};
 
 use super::blocks::{BlockLayout, Represented, UNITS, turn_back};
-use super::reuse::emptied;
 use super::unit_index::{CoarseVotes, Unit, UnitIndex};
-use crate::backend::{Backend, BlocksView, LookupQueries, NamedBlocks, PageLayout, UnitId};
+use crate::backend::{
+    Backend, BlocksView, LookupQueries, NamedBlocks, PageLayout, UnitId, emptied,
+};
 
 /// All representatives are scanned.
 pub(super) struct ExactIndex {

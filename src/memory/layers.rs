@@ -16,14 +16,13 @@ use super::evidence::{EvidenceTally, UnitMass};
 use super::lookup::{self, Lookup};
 use super::mass::KeyMassTally;
 use super::pages::FastPages;
-use super::reuse::emptied;
 use super::room::Sealing;
 use super::stores::Stores;
 use super::unit_index::UnitIndex;
 use crate::attention::{Attention, AttentionError, Qkv, Rotary};
 use crate::backend::{
     AttendStep, Backend, KeyMasses, LookupStep, MemoryNeeds, PageLayout, PageTarget, PlacedPage,
-    UnitId, set_of,
+    StepDone, UnitId, emptied, set_of,
 };
 use crate::ids::LayerIdx;
 
@@ -179,7 +178,7 @@ impl<B: Backend> Memory<B> {
     }
 
     /// Prepares for `n_tokens` more tokens, which then pass through all layers by
-    /// [`Attention::attend`].
+    /// [`Attention::begin_layer`] and [`Attention::end_layer`].
     ///
     /// # Errors
     /// When there is no memory for the chunk's keys and values.
@@ -407,62 +406,73 @@ impl Chunk {
     }
 }
 
-impl<B: Backend> Attention<B> for Memory<B> {
-    fn attend(
-        &mut self,
-        layer: LayerIdx,
-        chunk: Qkv<'_, B>,
-        out: &mut B::Buffer,
-    ) -> Result<(), AttentionError> {
-        let refused = |error: StoreError| AttentionError(Box::new(error));
-        self.write_chunk(layer.0, &chunk);
-        if self.chunk.looks_up && self.config.lookup_layer(layer.0) == layer.0 {
-            self.look_up(layer.0, (chunk.queries, chunk.rows.start)).map_err(refused)?;
-        }
-        let mut placed = emptied(std::mem::take(&mut self.placed));
-        let mut evidence = std::mem::take(&mut self.evidence);
-        let mut key_masses = std::mem::take(&mut self.key_masses);
-        let tallies_keys = self.config.tallies_keys();
-        let n_sets = self.place_sets(layer.0, &mut placed).map_err(refused)?;
-        let is_tallied = match self.chunk.phase {
+impl<B: Backend> Memory<B> {
+    /// Whether what the chunk attends to is evidence.
+    fn is_tallied(&self) -> bool {
+        let is_wanted = match self.chunk.phase {
             Phase::Reading => false,
             Phase::Asking => self.tallies_questions,
             Phase::Answering => true,
         };
-        let is_tallied = is_tallied && self.chunk.n_retrieved > 0;
-        self.backend.attend(
-            AttendStep {
-                layout: self.layout,
-                layer: layer.0,
-                pages: &placed,
-                n_sets,
-                n_tokens: chunk.n_tokens(),
-                first_row: chunk.rows.start,
-                first_index: self.n_tokens,
-                near_angles: &self.chunk.near_angles,
-                far_angles: &self.angles.far,
-                offset_angles: &self.angles.offsets,
-                scale: self.scale(),
-                key_masses: tallies_keys.then(|| KeyMasses {
-                    first_page: placed.len() / n_sets - self.pages.n_window_pages(),
-                    masses: key_masses.of_step(self.layout),
-                }),
-                page_masses: is_tallied.then(|| evidence.page_masses(placed.len())),
-            },
-            chunk.queries,
-            out,
-        );
-        if is_tallied {
-            self.tally(layer.0, placed.len() / n_sets, &mut evidence);
+        is_wanted && self.chunk.n_retrieved > 0
+    }
+}
+
+impl<B: Backend> Attention<B> for Memory<B> {
+    fn begin_layer<'a>(
+        &'a mut self,
+        layer: LayerIdx,
+        chunk: &Qkv<'_, B>,
+        _out: &mut B::Buffer,
+    ) -> Result<Option<AttendStep<'a, B::Page>>, AttentionError> {
+        let refused = |error: StoreError| AttentionError(Box::new(error));
+        self.write_chunk(layer.0, chunk);
+        if self.chunk.looks_up && self.config.lookup_layer(layer.0) == layer.0 {
+            self.look_up(layer.0, (chunk.queries, chunk.rows.start)).map_err(refused)?;
         }
-        if tallies_keys {
-            key_masses.add(self.layout, layer.0);
+        let mut pages = emptied(std::mem::take(&mut self.placed));
+        let tallies_keys = self.config.tallies_keys();
+        let key_masses = tallies_keys.then(|| self.key_masses.of_step(self.layout));
+        let page_masses = self.is_tallied().then(|| self.evidence.room());
+        let n_sets = self.place_sets(layer.0, &mut pages).map_err(refused)?;
+        Ok(Some(AttendStep {
+            layout: self.layout,
+            layer: layer.0,
+            n_sets,
+            n_tokens: chunk.n_tokens(),
+            first_row: chunk.rows.start,
+            first_index: self.n_tokens,
+            near_angles: &self.chunk.near_angles,
+            far_angles: &self.angles.far,
+            offset_angles: &self.angles.offsets,
+            scale: self.scale(),
+            key_masses: key_masses.map(|masses| KeyMasses {
+                first_page: pages.len() / n_sets - self.pages.n_window_pages(),
+                masses,
+            }),
+            page_masses: page_masses.map(|mut masses| {
+                masses.resize(pages.len(), 0.0);
+                masses
+            }),
+            pages,
+        }))
+    }
+
+    fn end_layer(
+        &mut self,
+        layer: LayerIdx,
+        _chunk: &Qkv<'_, B>,
+        done: Option<StepDone<B::Page>>,
+    ) -> Result<(), AttentionError> {
+        let StepDone { pages_a_set, pages, page_masses, key_masses } =
+            done.expect("because every layer has a step");
+        self.placed = pages;
+        if let Some(masses) = page_masses {
+            self.tally(layer.0, pages_a_set, masses);
         }
-        let placed = emptied(placed);
-        self.backend.check().map_err(|error| AttentionError(Box::new(error)))?;
-        self.evidence = evidence;
-        self.key_masses = key_masses;
-        self.placed = placed;
-        Ok(())
+        if let Some(KeyMasses { masses, .. }) = key_masses {
+            self.key_masses.add(self.layout, layer.0, masses);
+        }
+        self.backend.check().map_err(|error| AttentionError(Box::new(error)))
     }
 }

@@ -8,9 +8,10 @@ use tracing::Span;
 
 use super::choice::{self, Budget};
 use super::config::{LookupPolicy, MemoryConfig};
-use super::reuse::emptied;
 use super::unit_index::{CoarseVotes, UnitIndex};
-use crate::backend::{Backend, BringFn, Candidates, LookupQueries, LookupStep, PageLayout, UnitId};
+use crate::backend::{
+    Backend, BringFn, Candidates, LookupQueries, LookupStep, PageLayout, UnitId, emptied,
+};
 use crate::bytes::{ByteReader, ByteWriter, Malformed};
 
 /// Selections of all layers, and buffers to make them.

@@ -13,7 +13,7 @@ pub(super) const KEYS_OF_A_UNIT: usize = 4;
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeyMassTally {
     pages: VecDeque<Vec<f32>>, // a window page each: [layer][kv_head][page_len]
-    step: Vec<f32>,            // [kv_head][page][page_len]: of the step at hand
+    step: Vec<f32>,            // an allocation for steps
 }
 
 impl KeyMassTally {
@@ -25,23 +25,24 @@ impl KeyMassTally {
         }
     }
 
-    /// Room for the masses of a step: `[kv_head][page][page_len]`.
-    pub fn of_step(&mut self, layout: PageLayout) -> &mut [f32] {
-        self.step.clear();
-        let n = layout.heads.n_kv_heads * self.pages.len() * layout.page_len;
-        self.step.resize(n, 0.0);
-        &mut self.step
+    /// Room for the masses of a step, `[kv_head][page][page_len]`: zeros.
+    pub fn of_step(&mut self, layout: PageLayout) -> Vec<f32> {
+        let mut step = std::mem::take(&mut self.step);
+        step.clear();
+        step.resize(layout.heads.n_kv_heads * self.pages.len() * layout.page_len, 0.0);
+        step
     }
 
-    /// Adds what the step's keys of layer `layer` received.
-    pub fn add(&mut self, layout: PageLayout, layer: usize) {
+    /// Adds what a step's keys of layer `layer` received, and takes its room back.
+    pub fn add(&mut self, layout: PageLayout, layer: usize, step: Vec<f32>) {
         let (n_pages, page_len) = (self.pages.len(), layout.page_len);
-        for (i, received) in self.step.chunks_exact(page_len).enumerate() {
+        for (i, received) in step.chunks_exact(page_len).enumerate() {
             let (kv_head, page) = (i / n_pages, i % n_pages);
             let at = (layer * layout.heads.n_kv_heads + kv_head) * page_len;
             let masses = &mut self.pages[page][at..][..page_len];
             masses.iter_mut().zip(received).for_each(|(mass, received)| *mass += received);
         }
+        self.step = step;
     }
 
     /// Writes the masses of all pages.

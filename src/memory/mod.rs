@@ -34,7 +34,6 @@ mod pages;
 mod pins;
 mod place;
 mod recut;
-mod reuse;
 mod room;
 mod seal;
 mod size;

@@ -4,7 +4,6 @@
 use memory_store::{RecordId, StoreError};
 
 use super::config::{AttentionMode, Positions};
-use super::evidence::EvidenceTally;
 use super::layers::Memory;
 use super::pages::PageKind;
 use crate::backend::{Backend, PageSource, PlacedPage, Placement};
@@ -75,14 +74,15 @@ impl<B: Backend> Memory<B> {
         Ok(n_sets)
     }
 
-    /// Adds what the step's pages received to the evidence.
-    pub(super) fn tally(&self, layer: usize, pages_a_set: usize, evidence: &mut EvidenceTally) {
+    /// Adds what the step's pages received, `masses[set][page]`, to the evidence.
+    pub(super) fn tally(&mut self, layer: usize, pages_a_set: usize, masses: Vec<f32>) {
         let layer = self.config.lookup_layer(layer);
         for set in 0..self.lookup.n_sets() {
             let units = self.lookup.retrieved(layer, set);
             let window = (set + 1) * pages_a_set - self.pages.n_window_pages();
-            evidence.add(window - units.len(), units);
+            self.evidence.add(units, &masses[window - units.len()..]);
         }
+        self.evidence.take_back(masses);
     }
 
     /// The pages of a set: sinks, `n_unit_pages` for units, window: each with its place. Units are

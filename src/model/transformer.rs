@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::{LayerWeights, Model, ModelConfig, RopeLayout};
 use crate::attention::{Attention, AttentionError, Qkv, Rotary};
-use crate::backend::{Backend, BackendError, HeadShape, Norm, Projection, Write};
+use crate::backend::{
+    AttendStep, Backend, BackendError, HeadShape, Norm, Projection, StepDone, Write, emptied,
+};
 use crate::ids::{LayerIdx, TokenId};
 
 /// A model, ready to run on a device.
@@ -67,6 +69,14 @@ pub struct Workspace<B: Backend> {
     gate: B::Buffer,     // [token][intermediate]
     up: B::Buffer,       // [token][intermediate]
     logits: B::Buffer,   // [up to LOGIT_ROWS][vocab]
+    steps: StepLists<B>,
+}
+
+/// Lists of a layer's steps; empty between layers: allocations to use again.
+struct StepLists<B: Backend> {
+    steps: Vec<AttendStep<'static, B::Page>>,
+    have_steps: Vec<bool>, // [part]
+    done: Vec<StepDone<B::Page>>,
 }
 
 /// Rows of logits computed at once: they are wide (49,152 floats for the default model).
@@ -130,6 +140,7 @@ impl<B: Backend> Transformer<B> {
             gate: buffer(config.intermediate_size)?,
             up: buffer(config.intermediate_size)?,
             logits: self.backend.buffer(LOGIT_ROWS.min(max_tokens) * config.vocab_size)?,
+            steps: StepLists { steps: Vec::new(), have_steps: Vec::new(), done: Vec::new() },
         })
     }
 
@@ -177,7 +188,7 @@ impl<B: Backend> Transformer<B> {
         for (i, layer) in self.layers.iter().enumerate() {
             self.backend.expect(&layer.attention_output);
             self.project_heads(layer, n_tokens, workspace);
-            attend(parts, LayerIdx(i), workspace)?;
+            attend(&*self.backend, parts, LayerIdx(i), workspace)?;
             self.backend.expect(&layer.gate);
             self.add_projection(
                 &layer.attention_output,
@@ -334,20 +345,44 @@ impl<B: Backend> Transformer<B> {
     }
 }
 
-/// Each part attends to its own past.
+/// Each part attends to its own past, all of them at once.
 fn attend<B: Backend>(
+    backend: &B,
     parts: &mut [Part<'_, B>],
     layer: LayerIdx,
     workspace: &mut Workspace<B>,
 ) -> Result<(), FailedPart> {
+    let Workspace { queries, keys, values, attended, steps: lists, .. } = workspace;
+    let (queries, keys, values) = (&*queries, &*keys, &*values);
+    let chunk = |first: usize, tokens: &[TokenId]| Qkv {
+        queries,
+        keys,
+        values,
+        rows: first..first + tokens.len(),
+    };
+    let StepLists { steps: room, have_steps, done } = lists;
+    let mut steps = emptied(std::mem::take(room));
+    have_steps.clear();
     let mut first = 0;
-    for (i, Part { tokens, attention }) in parts.iter_mut().enumerate() {
-        let rows = first..first + tokens.len();
-        first = rows.end;
-        let Workspace { queries, keys, values, attended, .. } = workspace;
-        let chunk = Qkv { queries, keys, values, rows };
-        let seen = attention.attend(layer, chunk, attended);
-        seen.map_err(|error| FailedPart { part: i, error })?;
+    for (part, Part { tokens, attention }) in parts.iter_mut().enumerate() {
+        let begun = attention.begin_layer(layer, &chunk(first, tokens), attended);
+        let step = begun.map_err(|error| FailedPart { part, error })?;
+        have_steps.push(step.is_some());
+        steps.extend(step);
+        first += tokens.len();
+    }
+    backend.attend(&mut steps, queries, attended);
+    done.extend(steps.drain(..).map(AttendStep::done));
+    *room = emptied(steps);
+    let mut done = done.drain(..);
+    let mut first = 0;
+    for (part, (Part { tokens, attention }, has_step)) in
+        parts.iter_mut().zip(&*have_steps).enumerate()
+    {
+        let done = has_step.then(|| done.next()).flatten();
+        let ended = attention.end_layer(layer, &chunk(first, tokens), done);
+        ended.map_err(|error| FailedPart { part, error })?;
+        first += tokens.len();
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ mod pool;
 mod project;
 mod shares;
 pub mod simd;
+mod split;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +18,6 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use self::attention::Partials;
 use self::crew::Crew;
 pub use self::host::HostBytes;
 use self::host::{HostStep, HostTarget};
@@ -29,6 +29,7 @@ use self::simd::Isa;
 use self::simd::attend::Arithmetic;
 use self::simd::quantize::RowLayout;
 use self::simd::rows::{Add, RmsNorm, SwiGlu, WidenRow};
+use self::split::Partials;
 use super::{
     Backend, BackendError, BlocksView, Candidates, HeadShape, KvType, ListedSegments,
     LookupQueries, LookupStep, Norm, PageLayout, Precision, Projection, Write,
@@ -140,7 +141,15 @@ impl Backend for CpuBackend {
     }
 
     fn download(&self, (buffer, first): (&Vec<f32>, usize), out: &mut [f32]) {
-        out.copy_from_slice(&buffer[first..first + out.len()]);
+        /// Floats of a task: a vocabulary's logits are worth sharing out.
+        const PIECE: usize = 16 * 1024;
+        let from = &buffer[first..first + out.len()];
+        let cols = out.len().max(1);
+        let mut grids = [Grid { cells: out, cols, row_step: 1, col_step: PIECE }];
+        self.crew.pool.run_blocks(&mut grids, &|_, mut block| {
+            let from = &from[block.cols.clone()];
+            block.row_mut(0).copy_from_slice(from);
+        });
     }
 
     fn copy_rows(
@@ -246,10 +255,8 @@ impl Backend for CpuBackend {
         pack::pack_page(layout, page, kv_type, out);
     }
 
-    fn attend(&self, step: HostStep<'_>, queries: &Vec<f32>, out: &mut Vec<f32>) {
-        let first = step.first_row * step.layout.heads.n_heads * step.layout.heads.head_dim;
-        let (queries, out) = (&queries[first..], &mut out[first..]);
-        attention::attend(&self.crew, &mut self.shared().partials, step, queries, out);
+    fn attend(&self, steps: &mut [HostStep<'_>], queries: &Vec<f32>, out: &mut Vec<f32>) {
+        attention::attend(&self.crew, &mut self.shared().partials, steps, queries, out);
     }
 
     fn prepare_lookup(&self, step: LookupStep<'_>, queries: &Vec<f32>, out: &mut LookupQueries) {

@@ -343,8 +343,8 @@ fn wait_for_change(shared: &Shared, seen: u64) -> Option<State> {
     state
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What the locks guard is whole at every moment, a panic of a task included.
+/// Locks what is whole at every moment, a panic of a task included.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -45,7 +45,8 @@ struct CacheLine([f32; 16]);
 impl QuantizedBuffer {
     /// Quantises `[token][layout.cols]` floats.
     pub fn fill(&mut self, crew: &Crew, x: &[f32], layout: RowLayout) {
-        /// Tokens of a task, and up to how many the loop is not shared out.
+        /// Floats below which a loop is not worth sharing out, and tokens of a task at most.
+        const SERIAL: usize = 8 * 1024;
         const TOKENS: usize = 16;
         (self.layout, self.n_tokens) = (layout, x.len() / layout.cols);
         let needed = self.n_tokens * layout.words();
@@ -54,7 +55,8 @@ impl QuantizedBuffer {
         }
         let cells = bytemuck::cast_slice_mut(&mut self.lines[..needed / 16]);
         let cols = layout.words();
-        let mut grids = [Grid { cells, cols, row_step: TOKENS, col_step: cols }];
+        let row_step = (SERIAL / layout.cols).clamp(1, TOKENS);
+        let mut grids = [Grid { cells, cols, row_step, col_step: cols }];
         crew.pool.run_blocks(&mut grids, &|_, mut block| {
             for token in block.rows.clone() {
                 let x = &x[token * layout.cols..][..layout.cols];

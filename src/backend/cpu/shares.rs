@@ -31,10 +31,9 @@ impl TokenShares {
         self.sums.resize(logits.len().div_ceil(SHARES_A_SUM), 0.0);
         let (shares, sums) = (&mut self.shares[..], &mut self.sums[..]);
         Isa::detect().run(Shares { logits, temperature, shares, sums });
-        for (share, _) in
-            self.shares.iter_mut().zip(logits).filter(|(_, logit)| **logit == f32::NEG_INFINITY)
-        {
-            *share = 0.0; // it was e^-87, which no sum notices
+        for (share, logit) in self.shares.iter_mut().zip(logits) {
+            // It was e^-87, which no sum notices. Always written, so that vectors can.
+            *share = if *logit == f32::NEG_INFINITY { 0.0 } else { *share };
         }
     }
 

@@ -369,16 +369,26 @@ impl Backend for CudaBackend {
         self.host.pack_page(layout, page, kv_type, out);
     }
 
-    fn attend(&self, step: AttendStep<'_, CudaPage>, queries: &CudaBuffer, out: &mut CudaBuffer) {
+    fn attend(
+        &self,
+        steps: &mut [AttendStep<'_, CudaPage>],
+        queries: &CudaBuffer,
+        out: &mut CudaBuffer,
+    ) {
         self.run(|state| {
-            if step.key_masses.is_some() {
+            if steps.iter().any(|step| step.key_masses.is_some()) {
                 let what = "the attention that single keys receive; measure on the CPU";
                 return Err(StepError::Backend(unsupported(what)));
             }
-            let has_nibbles = step.pages.iter().any(|page| page.kv_type == KvType::Int4);
-            let kv_type = if has_nibbles { KvType::Int4 } else { step.layout.kv_type };
-            let layout = step.layout.of_type(kv_type);
-            self.paged(state, layout)?.attend(&self.device, step, (queries, out))
+            for steps in steps.chunk_by_mut(|a, b| a.layout == b.layout) {
+                let mut pages = steps.iter().flat_map(|step| &step.pages);
+                let has_nibbles = pages.any(|page| page.kv_type == KvType::Int4);
+                let layout = steps[0].layout;
+                let kv_type = if has_nibbles { KvType::Int4 } else { layout.kv_type };
+                let paged = self.paged(state, layout.of_type(kv_type))?;
+                paged.attend(&self.device, steps, (queries, &mut *out))?;
+            }
+            Ok(())
         });
     }
 

@@ -118,30 +118,57 @@ impl Paged {
         self.pages.write(device, &slots, (keys, values, tokens.start), angles)
     }
 
-    /// Attention of the step's rows.
+    /// Attention of the steps' rows.
     ///
     /// # Errors
-    /// When the step's units do not fit their memory, or the device fails.
+    /// When a step's units do not fit their memory, or the device fails.
     pub fn attend(
         &mut self,
         device: &AnyDevice,
-        step: AttendStep<'_, CudaPage>,
+        mut steps: &mut [AttendStep<'_, CudaPage>],
         (queries, out): (&Array<AnyDevice, f32>, &mut Array<AnyDevice, f32>),
     ) -> Result<(), StepError> {
-        let offsets = self.bring_units(device, &step)?;
-        self.place(&step)?;
-        let pages = step.pages.iter().zip(offsets).enumerate();
+        while !steps.is_empty() {
+            let (now, later) = steps.split_at_mut(self.n_together(steps));
+            self.attend_together(device, now, (queries, &mut *out))?;
+            steps = later;
+        }
+        Ok(())
+    }
+
+    /// How many of the first steps go into one launch: those for the same kernel whose units have
+    /// room together.
+    fn n_together(&self, steps: &[AttendStep<'_, CudaPage>]) -> usize {
+        let mut n_units = 0;
+        let fits = |step: &&AttendStep<'_, CudaPage>| {
+            let units = step.pages.iter().filter(|page| matches!(page.page, PageSource::Unit(..)));
+            n_units += units.count();
+            n_units <= self.units.n_slots() && is_few(step) == is_few(&steps[0])
+        };
+        steps.iter().take_while(fits).count().max(1)
+    }
+
+    fn attend_together(
+        &mut self,
+        device: &AnyDevice,
+        steps: &mut [AttendStep<'_, CudaPage>],
+        (queries, out): (&Array<AnyDevice, f32>, &mut Array<AnyDevice, f32>),
+    ) -> Result<(), StepError> {
+        let offsets = self.bring_units(device, steps)?;
+        self.place(steps)?;
         let units = (self.units.buffer(), self.layout.kv_type);
+        let pages = steps.iter().flat_map(|step| &step.pages).zip(offsets).enumerate();
         let pages: Vec<_> =
             pages.map(|(i, (page, offset))| page_ref(page, units, (offset, i))).collect();
-        let sequences = [PagedSequence {
-            first_row: step.first_row,
-            n_tokens: step.n_tokens,
-            first_index: step.first_index,
-            pages: &pages,
-            n_sets: step.n_sets,
-        }];
-        let wants_masses = step.page_masses.is_some();
+        let mut rest = &pages[..];
+        let sequences = steps.iter().map(|step| {
+            let (pages, after) = rest.split_at(step.pages.len());
+            rest = after;
+            let AttendStep { first_row, n_tokens, first_index, n_sets, .. } = *step;
+            PagedSequence { first_row, n_tokens, first_index, pages, n_sets }
+        });
+        let sequences: Vec<_> = sequences.collect();
+        let wants_masses = steps.iter().any(|step| step.page_masses.is_some());
         if wants_masses && self.masses.as_ref().is_none_or(|masses| masses.len() < pages.len()) {
             self.masses = Some(Array::undefined(device, pages.len().next_power_of_two())?);
         }
@@ -150,30 +177,35 @@ impl Paged {
             near: self.near.of(device, &self.near_rows)?,
             placements: self.placements.of(device, &self.placed)?,
             sequences: &sequences,
-            scale: step.scale,
+            scale: steps[0].scale,
             out,
             page_masses: self.masses.as_mut().filter(|_| wants_masses),
         };
-        match step.n_tokens * step.layout.heads.group() <= MOST_FEW_ROWS {
+        match is_few(&steps[0]) {
             true => self.few.attend(device, device_step)?,
             false => self.many.attend(device, device_step)?,
         }
-        if let (Some(out), Some(masses)) = (step.page_masses, &self.masses) {
-            masses.read(device, 0, out)?;
+        let mut first_page = 0;
+        for step in steps {
+            if let (Some(out), Some(masses)) = (&mut step.page_masses, &self.masses) {
+                masses.read(device, first_page, out)?;
+            }
+            first_page += step.pages.len();
         }
         Ok(())
     }
 
-    /// Copies the step's units to the device, where they are not there yet: where each page begins
+    /// Copies the steps' units to the device, where they are not there yet: where each page begins
     /// in its buffer.
     fn bring_units(
         &mut self,
         device: &AnyDevice,
-        step: &AttendStep<'_, CudaPage>,
+        steps: &[AttendStep<'_, CudaPage>],
     ) -> Result<Vec<usize>, StepError> {
         self.units.begin_step();
-        let mut offsets = Vec::with_capacity(step.pages.len());
-        for page in step.pages {
+        let mut offsets = Vec::with_capacity(steps.iter().map(|step| step.pages.len()).sum());
+        for (step, page) in steps.iter().flat_map(|step| step.pages.iter().map(move |p| (step, p)))
+        {
             let layout = step.layout.of_type(page.kv_type);
             let section = layout.head(step.layer, 0).start;
             offsets.push(match page.page {
@@ -189,20 +221,22 @@ impl Paged {
     }
 
     /// Lays the angles of queries' rows and of pages side by side.
-    fn place(&mut self, step: &AttendStep<'_, CudaPage>) -> Result<(), StepError> {
-        let width = 2 * step.layout.heads.n_pairs;
+    fn place(&mut self, steps: &[AttendStep<'_, CudaPage>]) -> Result<(), StepError> {
         self.near_rows.clear();
-        self.near_rows.resize(step.first_row * width, 0.0);
-        self.near_rows.extend_from_slice(&step.near_angles[..step.n_tokens * width]);
         self.placed.clear();
-        for page in step.pages {
-            match (page.placement, page.n_keys) {
-                (Placement::At(angles), _) => self.placed.extend_from_slice(angles),
-                (Placement::Far, 0) => self.placed.resize(self.placed.len() + width, 0.0),
-                (Placement::Far, _) => {
-                    return Err(StepError::Backend(unsupported(
-                        "keys at one far distance; choose positions other than \"fixed\"",
-                    )));
+        for step in steps {
+            let width = 2 * step.layout.heads.n_pairs;
+            self.near_rows.resize(step.first_row * width, 0.0);
+            self.near_rows.extend_from_slice(&step.near_angles[..step.n_tokens * width]);
+            for page in &step.pages {
+                match (page.placement, page.n_keys) {
+                    (Placement::At(angles), _) => self.placed.extend_from_slice(angles),
+                    (Placement::Far, 0) => self.placed.resize(self.placed.len() + width, 0.0),
+                    (Placement::Far, _) => {
+                        return Err(StepError::Backend(unsupported(
+                            "keys at one far distance; choose positions other than \"fixed\"",
+                        )));
+                    }
                 }
             }
         }
@@ -246,6 +280,11 @@ impl Paged {
             kv_type: page_type(layout.kv_type),
         }
     }
+}
+
+/// Whether a step is for the kernel of few rows.
+fn is_few(step: &AttendStep<'_, CudaPage>) -> bool {
+    step.n_tokens * step.layout.heads.group() <= MOST_FEW_ROWS
 }
 
 /// A page as kernels take it, of which the layer's part begins at `offset`.

@@ -2,7 +2,8 @@
 
 use kernels::naive::{self, Rotary};
 use mneme::attention::{Attention, AttentionError, Qkv};
-use mneme::backend::cpu::CpuBackend;
+use mneme::backend::cpu::{CpuBackend, HostBytes};
+use mneme::backend::{AttendStep, StepDone};
 use mneme::ids::LayerIdx;
 use mneme::memory::{Audit, LookupPolicy, MemoryConfig, Phase};
 
@@ -16,15 +17,24 @@ const N_DOCUMENT: usize = 400;
 struct Keys<'a>(&'a mut dyn Attention<CpuBackend>, Vec<Vec<f32>>);
 
 impl Attention<CpuBackend> for Keys<'_> {
-    fn attend(
-        &mut self,
+    fn begin_layer<'a>(
+        &'a mut self,
         layer: LayerIdx,
-        chunk: Qkv<'_, CpuBackend>,
+        chunk: &Qkv<'_, CpuBackend>,
         out: &mut Vec<f32>,
-    ) -> Result<(), AttentionError> {
+    ) -> Result<Option<AttendStep<'a, HostBytes>>, AttentionError> {
         let TinyModel { n_kv_heads, head_dim, .. } = tiny_model();
         self.1[layer.0].extend(&chunk.keys[..chunk.n_tokens() * n_kv_heads * head_dim]);
-        self.0.attend(layer, chunk, out)
+        self.0.begin_layer(layer, chunk, out)
+    }
+
+    fn end_layer(
+        &mut self,
+        layer: LayerIdx,
+        chunk: &Qkv<'_, CpuBackend>,
+        done: Option<StepDone<HostBytes>>,
+    ) -> Result<(), AttentionError> {
+        self.0.end_layer(layer, chunk, done)
     }
 }
 
@@ -37,15 +47,24 @@ struct Naive<'a, 'b> {
 }
 
 impl Attention<CpuBackend> for Naive<'_, '_> {
-    fn attend(
+    fn begin_layer<'a>(
+        &'a mut self,
+        layer: LayerIdx,
+        chunk: &Qkv<'_, CpuBackend>,
+        out: &mut Vec<f32>,
+    ) -> Result<Option<AttendStep<'a, HostBytes>>, AttentionError> {
+        self.audit.begin_layer(layer, chunk, out)
+    }
+
+    fn end_layer(
         &mut self,
         layer: LayerIdx,
-        chunk: Qkv<'_, CpuBackend>,
-        out: &mut Vec<f32>,
+        chunk: &Qkv<'_, CpuBackend>,
+        done: Option<StepDone<HostBytes>>,
     ) -> Result<(), AttentionError> {
         let TinyModel { n_heads, n_kv_heads, head_dim, .. } = tiny_model();
         let (queries, n_tokens) = (chunk.queries.clone(), chunk.n_tokens());
-        self.audit.attend(layer, chunk, out)?;
+        self.audit.end_layer(layer, chunk, done)?;
         let oracle = self.audit.oracle();
         let layout = naive::PairLayout::Half;
         let rotary = Rotary { inverse_frequencies: &self.frequencies, magnitude: 1.0, layout };

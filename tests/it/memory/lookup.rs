@@ -4,8 +4,8 @@
 
 use kernels::naive::{self, Ballot, Count, Rotary, Rows};
 use mneme::attention::{Attention, AttentionError, Qkv};
-use mneme::backend::Vote;
-use mneme::backend::cpu::CpuBackend;
+use mneme::backend::cpu::{CpuBackend, HostBytes};
+use mneme::backend::{AttendStep, StepDone, Vote};
 use mneme::ids::LayerIdx;
 use mneme::memory::{LookupPolicy, Memory, MemoryConfig, Phase, Positions, Sets};
 
@@ -43,16 +43,25 @@ struct Outcomes {
 }
 
 impl Attention<CpuBackend> for Witness<'_> {
-    fn attend(
+    fn begin_layer<'a>(
+        &'a mut self,
+        layer: LayerIdx,
+        chunk: &Qkv<'_, CpuBackend>,
+        out: &mut Vec<f32>,
+    ) -> Result<Option<AttendStep<'a, HostBytes>>, AttentionError> {
+        let width = self.tiny.n_kv_heads * self.tiny.head_dim;
+        self.keys[layer.0].extend(&chunk.keys[..chunk.n_tokens() * width]);
+        self.memory.begin_layer(layer, chunk, out)
+    }
+
+    fn end_layer(
         &mut self,
         layer: LayerIdx,
-        chunk: Qkv<'_, CpuBackend>,
-        out: &mut Vec<f32>,
+        chunk: &Qkv<'_, CpuBackend>,
+        done: Option<StepDone<HostBytes>>,
     ) -> Result<(), AttentionError> {
         let (n_tokens, queries) = (chunk.n_tokens(), chunk.queries.clone());
-        let width = self.tiny.n_kv_heads * self.tiny.head_dim;
-        self.keys[layer.0].extend(&chunk.keys[..n_tokens * width]);
-        self.memory.attend(layer, chunk, out)?;
+        self.memory.end_layer(layer, chunk, done)?;
         if self.memory.config().lookup == LookupPolicy::AttentionMass {
             self.tally(layer, n_tokens, &queries);
         }

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use mneme::attention::{Attention, Qkv, Rotary};
+use mneme::attention::{Qkv, Rotary, attend};
 use mneme::backend::cpu::CpuBackend;
 use mneme::backend::{HeadShape, KvType, PageLayout, Precision};
 use mneme::ids::LayerIdx;
@@ -26,7 +26,7 @@ fn place_of(index: usize, layer: usize, kv_head: usize) -> usize {
     (index * 75 + layer * 31 + kv_head * 100) % MAX_TOKENS
 }
 
-fn new_memory(config: &MemoryConfig) -> Memory<CpuBackend> {
+fn new_memory(config: &MemoryConfig) -> (Arc<CpuBackend>, Memory<CpuBackend>) {
     // Each type of keys and values with the arithmetic it is for; a one-hot value is exact in both.
     let precision = match config.kv_type {
         KvType::F16 => Precision::F32,
@@ -43,12 +43,14 @@ fn new_memory(config: &MemoryConfig) -> Memory<CpuBackend> {
     let frequencies: Vec<f64> = (0..HEADS.n_pairs).map(|i| 0.95f64.powi(i as i32)).collect();
     let stores = Stores::in_memory(layout, config).unwrap();
     let rotary = (Rotary::new(&frequencies, 1.0), 1 << 20);
-    Memory::new(backend, config.clone(), layout, rotary, stores).unwrap()
+    let memory = Memory::new(Arc::clone(&backend), config.clone(), layout, rotary, stores);
+    (backend, memory.unwrap())
 }
 
 /// A text that passes through a memory.
 struct Text<'a> {
     config: &'a MemoryConfig,
+    backend: Arc<CpuBackend>,
     memory: Memory<CpuBackend>,
     random: Random,
     /// Attention weights of each answer token, layer and head: `[row][token]`.
@@ -76,7 +78,7 @@ impl Text<'_> {
             }
             let qkv = Qkv { queries: &queries, keys: &keys, values: &values, rows: 0..n_tokens };
             let mut out = vec![f32::NAN; queries.len()];
-            self.memory.attend(LayerIdx(layer), qkv, &mut out).unwrap();
+            attend(&*self.backend, &mut self.memory, LayerIdx(layer), &qkv, &mut out).unwrap();
             let far = self.retrieved_tokens(layer, phase);
             for (row, out) in out.chunks_exact(HEADS.head_dim).enumerate() {
                 let (index, head) = (first + row / HEADS.n_heads, row % HEADS.n_heads);
@@ -183,8 +185,8 @@ const ANSWER_TOKENS: usize = 20;
 /// A document of random length, a question and an answer.
 fn check(config: &MemoryConfig, seed: u64) {
     let random = Random(seed);
-    let memory = new_memory(config);
-    let mut text = Text { config, memory, random, answer_rows: Vec::new() };
+    let (backend, memory) = new_memory(config);
+    let mut text = Text { config, backend, memory, random, answer_rows: Vec::new() };
     let n_document = 1 + text.random.below(MAX_TOKENS - ANSWER_TOKENS - 10);
     let mut left = n_document;
     while left > 0 {

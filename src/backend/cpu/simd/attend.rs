@@ -90,6 +90,17 @@ pub struct Queries<'a> {
     pub first_index: usize,
 }
 
+/// What a head of a layer reads of a page, whose type is its own; nothing where there are no keys.
+#[inline(always)]
+pub fn part_of<'a>(
+    layout: PageLayout,
+    (layer, kv_head): (usize, usize),
+    page: &HostPage<'a>,
+) -> &'a [u8] {
+    let part = layout.of_type(page.kv_type).head(layer, kv_head);
+    page.bytes().get(part).unwrap_or(&[])
+}
+
 /// Attends to `pages` in turn. `out` and `states` are overwritten.
 #[derive(Debug)]
 pub struct Attend<'a> {
@@ -103,6 +114,8 @@ pub struct Attend<'a> {
     pub queries: Queries<'a>,
     /// The pages, of all layers and heads.
     pub pages: &'a [HostPage<'a>],
+    /// What this thread reads after them: asked for meanwhile.
+    pub after: &'a [u8],
     /// Angles of the offsets in a page: cosines `[n_pairs][page_len]`, then sines.
     pub offset_angles: &'a [f32],
     /// Reused between calls.
@@ -197,16 +210,13 @@ impl<'a> Attend<'a> {
         }
     }
 
-    /// The next page's part, to be asked for; none after the last.
+    /// What is read after a page, to be asked for.
     #[inline(always)]
     fn next_page(&self, page_idx: usize) -> &'a [u8] {
-        // Where there are no keys, there need not be a page.
-        let next = self.pages.get(page_idx + 1).map_or(&[][..], |next| next.bytes());
-        let layout = self
-            .pages
-            .get(page_idx + 1)
-            .map_or(self.layout, |next| self.layout.of_type(next.kv_type));
-        next.get(layout.head(self.head.0, self.head.1)).unwrap_or(&[])
+        match self.pages.get(page_idx + 1) {
+            Some(next) => part_of(self.layout, self.head, next),
+            None => self.after,
+        }
     }
 
     /// The rows, turned back by the page's position, into scratch.

@@ -28,9 +28,17 @@ pub(super) struct Case {
     /// Index in the text of the first query, which is also its position less `shift`.
     first_index: usize,
     pub pages: Vec<PageSpec>,
-    queries: Vec<f32>,    // [token][head][head_dim]
-    pub keys: Vec<f32>,   // [token of the text][kv_head][head_dim]
-    pub values: Vec<f32>, // [token of the text][kv_head][head_dim]
+    pub queries: Vec<f32>, // [token][head][head_dim]
+    pub keys: Vec<f32>,    // [token of the text][kv_head][head_dim]
+    pub values: Vec<f32>,  // [token of the text][kv_head][head_dim]
+}
+
+/// Angles that a case's step borrows.
+pub(super) struct CaseAngles {
+    pages: Vec<Option<Vec<f32>>>,
+    near: Vec<f32>,
+    far: Vec<f32>,
+    offsets: Vec<f32>,
 }
 
 /// Where the case's queries stand: beyond all positions of pages, in steps of one.
@@ -132,47 +140,65 @@ impl Case {
         self.pages.iter().map(write).collect()
     }
 
+    /// The angles of everything in the case.
+    pub fn all_angles(&self) -> CaseAngles {
+        CaseAngles {
+            pages: self.pages.iter().map(|page| Some(self.angles(&[page.position?]))).collect(),
+            near: (0..self.n_tokens).flat_map(|i| self.angles(&[QUERY_POSITION + i])).collect(),
+            far: self.angles(&[FAR]),
+            offsets: self.angles(&(0..self.layout.page_len).collect::<Vec<_>>()),
+        }
+    }
+
+    /// The case as a step whose rows begin at `first_row`; masses where `masses` has them.
+    pub fn step<'a>(
+        &self,
+        angles: &'a CaseAngles,
+        pages: &'a [HostBytes],
+        first_row: usize,
+        masses: Option<(&[f32], &[f32])>,
+    ) -> AttendStep<'a, HostBytes> {
+        let placed = self.pages.iter().zip(pages).zip(&angles.pages);
+        let placed = placed.map(|((spec, page), angles)| PlacedPage {
+            page: PageSource::Fast(page),
+            kv_type: self.type_of(spec),
+            n_keys: spec.n_keys,
+            first_index: spec.first_index,
+            placement: angles.as_deref().map_or(Placement::Far, Placement::At),
+        });
+        AttendStep {
+            layout: self.layout,
+            layer: self.layer,
+            pages: placed.collect(),
+            n_sets: 1,
+            n_tokens: self.n_tokens,
+            first_row,
+            first_index: self.first_index,
+            near_angles: &angles.near,
+            far_angles: &angles.far,
+            offset_angles: &angles.offsets,
+            scale: SCALE / (self.layout.heads.head_dim as f32).sqrt(),
+            page_masses: masses.map(|(of_pages, _)| of_pages.to_vec()),
+            key_masses: masses
+                .map(|(_, of_keys)| KeyMasses { first_page: 1, masses: of_keys.to_vec() }),
+        }
+    }
+
     fn run(
         &self,
         backend: &CpuBackend,
         pages: &[HostBytes],
-        masses: Option<(&mut [f32], &mut [f32])>,
+        masses: Option<(&mut Vec<f32>, &mut Vec<f32>)>,
     ) -> Vec<f32> {
-        let page_angles: Vec<Option<Vec<f32>>> =
-            self.pages.iter().map(|page| Some(self.angles(&[page.position?]))).collect();
-        let placed: Vec<PlacedPage<'_, HostBytes>> = self
-            .pages
-            .iter()
-            .zip(pages)
-            .zip(&page_angles)
-            .map(|((spec, page), angles)| PlacedPage {
-                page: PageSource::Fast(page),
-                kv_type: self.type_of(spec),
-                n_keys: spec.n_keys,
-                first_index: spec.first_index,
-                placement: angles.as_deref().map_or(Placement::Far, Placement::At),
-            })
-            .collect();
-        let near_angles: Vec<f32> =
-            (0..self.n_tokens).flat_map(|token| self.angles(&[QUERY_POSITION + token])).collect();
-        let (page_masses, key_masses) = masses.unzip();
-        let step = AttendStep {
-            layout: self.layout,
-            layer: self.layer,
-            pages: &placed,
-            n_sets: 1,
-            n_tokens: self.n_tokens,
-            first_row: 0,
-            first_index: self.first_index,
-            near_angles: &near_angles,
-            far_angles: &self.angles(&[FAR]),
-            offset_angles: &self.angles(&(0..self.layout.page_len).collect::<Vec<_>>()),
-            scale: SCALE / (self.layout.heads.head_dim as f32).sqrt(),
-            page_masses,
-            key_masses: key_masses.map(|masses| KeyMasses { first_page: 1, masses }),
-        };
+        let angles = self.all_angles();
+        let given = masses.as_ref().map(|(pages, keys)| (&pages[..], &keys[..]));
+        let mut step = self.step(&angles, pages, 0, given);
         let mut out = vec![f32::NAN; self.queries.len()];
-        backend.attend(step, &self.queries, &mut out);
+        backend.attend(std::slice::from_mut(&mut step), &self.queries, &mut out);
+        if let Some((page_masses, key_masses)) = masses {
+            *page_masses = step.page_masses.expect("the masses asked for");
+            *key_masses = step.key_masses.expect("the masses asked for").masses;
+        }
         out
     }
 

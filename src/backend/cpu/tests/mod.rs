@@ -7,6 +7,7 @@ mod kept;
 mod lookup;
 mod products;
 mod rows;
+mod together;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
