@@ -2,9 +2,11 @@
 //! are few, by runs of pages (`split.rs`). What a task is depends on sizes alone, so the result is the
 //! same whatever the number of threads, and whichever texts attend beside.
 
+use std::sync::Mutex;
+
 use super::crew::{AttentionScratch, Crew};
 use super::host::{HostStep, HostTarget};
-use super::pool::Grid;
+use super::pool::{Grid, lock};
 use super::simd::attend::{Attend, Queries};
 use super::simd::rows::{QuantizeGroups, QuantizeRow, RotateRows, ToHalf};
 use super::simd::softmax::RowState;
@@ -86,7 +88,8 @@ fn attend_blocks(crew: &Crew, step: &HostStep<'_>, queries: &[f32], out: &mut [f
     });
 }
 
-/// Writes keys and values of some tokens into a page.
+/// Writes keys and values of some tokens into a page, head by head; when the tokens are many, heads are
+/// shared out.
 pub fn write_page(
     crew: &Crew,
     target: HostTarget<'_>,
@@ -95,10 +98,10 @@ pub fn write_page(
 ) {
     let HostTarget { layout, layer, page, first_slot, slot_angles } = target;
     let HeadShape { n_kv_heads, head_dim, n_pairs, .. } = layout.heads;
-    let mut turned = [0.0; MAX_HEAD_DIM];
-    let turned = &mut turned[..head_dim];
-    for kv_head in 0..n_kv_heads {
-        let mut view = layout.view_mut(page, layer, kv_head);
+    let write = |kv_head: usize, part: &mut [u8]| {
+        let mut turned = [0.0; MAX_HEAD_DIM];
+        let turned = &mut turned[..head_dim];
+        let mut view = layout.view_mut(part, 0, 0);
         for (slot, token) in (first_slot..).zip(tokens.clone()) {
             let at = (token * n_kv_heads + kv_head) * head_dim;
             let x = &keys[at..][..head_dim];
@@ -106,7 +109,16 @@ pub fn write_page(
             crew.isa.run(RotateRows { x, head_dim, angles, scale: 1.0, out: turned });
             write_slot(crew, &mut view, slot, (turned, &values[at..][..head_dim]));
         }
+    };
+    let first = layout.head(layer, 0);
+    let of_layer = &mut page[first.start..][..n_kv_heads * first.len()];
+    let heads = of_layer.chunks_exact_mut(first.len());
+    if tokens.len() <= MAX_SPLIT_TOKENS {
+        heads.enumerate().for_each(|(kv_head, part)| write(kv_head, part));
+        return;
     }
+    let heads: Vec<_> = heads.map(Mutex::new).collect();
+    crew.pool.run(heads.len(), &|_, kv_head| write(kv_head, &mut lock(&heads[kv_head])));
 }
 
 /// Writes one key and its value into slot `slot` of a page.

@@ -103,7 +103,7 @@ impl Shapes {
     }
 }
 
-/// Runs of pages of a KV head; one at least, so that every row has a state.
+/// Runs of pages of a KV head.
 fn runs_of(step: &HostStep<'_>) -> usize {
     step.pages_a_set().div_ceil(PAGES_A_RUN)
 }
