@@ -186,6 +186,27 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_of_any_number_of_logits_is_that_of_a_plain_loop() {
+        let plain = |logits: &[f32]| {
+            let mut best = 0;
+            for (token, logit) in logits.iter().enumerate() {
+                if *logit > logits[best] {
+                    best = token;
+                }
+            }
+            TokenId(best as u32)
+        };
+        let mut rng = fastrand::Rng::with_seed(7);
+        for n in (1..70).chain([1000]) {
+            // Few values, so that the largest is there more than once.
+            let logits: Vec<f32> = (0..n).map(|_| f32::from(rng.u8(..20)) - 30.0).collect();
+            assert_eq!(greedy(&logits), plain(&logits), "{logits:?}");
+        }
+        let none_allowed = [f32::NEG_INFINITY; 40];
+        assert_eq!(greedy(&none_allowed), TokenId(0));
+    }
+
+    #[test]
     fn draws_follow_the_softmax_and_the_seed() {
         let logits = [0.0, 1.0, 2.0, -30.0];
         let draw = |seed| drawn(&mut sampler(|it| it.seed = seed), &logits, 4000);

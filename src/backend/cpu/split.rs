@@ -77,10 +77,11 @@ impl Shapes {
         Self { firsts, n_runs, cols: lens.max().unwrap_or(0) }
     }
 
-    /// Of which step a run is, and which of that step's runs.
-    fn find(&self, run: usize) -> (usize, usize) {
+    /// Of which step and KV head a run is, and its first page.
+    fn find(&self, steps: &[HostStep<'_>], run: usize) -> (usize, usize, usize) {
         let step = self.firsts.partition_point(|first| *first <= run) - 1;
-        (step, run - self.firsts[step])
+        let (in_step, runs) = (run - self.firsts[step], runs_of(&steps[step]));
+        (step, in_step / runs, in_step % runs * PAGES_A_RUN)
     }
 
     /// What a run reads first; nothing where there is no such run.
@@ -88,10 +89,9 @@ impl Shapes {
         if run >= self.n_runs {
             return &[];
         }
-        let (step, in_step) = self.find(run);
+        let (step, kv_head, first_page) = self.find(steps, run);
         let step = &steps[step];
-        let (kv_head, in_head) = (in_step / runs_of(step), in_step % runs_of(step));
-        let page = &step.pages_of(kv_head)[in_head * PAGES_A_RUN];
+        let page = &step.pages_of(kv_head)[first_page];
         part_of(step.layout, (step.layer, kv_head), page)
     }
 
@@ -181,10 +181,9 @@ fn attend_runs(
         let AttentionScratch { page, near, far, .. } = &mut scratch.attention;
         let mut rotated = None;
         for run in block.rows.clone() {
-            let (of_step, in_step) = shapes.find(run);
+            let (of_step, kv_head, first_page) = shapes.find(steps, run);
             let step = &steps[of_step];
             let heads = step.layout.heads;
-            let (kv_head, in_head) = (in_step / runs_of(step), in_step % runs_of(step));
             // The next of this task, or of the thread's next task if all take as long.
             let is_last = run + 1 == block.rows.end;
             let next = if is_last { block.rows.start + row_step * n_threads } else { run + 1 };
@@ -192,14 +191,14 @@ fn attend_runs(
                 rotate_queries(crew, step, queries, (kv_head, 0..step.n_tokens), (near, far));
             }
             let pages = step.pages_of(kv_head);
-            let last = ((in_head + 1) * PAGES_A_RUN).min(pages.len());
+            let last = (first_page + PAGES_A_RUN).min(pages.len());
             let (out, states, page_states) = PartShape::of(step).split_mut(block.row_mut(run));
             crew.isa.run(Attend {
                 layout: step.layout,
                 head: (step.layer, kv_head),
                 arithmetic: crew.arithmetic,
                 queries: Queries { near, far, group: heads.group(), first_index: step.first_index },
-                pages: &pages[in_head * PAGES_A_RUN..last],
+                pages: &pages[first_page..last],
                 after: shapes.first_part(steps, next),
                 offset_angles: step.offset_angles,
                 scratch: page.of(step.layout),
