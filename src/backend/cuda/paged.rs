@@ -185,12 +185,18 @@ impl Paged {
             true => self.few.attend(device, device_step)?,
             false => self.many.attend(device, device_step)?,
         }
-        let mut first_page = 0;
-        for step in steps {
-            if let (Some(out), Some(masses)) = (&mut step.page_masses, &self.masses) {
-                masses.read(device, first_page, out)?;
+        if let Some(masses) = self.masses.as_ref().filter(|_| wants_masses) {
+            // Once for all steps: each read waits for the device.
+            let mut all = vec![0.0; pages.len()];
+            masses.read(device, 0, &mut all)?;
+            let mut all = &all[..];
+            for step in steps {
+                let (of_step, after) = all.split_at(step.pages.len());
+                all = after;
+                if let Some(out) = &mut step.page_masses {
+                    out.copy_from_slice(of_step);
+                }
             }
-            first_page += step.pages.len();
         }
         Ok(())
     }
