@@ -183,7 +183,10 @@ impl Answer {
         if self.left == 0 && self.finish.is_none() {
             self.finish = Some(FinishReason::Length);
         }
-        let logprob = self.logprobs.map(|n_top| logprob(logits, token, n_top));
+        let logprob = self.logprobs.map(|n_top| {
+            let sum = self.sampler.log_sum().unwrap_or_else(|| log_sum_exp(logits));
+            logprob((logits, sum), token, n_top)
+        });
         Ok(Some(Piece { token, text, logprob }))
     }
 
@@ -196,8 +199,8 @@ impl Answer {
     }
 }
 
-fn logprob(logits: &[f32], token: TokenId, n_top: usize) -> TokenLogprob {
-    let sum = log_sum_exp(logits);
+/// `sum` is the logarithm of the sum of their exponentials.
+fn logprob((logits, sum): (&[f32], f32), token: TokenId, n_top: usize) -> TokenLogprob {
     let mut top: Vec<(TokenId, f32)> = Vec::with_capacity(n_top + 1);
     let candidates = if n_top == 0 { &[] } else { logits };
     for (id, logit) in candidates.iter().enumerate() {
@@ -218,11 +221,11 @@ mod tests {
     fn log_probabilities_are_those_of_the_softmax_and_the_top_is_sorted() {
         let logits = [0.0, 2.0, 1.0, 2.0];
         let sum: f32 = logits.iter().map(|x: &f32| x.exp()).sum();
-        let found = logprob(&logits, TokenId(2), 3);
+        let found = logprob((&logits, log_sum_exp(&logits)), TokenId(2), 3);
         assert!((found.logprob - (1.0 - sum.ln())).abs() < 1e-6);
         let top: Vec<u32> = found.top.iter().map(|(token, _)| token.0).collect();
         assert_eq!(top, [1, 3, 2]);
         assert!((found.top[0].1 - (2.0 - sum.ln())).abs() < 1e-6);
-        assert_eq!(logprob(&logits, TokenId(0), 0).top, []);
+        assert_eq!(logprob((&logits, sum.ln()), TokenId(0), 0).top, []);
     }
 }

@@ -56,6 +56,7 @@ pub(super) struct Sampler {
     changed: Vec<f32>,             // [vocab], where logits are changed
     order: Vec<u32>,               // tokens, likeliest first, where the tail is cut
     shares: TokenShares,
+    log_sum: Option<f32>, // of the last logits, where drawing needed it
 }
 
 impl Sampler {
@@ -67,13 +68,23 @@ impl Sampler {
             changed: Vec::new(),
             order: Vec::new(),
             shares: TokenShares::default(),
+            log_sum: None,
         }
+    }
+
+    /// The logarithm of the sum of `exp(logit)` over the logits that the last token was drawn from, as
+    /// the model gave them; where it was not come by, nothing.
+    pub fn log_sum(&self) -> Option<f32> {
+        self.log_sum
     }
 
     /// The next token, among those of `allowed` where that says which may come.
     pub fn pick(&mut self, logits: &[f32], allowed: Option<&dyn Fn(TokenId) -> bool>) -> TokenId {
+        self.log_sum = None;
         if !self.sampling.changes_logits() && allowed.is_none() {
-            return self.draw(logits);
+            let token = self.draw(logits);
+            self.log_sum = (self.sampling.temperature == 1.0).then(|| self.shares.log_sum());
+            return token;
         }
         let mut changed = std::mem::take(&mut self.changed);
         changed.clear();
@@ -177,6 +188,26 @@ mod tests {
 
     fn drawn(sampler: &mut Sampler, logits: &[f32], n: usize) -> Vec<usize> {
         (0..n).map(|_| sampler.pick(logits, None).0 as usize).collect()
+    }
+
+    #[test]
+    fn the_sum_is_that_of_the_models_own_logits_or_none() {
+        let logits = [0.0, 1.0, 2.0, -30.0];
+        let exact = logits.iter().map(|x: &f32| x.exp()).sum::<f32>().ln();
+        let sum_after = |change: fn(&mut Sampling), allowed: Option<&dyn Fn(TokenId) -> bool>| {
+            let mut sampler = sampler(change);
+            sampler.pick(&logits, None);
+            sampler.pick(&logits, allowed);
+            sampler.log_sum()
+        };
+        let all_or_cut: [fn(&mut Sampling); 2] = [|_| {}, |it| it.top_p = 0.5];
+        for change in all_or_cut {
+            assert!((sum_after(change, None).unwrap() - exact).abs() < 1e-6);
+        }
+        assert_eq!(sum_after(|_| {}, Some(&|token| token.0 == 1)), None);
+        assert_eq!(sum_after(|it| it.temperature = 0.7, None), None);
+        assert_eq!(sum_after(|it| it.temperature = 0.0, None), None);
+        assert_eq!(sum_after(|it| it.logit_bias = vec![(TokenId(0), 1.0)], None), None);
     }
 
     #[test]

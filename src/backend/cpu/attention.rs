@@ -8,10 +8,9 @@ use super::crew::{AttentionScratch, Crew};
 use super::host::{HostStep, HostTarget};
 use super::pool::{Grid, lock};
 use super::simd::attend::{Attend, Queries};
-use super::simd::rows::{QuantizeGroups, QuantizeRow, RotateRows, ToHalf};
 use super::simd::softmax::RowState;
+use super::simd::write::WriteSlots;
 use super::split::{self, Partials, rotate_queries};
-use crate::backend::{HeadPageMut, HeadShape, KEY_GROUP};
 
 /// Query rows of a task: some 100 KB of queries and outputs, and the widening of a page amortised.
 const ROWS_A_TASK: usize = 192;
@@ -88,8 +87,7 @@ fn attend_blocks(crew: &Crew, step: &HostStep<'_>, queries: &[f32], out: &mut [f
     });
 }
 
-/// Writes keys and values of some tokens into a page, head by head; when the tokens are many, heads are
-/// shared out.
+/// Writes keys and values of some tokens into a page; when the tokens are many, heads are shared out.
 pub fn write_page(
     crew: &Crew,
     target: HostTarget<'_>,
@@ -97,70 +95,18 @@ pub fn write_page(
     tokens: std::ops::Range<usize>,
 ) {
     let HostTarget { layout, layer, page, first_slot, slot_angles } = target;
-    let HeadShape { n_kv_heads, head_dim, n_pairs, .. } = layout.heads;
-    let write = |kv_head: usize, part: &mut [u8]| {
-        let mut turned = [0.0; MAX_HEAD_DIM];
-        let turned = &mut turned[..head_dim];
-        let mut view = layout.view_mut(part, 0, 0);
-        for (slot, token) in (first_slot..).zip(tokens.clone()) {
-            let at = (token * n_kv_heads + kv_head) * head_dim;
-            let x = &keys[at..][..head_dim];
-            let angles = &slot_angles[slot * 2 * n_pairs..][..2 * n_pairs];
-            crew.isa.run(RotateRows { x, head_dim, angles, scale: 1.0, out: turned });
-            write_slot(crew, &mut view, slot, (turned, &values[at..][..head_dim]));
-        }
+    let write = |first_head: usize, heads: &mut [u8]| {
+        let tokens = tokens.clone();
+        let slots =
+            WriteSlots { layout, heads, first_head, first_slot, slot_angles, keys, values, tokens };
+        crew.isa.run(slots);
     };
+    let n_kv_heads = layout.heads.n_kv_heads;
     let first = layout.head(layer, 0);
     let of_layer = &mut page[first.start..][..n_kv_heads * first.len()];
-    let heads = of_layer.chunks_exact_mut(first.len());
     if tokens.len() <= MAX_SPLIT_TOKENS {
-        heads.enumerate().for_each(|(kv_head, part)| write(kv_head, part));
-        return;
+        return write(0, of_layer);
     }
-    let heads: Vec<_> = heads.map(Mutex::new).collect();
+    let heads: Vec<_> = of_layer.chunks_exact_mut(first.len()).map(Mutex::new).collect();
     crew.pool.run(heads.len(), &|_, kv_head| write(kv_head, &mut lock(&heads[kv_head])));
 }
-
-/// Writes one key and its value into slot `slot` of a page.
-fn write_slot(
-    crew: &Crew,
-    page: &mut HeadPageMut<'_>,
-    slot: usize,
-    (key, value): (&[f32], &[f32]),
-) {
-    let head_dim = key.len();
-    match page {
-        HeadPageMut::F16 { keys, values } => {
-            let mut halves = [0u16; MAX_HEAD_DIM];
-            let halves = &mut halves[..head_dim];
-            crew.isa.run(ToHalf { x: key, out: halves });
-            let columns = keys.chunks_exact_mut(keys.len() / head_dim);
-            columns.zip(&*halves).for_each(|(column, half)| column[slot] = *half);
-            crew.isa.run(ToHalf { x: value, out: &mut values[slot * head_dim..][..head_dim] });
-        }
-        HeadPageMut::Int8 { keys, key_scales, values, value_scales } => {
-            let mut bytes = [0i8; MAX_HEAD_DIM];
-            let bytes = &mut bytes[..head_dim];
-            let mut scales = [0u16; MAX_HEAD_DIM / KEY_GROUP];
-            let scales = &mut scales[..head_dim / KEY_GROUP];
-            crew.isa.run(QuantizeGroups { x: key, q: bytes, scales });
-            let page_len = key_scales.len() / scales.len();
-            for (row, scale) in key_scales.chunks_exact_mut(page_len).zip(&*scales) {
-                row[slot] = *scale;
-            }
-            let rows = keys.chunks_exact_mut(2 * page_len);
-            for (row, pair) in rows.zip(bytes.chunks_exact(2)) {
-                row[2 * slot..][..2].copy_from_slice(pair);
-            }
-            (value_scales[slot], _) = crew.isa.run(QuantizeRow { x: value, q: bytes });
-            let row = &mut values[slot / 2 * 2 * head_dim..][..2 * head_dim];
-            for (pair, byte) in row.chunks_exact_mut(2).zip(&*bytes) {
-                pair[slot % 2] = *byte;
-            }
-        }
-        HeadPageMut::Int4 { .. } => unreachable!("keys come in as bytes, see KvType::near"),
-    }
-}
-
-/// Widest head supported.
-pub const MAX_HEAD_DIM: usize = 512;

@@ -29,6 +29,7 @@ use self::simd::Isa;
 use self::simd::attend::Arithmetic;
 use self::simd::quantize::RowLayout;
 use self::simd::rows::{Add, RmsNorm, SwiGlu, WidenRow};
+use self::simd::write::MAX_HEAD_DIM;
 use self::split::Partials;
 use super::{
     Backend, BackendError, BlocksView, Candidates, HeadShape, KvType, ListedSegments,
@@ -211,7 +212,7 @@ impl Backend for CpuBackend {
     fn norm_heads(&self, x: &mut Vec<f32>, norm: Norm<'_, Self>) {
         let Norm { gain, epsilon, rows } = norm;
         self.for_rows(x, gain.len(), rows.end, &|_, head| {
-            let mut copy = [0.0; attention::MAX_HEAD_DIM];
+            let mut copy = [0.0; MAX_HEAD_DIM];
             let copy = &mut copy[..head.len()];
             copy.copy_from_slice(head);
             self.crew.isa.run(RmsNorm { x: copy, gain, epsilon, out: head });
@@ -220,7 +221,7 @@ impl Backend for CpuBackend {
 
     fn split_pairs(&self, x: &mut Vec<f32>, n_rows: usize, heads: HeadShape) {
         self.for_rows(x, heads.head_dim, n_rows, &|_, head| {
-            let mut copy = [0.0; attention::MAX_HEAD_DIM];
+            let mut copy = [0.0; MAX_HEAD_DIM];
             let copy = &mut copy[..2 * heads.n_pairs];
             copy.copy_from_slice(&head[..2 * heads.n_pairs]);
             for (i, pair) in copy.chunks_exact(2).enumerate() {

@@ -5,12 +5,13 @@ use super::simd::softmax::{RowState, SHARES_A_SUM, Shares};
 
 /// The logarithm of the sum of `exp(logit)`.
 pub fn log_sum_exp(logits: &[f32]) -> f32 {
+    let isa = Isa::detect();
     let mut shares = [0.0; SHARES_A_SUM];
     let mut state = RowState::EMPTY;
     for logits in logits.chunks(SHARES_A_SUM) {
         let (mut sums, shares) = ([0.0], &mut shares[..logits.len()]);
         let step = Shares { logits, temperature: 1.0, shares, sums: &mut sums };
-        let max = Isa::detect().run(step);
+        let max = isa.run(step);
         state.merge(RowState { max, sum: sums[0] });
     }
     state.max + state.sum.ln()
@@ -21,6 +22,7 @@ pub fn log_sum_exp(logits: &[f32]) -> f32 {
 pub struct TokenShares {
     shares: Vec<f32>,
     sums: Vec<f32>, // of each `SHARES_A_SUM` shares
+    max: f32,       // of the logits
 }
 
 impl TokenShares {
@@ -30,7 +32,7 @@ impl TokenShares {
         self.shares.resize(logits.len(), 0.0);
         self.sums.resize(logits.len().div_ceil(SHARES_A_SUM), 0.0);
         let (shares, sums) = (&mut self.shares[..], &mut self.sums[..]);
-        Isa::detect().run(Shares { logits, temperature, shares, sums });
+        self.max = Isa::detect().run(Shares { logits, temperature, shares, sums });
         for (share, logit) in self.shares.iter_mut().zip(logits) {
             // It was e^-87, which no sum notices. Always written, so that vectors can.
             *share = if *logit == f32::NEG_INFINITY { 0.0 } else { *share };
@@ -45,6 +47,11 @@ impl TokenShares {
     /// All shares together.
     pub fn total(&self) -> f64 {
         self.sums.iter().map(|sum| f64::from(*sum)).sum()
+    }
+
+    /// The logarithm of the sum of `exp(logit)`, where the temperature was 1.
+    pub fn log_sum(&self) -> f32 {
+        self.max + self.total().ln() as f32
     }
 
     /// The token whose share holds `point`, counted from the first token on; the last that has any
@@ -105,6 +112,9 @@ mod tests {
             let logits: Vec<f32> = (0..n).map(|_| 60.0 * rng.f32() - 30.0).collect();
             let exact = logits.iter().map(|x| f64::from(*x).exp()).sum::<f64>().ln();
             assert!((f64::from(log_sum_exp(&logits)) - exact).abs() < 1e-5, "{n}");
+            let mut shares = TokenShares::default();
+            shares.compute(&logits, 1.0);
+            assert!((f64::from(shares.log_sum()) - exact).abs() < 1e-5, "{n}");
         }
     }
 

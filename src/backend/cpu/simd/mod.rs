@@ -40,6 +40,7 @@ mod tiles_emulated;
 mod turn;
 pub mod unpack;
 mod vector;
+pub mod write;
 
 use tiles::Tiles;
 pub use vector::Kernel;

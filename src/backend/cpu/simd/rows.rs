@@ -1,9 +1,6 @@
 //! What happens to one row of activations between the products? Norm, quantisation, gate, sums.
 
-use half::f16;
-
 use super::vector::{Kernel, Simd, exp};
-use crate::backend::KEY_GROUP;
 use crate::tensor::{DType, Matrix, dequantize_row};
 
 /// `out = x / rms(x) * gain` (RMSNorm, arXiv 1910.07467), with `rms` over the whole row.
@@ -290,35 +287,6 @@ impl Kernel for RotateRows<'_> {
     }
 }
 
-/// Quantises a row to signed bytes with a scale, an f16, for each group of [`KEY_GROUP`].
-#[derive(Debug)]
-pub struct QuantizeGroups<'a> {
-    /// Whole groups.
-    pub x: &'a [f32],
-    /// As long as `x`.
-    pub q: &'a mut [i8],
-    /// `[group]` f16
-    pub scales: &'a mut [u16],
-}
-
-impl Kernel for QuantizeGroups<'_> {
-    type Output = ();
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let groups = self.x.chunks_exact(KEY_GROUP).zip(self.q.chunks_exact_mut(KEY_GROUP));
-        for ((x, q), scale) in groups.zip(self.scales) {
-            let largest = x.iter().fold(0.0f32, |max, x| max.max(x.abs()));
-            let rounded = f16::from_f32(largest / 127.0);
-            *scale = rounded.to_bits();
-            let inverse = Some(1.0 / rounded.to_f32()).filter(|x| x.is_finite()).unwrap_or(0.0);
-            for (q, x) in q.iter_mut().zip(x) {
-                // A very small scale may have been rounded down by much.
-                *q = (x * inverse).clamp(-127.0, 127.0).round_ties_even() as i8;
-            }
-        }
-    }
-}
-
 /// Quantises a row to signed bytes with one scale; returns the scale and the sum of the bytes.
 #[derive(Debug)]
 pub struct QuantizeRow<'a> {
@@ -332,7 +300,7 @@ impl Kernel for QuantizeRow<'_> {
     type Output = (f32, i32);
     #[inline(always)]
     unsafe fn run<S: Simd>(self) -> (f32, i32) {
-        let largest = self.x.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+        let largest = largest(self.x);
         // The inverse of almost nothing overflows, as that of nothing does: both become zeros.
         let inverse = Some(127.0 / largest).filter(|x| x.is_finite()).unwrap_or(0.0);
         let mut sum = 0;
@@ -342,4 +310,17 @@ impl Kernel for QuantizeRow<'_> {
         }
         (largest / 127.0, sum)
     }
+}
+
+/// The largest magnitude. What is no number counts as none.
+#[inline(always)]
+pub fn largest(x: &[f32]) -> f32 {
+    // In lanes, since the compiler keeps the order of a single one.
+    let mut largest = [0.0f32; 16];
+    let (blocks, rest) = x.as_chunks::<16>();
+    let larger = |max: f32, x: f32| if x.abs() > max { x.abs() } else { max };
+    for block in blocks {
+        largest.iter_mut().zip(block).for_each(|(max, x)| *max = larger(*max, *x));
+    }
+    largest.iter().chain(rest).fold(0.0, |max, x| larger(max, *x))
 }
