@@ -119,9 +119,9 @@ impl Text {
             let mut page = HostBytes::zeroed(layout.page_bytes()).expect("memory");
             for layer in 0..Self::N_LAYERS {
                 let slot_angles = &slot_angles;
-                let target =
-                    PageTarget { layout, layer, page: &mut page, first_slot: 0, slot_angles };
-                backend.write_page(target, &keys, &values, 0..Self::PAGE_LEN);
+                let (page, rows) = (&mut page, 0..Self::PAGE_LEN);
+                let target = PageTarget { layout, layer, page, first_slot: 0, rows, slot_angles };
+                backend.write_pages(&mut [target], &keys, &values);
             }
             page
         };

@@ -7,7 +7,7 @@ mod rotary;
 
 use std::ops::Range;
 
-use crate::backend::{AttendStep, Backend, StepDone};
+use crate::backend::{AttendStep, Backend, PageTarget, StepDone};
 use crate::ids::LayerIdx;
 
 pub use full::FullAttention;
@@ -36,12 +36,22 @@ impl<B: Backend> Qkv<'_, B> {
 
 /// Remembers keys and values, and says what queries see of them.
 ///
-/// A layer has two halves, so that the backend can attend for several texts at once in between.
+/// A layer has three parts, so that in between the backend can do its work for several texts at once.
 /// Layers come in order, each once a chunk.
 pub trait Attention<B: Backend> {
-    /// Takes in the chunk's keys and values. What its queries see, each token no later key than its
-    /// own, is the backend's to compute ([`Backend::attend`]); or it is written to the same rows of
-    /// `out`, `[token][head][head_dim]`, and there is no step.
+    /// Says, in the order of the rows, where the chunk's keys and values go, which is the backend's to
+    /// write ([`Backend::write_pages`]); nothing where `begin_layer` takes them in itself.
+    fn targets<'a>(
+        &'a mut self,
+        _layer: LayerIdx,
+        _chunk: &Qkv<'_, B>,
+        _out: &mut Vec<PageTarget<'a, B::Page>>,
+    ) {
+    }
+
+    /// Once the chunk's keys and values are written: what its queries see, each token no later key
+    /// than its own, is the backend's to compute ([`Backend::attend`]); or it is written to the same
+    /// rows of `out`, `[token][head][head_dim]`, and there is no step.
     ///
     /// # Errors
     /// When what was remembered cannot be read back.
@@ -64,7 +74,7 @@ pub trait Attention<B: Backend> {
     ) -> Result<(), AttentionError>;
 }
 
-/// A layer of a single text: both halves, and what is between them.
+/// A layer of a single text: all parts, and what is between them.
 ///
 /// # Errors
 /// As [`Attention`]'s.
@@ -75,6 +85,10 @@ pub fn attend<B: Backend>(
     chunk: &Qkv<'_, B>,
     out: &mut B::Buffer,
 ) -> Result<(), AttentionError> {
+    let mut targets = Vec::new();
+    attention.targets(layer, chunk, &mut targets);
+    backend.write_pages(&mut targets, chunk.keys, chunk.values);
+    drop(targets);
     let done = attention.begin_layer(layer, chunk, out)?.map(|mut step| {
         backend.attend(std::slice::from_mut(&mut step), chunk.queries, out);
         step.done()

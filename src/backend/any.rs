@@ -142,6 +142,22 @@ fn norm_of<'a, B: Backend>(norm: &Norm<'_, AnyBackend>, gain: &'a B::Buffer) -> 
     Norm { gain, epsilon: norm.epsilon, rows: norm.rows.clone() }
 }
 
+/// Targets whose pages are all one device's.
+fn targets_of<'a, P>(
+    targets: &'a mut [PageTarget<'_, AnyPage>],
+    of: impl Fn(&'a mut AnyPage) -> &'a mut P,
+) -> Vec<PageTarget<'a, P>> {
+    let target = |target: &'a mut PageTarget<'_, AnyPage>| PageTarget {
+        layout: target.layout,
+        layer: target.layer,
+        page: of(target.page),
+        first_slot: target.first_slot,
+        rows: target.rows.clone(),
+        slot_angles: target.slot_angles,
+    };
+    targets.iter_mut().map(target).collect()
+}
+
 /// Has `attend` compute steps whose pages are all one device's.
 fn with_steps<'a, P: 'a>(
     steps: &mut [AttendStep<'a, AnyPage>],
@@ -394,24 +410,20 @@ impl Backend for AnyBackend {
         }
     }
 
-    fn write_page(
+    fn write_pages(
         &self,
-        target: PageTarget<'_, AnyPage>,
+        targets: &mut [PageTarget<'_, AnyPage>],
         keys: &AnyBuffer,
         values: &AnyBuffer,
-        tokens: Range<usize>,
     ) {
-        let PageTarget { layout, layer, page, first_slot, slot_angles } = target;
         match self {
             Self::Cpu(backend) => {
-                let page = page.cpu_mut();
-                let target = PageTarget { layout, layer, page, first_slot, slot_angles };
-                backend.write_page(target, keys.cpu(), values.cpu(), tokens);
+                let mut targets = targets_of(targets, AnyPage::cpu_mut);
+                backend.write_pages(&mut targets, keys.cpu(), values.cpu());
             }
             Self::Cuda(backend) => {
-                let page = page.cuda_mut();
-                let target = PageTarget { layout, layer, page, first_slot, slot_angles };
-                backend.write_page(target, keys.cuda(), values.cuda(), tokens);
+                let mut targets = targets_of(targets, AnyPage::cuda_mut);
+                backend.write_pages(&mut targets, keys.cuda(), values.cuda());
             }
         }
     }

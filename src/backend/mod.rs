@@ -306,15 +306,13 @@ pub trait Backend: Send + Sync {
     /// `gate = silu(gate) * up` over the first `len` elements.
     fn swiglu(&self, gate: &mut Self::Buffer, up: &Self::Buffer, len: usize);
 
-    /// Writes keys and values of consecutive tokens into a page, from slot `first_slot` on, keys
-    /// rotated by their slots.
-    /// `keys` and `values` are `[token][kv_head][head_dim]`; rows `tokens` of them are written.
-    fn write_page(
+    /// Writes rows of `keys` and `values`, `[token][kv_head][head_dim]`, to where each target says, keys
+    /// rotated by their slots. Targets are in the order of their rows, and no two have a row in common.
+    fn write_pages(
         &self,
-        target: PageTarget<'_, Self::Page>,
+        targets: &mut [PageTarget<'_, Self::Page>],
         keys: &Self::Buffer,
         values: &Self::Buffer,
-        tokens: Range<usize>,
     );
     /// A full page in another type, in which units are kept: [`KvType::Int4`], or as it is. `out`
     /// is as long as a page of that type.
@@ -363,7 +361,7 @@ pub struct Norm<'a, B: Backend + ?Sized> {
     pub rows: Range<usize>,
 }
 
-/// Where [`Backend::write_page`] writes.
+/// Where [`Backend::write_pages`] writes keys and values of consecutive tokens of one text.
 #[derive(Debug)]
 pub struct PageTarget<'a, P> {
     /// Sizes.
@@ -374,6 +372,8 @@ pub struct PageTarget<'a, P> {
     pub page: &'a mut P,
     /// The first key's slot in the page.
     pub first_slot: usize,
+    /// The tokens' rows in the buffers of keys and values.
+    pub rows: Range<usize>,
     /// Angles of the slots: `[slot]`: cosines of the pairs, then their sines.
     pub slot_angles: &'a [f32],
 }

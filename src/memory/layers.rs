@@ -288,32 +288,19 @@ impl<B: Backend> Memory<B> {
         self.chunk.max_attended = self.chunk.max_attended.max(attended);
     }
 
-    fn write_chunk(&mut self, layer: usize, chunk: &Qkv<'_, B>) {
-        let rows = (chunk.rows.clone(), self.n_tokens);
-        self.write_rows(layer, (chunk.keys, chunk.values), rows);
-        let (_, width) = self.kv_shape();
-        if let Some(open) = &mut self.open {
-            open.keep(&*self.backend, (layer, self.n_tokens), chunk, width);
-        }
-    }
-
-    /// Writes rows of keys and values to the pages of their tokens, the first of which is `first`.
-    pub(super) fn write_rows(
+    /// Where rows of keys and values go: to the pages of their tokens, the first of which is `first`.
+    pub(super) fn targets_of(
         &mut self,
         layer: usize,
-        (keys, values): (&B::Buffer, &B::Buffer),
-        (rows, first): (Range<usize>, usize),
-    ) {
-        let mut row = rows.start;
-        while row < rows.end {
-            let token = first + (row - rows.start);
-            let (page, first_slot, end) = self.pages.page_of(token);
-            let last = (row + (end - token)).min(rows.end);
-            let slot_angles = &self.angles.offset_rows;
-            let target = PageTarget { layout: self.layout, layer, page, first_slot, slot_angles };
-            self.backend.write_page(target, keys, values, row..last);
-            row = last;
-        }
+        rows: Range<usize>,
+        first: usize,
+    ) -> impl Iterator<Item = PageTarget<'_, B::Page>> {
+        let (layout, slot_angles) = (self.layout, &self.angles.offset_rows[..]);
+        let pages = self.pages.pages_of(first..first + rows.len());
+        pages.map(move |(page, first_slot, tokens)| {
+            let rows = rows.start + (tokens.start - first)..rows.start + (tokens.end - first);
+            PageTarget { layout, layer, page, first_slot, rows, slot_angles }
+        })
     }
 
     /// Layers, and floats of a token's keys.
@@ -419,6 +406,15 @@ impl<B: Backend> Memory<B> {
 }
 
 impl<B: Backend> Attention<B> for Memory<B> {
+    fn targets<'a>(
+        &'a mut self,
+        layer: LayerIdx,
+        chunk: &Qkv<'_, B>,
+        out: &mut Vec<PageTarget<'a, B::Page>>,
+    ) {
+        out.extend(self.targets_of(layer.0, chunk.rows.clone(), self.n_tokens));
+    }
+
     fn begin_layer<'a>(
         &'a mut self,
         layer: LayerIdx,
@@ -426,7 +422,10 @@ impl<B: Backend> Attention<B> for Memory<B> {
         _out: &mut B::Buffer,
     ) -> Result<Option<AttendStep<'a, B::Page>>, AttentionError> {
         let refused = |error: StoreError| AttentionError(Box::new(error));
-        self.write_chunk(layer.0, chunk);
+        let (_, width) = self.kv_shape();
+        if let Some(open) = &mut self.open {
+            open.keep(&*self.backend, (layer.0, self.n_tokens), chunk, width);
+        }
         if self.chunk.looks_up && self.config.lookup_layer(layer.0) == layer.0 {
             self.look_up(layer.0, (chunk.queries, chunk.rows.start)).map_err(refused)?;
         }

@@ -242,21 +242,29 @@ impl<P> FastPages<P> {
         Ok(page)
     }
 
-    /// The page and slot of token `index`, and the end of the run of tokens that share the page.
-    pub fn page_of(&mut self, index: usize) -> (&mut P, usize, usize) {
-        if index < self.sink_tokens {
-            let page = index / self.page_len;
-            let end = ((page + 1) * self.page_len).min(self.sink_tokens);
-            return (&mut self.sinks[page], index % self.page_len, end);
-        }
-        let mut first = self.window_start();
-        for (page, length) in self.window.iter_mut().zip(&self.lengths) {
-            if index < first + length {
-                return (page, index - first, first + length);
-            }
-            first += length;
-        }
-        unreachable!("pages for all tokens were reserved")
+    /// The pages of `tokens`, which were reserved: each with the slot of its first token of them, and
+    /// which they are.
+    pub fn pages_of(
+        &mut self,
+        tokens: Range<usize>,
+    ) -> impl Iterator<Item = (&mut P, usize, Range<usize>)> {
+        let (page_len, sink_tokens, window_start) =
+            (self.page_len, self.sink_tokens, self.window_start());
+        let sinks = self
+            .sinks
+            .iter_mut()
+            .enumerate()
+            .map(move |(i, page)| (page, i * page_len, ((i + 1) * page_len).min(sink_tokens)));
+        let window = self.window.iter_mut().zip(&self.lengths);
+        let window = window.scan(window_start, |next, (page, length)| {
+            let first = *next;
+            *next += length;
+            Some((page, first, *next))
+        });
+        sinks.chain(window).filter_map(move |(page, first, end)| {
+            let within = tokens.start.max(first)..tokens.end.min(end);
+            (!within.is_empty()).then(|| (page, within.start - first, within))
+        })
     }
 
     /// Has the page that begins with token `first` hold `length` tokens; later ones move.

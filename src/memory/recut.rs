@@ -1,6 +1,8 @@
 //! How are pages cut where a text has its borders? When a chunk has passed, pages that it completed
 //! get their lengths, and what moves by it is written again (see `cuts`).
 
+use std::sync::Arc;
+
 use super::error::MemoryError;
 use super::layers::Memory;
 use crate::backend::Backend;
@@ -30,8 +32,10 @@ impl<B: Backend> Memory<B> {
             self.angles.forget_window();
             let moved = whole * page_len + lengths[whole]..open.n_tokens();
             for layer in 0..self.layout.n_layers {
-                let rows = (&open.keys[layer], &open.values[layer]);
-                self.write_rows(layer, rows, (moved.clone(), open.first + moved.start));
+                let backend = Arc::clone(&self.backend);
+                let targets = self.targets_of(layer, moved.clone(), open.first + moved.start);
+                let mut targets: Vec<_> = targets.collect();
+                backend.write_pages(&mut targets, &open.keys[layer], &open.values[layer]);
             }
         }
         let n_closed = lengths.iter().sum::<usize>();

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::{LayerWeights, Model, ModelConfig, RopeLayout};
 use crate::attention::{Attention, AttentionError, Qkv, Rotary};
 use crate::backend::{
-    AttendStep, Backend, BackendError, HeadShape, Norm, Projection, StepDone, Write, emptied,
+    AttendStep, Backend, BackendError, HeadShape, Norm, PageTarget, Projection, StepDone, Write,
+    emptied,
 };
 use crate::ids::{LayerIdx, TokenId};
 
@@ -74,6 +75,7 @@ pub struct Workspace<B: Backend> {
 
 /// Lists of a layer's steps; empty between layers: allocations to use again.
 struct StepLists<B: Backend> {
+    targets: Vec<PageTarget<'static, B::Page>>,
     steps: Vec<AttendStep<'static, B::Page>>,
     have_steps: Vec<bool>, // [part]
     done: Vec<StepDone<B::Page>>,
@@ -140,7 +142,12 @@ impl<B: Backend> Transformer<B> {
             gate: buffer(config.intermediate_size)?,
             up: buffer(config.intermediate_size)?,
             logits: self.backend.buffer(LOGIT_ROWS.min(max_tokens) * config.vocab_size)?,
-            steps: StepLists { steps: Vec::new(), have_steps: Vec::new(), done: Vec::new() },
+            steps: StepLists {
+                targets: Vec::new(),
+                steps: Vec::new(),
+                have_steps: Vec::new(),
+                done: Vec::new(),
+            },
         })
     }
 
@@ -360,7 +367,15 @@ fn attend<B: Backend>(
         values,
         rows: first..first + tokens.len(),
     };
-    let StepLists { steps: room, have_steps, done } = lists;
+    let StepLists { targets, steps: room, have_steps, done } = lists;
+    let mut written = emptied(std::mem::take(targets));
+    let mut first = 0;
+    for Part { tokens, attention } in parts.iter_mut() {
+        attention.targets(layer, &chunk(first, tokens), &mut written);
+        first += tokens.len();
+    }
+    backend.write_pages(&mut written, keys, values);
+    *targets = emptied(written);
     let mut steps = emptied(std::mem::take(room));
     have_steps.clear();
     let mut first = 0;

@@ -87,26 +87,39 @@ fn attend_blocks(crew: &Crew, step: &HostStep<'_>, queries: &[f32], out: &mut [f
     });
 }
 
-/// Writes keys and values of some tokens into a page; when the tokens are many, heads are shared out.
-pub fn write_page(
-    crew: &Crew,
-    target: HostTarget<'_>,
-    (keys, values): (&[f32], &[f32]),
-    tokens: std::ops::Range<usize>,
-) {
-    let HostTarget { layout, layer, page, first_slot, slot_angles } = target;
-    let write = |first_head: usize, heads: &mut [u8]| {
-        let tokens = tokens.clone();
-        let slots =
-            WriteSlots { layout, heads, first_head, first_slot, slot_angles, keys, values, tokens };
-        crew.isa.run(slots);
-    };
-    let n_kv_heads = layout.heads.n_kv_heads;
-    let first = layout.head(layer, 0);
-    let of_layer = &mut page[first.start..][..n_kv_heads * first.len()];
-    if tokens.len() <= MAX_SPLIT_TOKENS {
-        return write(0, of_layer);
+/// Writes keys and values into pages, which are shared out where they are some; heads are as well, when
+/// the tokens are many.
+pub fn write_pages(crew: &Crew, targets: &mut [HostTarget<'_>], (keys, values): (&[f32], &[f32])) {
+    /// Targets that are not worth sharing out.
+    const SERIAL: usize = 3;
+    let is_few = targets.iter().map(|target| target.rows.len()).sum::<usize>() <= MAX_SPLIT_TOKENS;
+    let n_serial = if is_few { SERIAL } else { 0 };
+    let parts_of = |target| parts_of(target, is_few, (keys, values));
+    if targets.len() <= n_serial {
+        targets.iter_mut().flat_map(parts_of).for_each(|part| crew.isa.run(part));
+        return;
     }
-    let heads: Vec<_> = of_layer.chunks_exact_mut(first.len()).map(Mutex::new).collect();
-    crew.pool.run(heads.len(), &|_, kv_head| write(kv_head, &mut lock(&heads[kv_head])));
+    let parts: Vec<_> =
+        targets.iter_mut().flat_map(parts_of).map(|part| Mutex::new(Some(part))).collect();
+    crew.pool.run(parts.len(), &|_, part| {
+        let part = lock(&parts[part]).take();
+        crew.isa.run(part.expect("because each is taken once"));
+    });
+}
+
+/// All heads of a target at once, or one by one.
+fn parts_of<'a>(
+    target: &'a mut HostTarget<'_>,
+    at_once: bool,
+    (keys, values): (&'a [f32], &'a [f32]),
+) -> impl Iterator<Item = WriteSlots<'a>> {
+    let HostTarget { layout, layer, page, first_slot, rows, slot_angles } = target;
+    let (layout, first_slot) = (*layout, *first_slot);
+    let first = layout.head(*layer, 0);
+    let of_layer = &mut page[first.start..][..layout.heads.n_kv_heads * first.len()];
+    let n_bytes = if at_once { of_layer.len() } else { first.len() };
+    of_layer.chunks_exact_mut(n_bytes).enumerate().map(move |(first_head, heads)| {
+        let tokens = rows.clone();
+        WriteSlots { layout, heads, first_head, first_slot, slot_angles, keys, values, tokens }
+    })
 }

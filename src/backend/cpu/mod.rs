@@ -242,14 +242,8 @@ impl Backend for CpuBackend {
         self.crew.isa.run(SwiGlu { gate, up });
     }
 
-    fn write_page(
-        &self,
-        target: HostTarget<'_>,
-        keys: &Vec<f32>,
-        values: &Vec<f32>,
-        tokens: Range<usize>,
-    ) {
-        attention::write_page(&self.crew, target, (keys, values), tokens);
+    fn write_pages(&self, targets: &mut [HostTarget<'_>], keys: &Vec<f32>, values: &Vec<f32>) {
+        attention::write_pages(&self.crew, targets, (keys, values));
     }
 
     fn pack_page(&self, layout: PageLayout, page: &[u8], kv_type: KvType, out: &mut [u8]) {

@@ -352,16 +352,18 @@ impl Backend for CudaBackend {
         self.run(|state| state.rows.swiglu(&self.device, (gate, up), len));
     }
 
-    fn write_page(
+    fn write_pages(
         &self,
-        target: PageTarget<'_, CudaPage>,
+        targets: &mut [PageTarget<'_, CudaPage>],
         keys: &CudaBuffer,
         values: &CudaBuffer,
-        tokens: Range<usize>,
     ) {
         self.run(|state| {
-            let paged = self.paged(state, target.layout)?;
-            paged.write(&self.device, &target, (keys, values), tokens)
+            for targets in targets.chunk_by(paged::are_written_together) {
+                let paged = self.paged(state, targets[0].layout)?;
+                paged.write(&self.device, targets, (keys, values))?;
+            }
+            Ok::<_, DeviceError>(())
         });
     }
 

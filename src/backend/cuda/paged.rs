@@ -98,24 +98,27 @@ impl Paged {
         self.units.counts()
     }
 
-    /// Writes rows `tokens` of keys and values to a page.
+    /// Writes rows of keys and values to pages, by one launch: targets are
+    /// [written together](are_written_together).
     ///
     /// # Errors
     /// When the device fails.
     pub fn write(
         &mut self,
         device: &AnyDevice,
-        target: &PageTarget<'_, CudaPage>,
+        targets: &[PageTarget<'_, CudaPage>],
         (keys, values): (&Array<AnyDevice, f32>, &Array<AnyDevice, f32>),
-        tokens: std::ops::Range<usize>,
     ) -> Result<(), DeviceError> {
-        let offset = target.layout.head(target.layer, 0).start;
-        let kv_type = page_type(target.layout.kv_type);
-        let buffer = &target.page.buffer;
-        let slots = (target.first_slot..).take(tokens.len());
-        let slots: Vec<_> = slots.map(|slot| PageSlot { buffer, offset, slot, kv_type }).collect();
-        let angles = self.slot_angles.of(device, target.slot_angles)?;
-        self.pages.write(device, &slots, (keys, values, tokens.start), angles)
+        let PageTarget { layout, slot_angles, ref rows, .. } = targets[0];
+        let kv_type = page_type(layout.kv_type);
+        let slots = targets.iter().flat_map(|target| {
+            let (buffer, offset) = (&target.page.buffer, layout.head(target.layer, 0).start);
+            let slots = (target.first_slot..).take(target.rows.len());
+            slots.map(move |slot| PageSlot { buffer, offset, slot, kv_type })
+        });
+        let slots: Vec<_> = slots.collect();
+        let angles = self.slot_angles.of(device, slot_angles)?;
+        self.pages.write(device, &slots, (keys, values, rows.start), angles)
     }
 
     /// Attention of the steps' rows.
@@ -376,4 +379,9 @@ fn too_few_slots(n: usize) -> BackendError {
 /// Bytes of a layer's part of a page.
 fn layer_bytes(layout: PageLayout) -> usize {
     layout.page_bytes() / layout.n_layers
+}
+
+/// Whether one launch writes both: pages of one kind, the same angles, and rows without a gap.
+pub fn are_written_together(a: &PageTarget<'_, CudaPage>, b: &PageTarget<'_, CudaPage>) -> bool {
+    a.layout == b.layout && a.rows.end == b.rows.start && a.slot_angles == b.slot_angles
 }

@@ -124,10 +124,10 @@ impl Case {
                     layer: self.layer,
                     page: &mut page,
                     first_slot: slots.start,
+                    rows: spec.first_index + slots.start..spec.first_index + slots.end,
                     slot_angles: &slot_angles,
                 };
-                let tokens = spec.first_index + slots.start..spec.first_index + slots.end;
-                backend.write_page(target, &self.keys, &self.values, tokens);
+                backend.write_pages(&mut [target], &self.keys, &self.values);
             }
             let kv_type = self.type_of(spec);
             if kv_type == near.kv_type {
