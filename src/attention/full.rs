@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::{Attention, AttentionError, Qkv, Rotary};
-use crate::backend::{AttendStep, Backend, HeadShape, StepDone};
+use crate::backend::{AttendStep, Backend, HeadShape, PageTarget, StepDone};
 use crate::ids::LayerIdx;
 
 /// Full causal attention over everything seen so far, at true positions.
@@ -48,6 +48,15 @@ impl<'a, B: Backend> FullAttention<'a, B> {
 }
 
 impl<B: Backend> Attention<B> for FullAttention<'_, B> {
+    fn targets<'a>(
+        &'a mut self,
+        _layer: LayerIdx,
+        _chunk: &Qkv<'_, B>,
+        _out: &mut Vec<PageTarget<'a, B::Page>>,
+    ) {
+        // It has no pages.
+    }
+
     fn begin_layer<'a>(
         &'a mut self,
         layer: LayerIdx,

@@ -43,11 +43,10 @@ pub trait Attention<B: Backend> {
     /// write ([`Backend::write_pages`]); nothing where `begin_layer` takes them in itself.
     fn targets<'a>(
         &'a mut self,
-        _layer: LayerIdx,
-        _chunk: &Qkv<'_, B>,
-        _out: &mut Vec<PageTarget<'a, B::Page>>,
-    ) {
-    }
+        layer: LayerIdx,
+        chunk: &Qkv<'_, B>,
+        out: &mut Vec<PageTarget<'a, B::Page>>,
+    );
 
     /// Once the chunk's keys and values are written: what its queries see, each token no later key
     /// than its own, is the backend's to compute ([`Backend::attend`]); or it is written to the same

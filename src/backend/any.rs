@@ -6,12 +6,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::convert::{targets_of, with_steps};
 use super::cpu::{CpuBackend, HostBytes};
 use super::cuda::{CudaBackend, CudaBuffer, CudaPage, CudaWeight};
 use super::{
     AttendStep, Backend, BackendError, BlocksView, BringFn, Candidates, HeadShape, KvType,
     ListedSegments, LookupQueries, LookupStep, MemoryNeeds, NamedBlocks, Norm, PageLayout,
-    PageSource, PageTarget, PlacedPage, Precision, Projection, Write,
+    PageTarget, Precision, Projection, Write,
 };
 use crate::ids::TokenId;
 use crate::tensor::Matrix;
@@ -140,76 +141,6 @@ impl AnyBackend {
 /// A norm whose gain is `gain`.
 fn norm_of<'a, B: Backend>(norm: &Norm<'_, AnyBackend>, gain: &'a B::Buffer) -> Norm<'a, B> {
     Norm { gain, epsilon: norm.epsilon, rows: norm.rows.clone() }
-}
-
-/// Targets whose pages are all one device's.
-fn targets_of<'a, P>(
-    targets: &'a mut [PageTarget<'_, AnyPage>],
-    of: impl Fn(&'a mut AnyPage) -> &'a mut P,
-) -> Vec<PageTarget<'a, P>> {
-    let target = |target: &'a mut PageTarget<'_, AnyPage>| PageTarget {
-        layout: target.layout,
-        layer: target.layer,
-        page: of(target.page),
-        first_slot: target.first_slot,
-        rows: target.rows.clone(),
-        slot_angles: target.slot_angles,
-    };
-    targets.iter_mut().map(target).collect()
-}
-
-/// Has `attend` compute steps whose pages are all one device's.
-fn with_steps<'a, P: 'a>(
-    steps: &mut [AttendStep<'a, AnyPage>],
-    of: impl Fn(&'a AnyPage) -> &'a P + Copy,
-    attend: impl FnOnce(&mut [AttendStep<'a, P>]),
-) {
-    let mut of_device: Vec<_> = steps.iter_mut().map(|step| step_of(step, of)).collect();
-    attend(&mut of_device);
-    for (step, computed) in steps.iter_mut().zip(of_device) {
-        (step.page_masses, step.key_masses) = (computed.page_masses, computed.key_masses);
-    }
-}
-
-/// A step whose pages are one device's; the masses go with it.
-fn step_of<'a, P: 'a>(
-    step: &mut AttendStep<'a, AnyPage>,
-    of: impl Fn(&'a AnyPage) -> &'a P,
-) -> AttendStep<'a, P> {
-    AttendStep {
-        layout: step.layout,
-        layer: step.layer,
-        pages: pages_of(&step.pages, of),
-        n_sets: step.n_sets,
-        n_tokens: step.n_tokens,
-        first_row: step.first_row,
-        first_index: step.first_index,
-        near_angles: step.near_angles,
-        far_angles: step.far_angles,
-        offset_angles: step.offset_angles,
-        scale: step.scale,
-        page_masses: step.page_masses.take(),
-        key_masses: step.key_masses.take(),
-    }
-}
-
-/// Its pages as those of one device.
-fn pages_of<'a, P>(
-    pages: &[PlacedPage<'a, AnyPage>],
-    of: impl Fn(&'a AnyPage) -> &'a P,
-) -> Vec<PlacedPage<'a, P>> {
-    let page = |page: &PlacedPage<'a, AnyPage>| PlacedPage {
-        page: match page.page {
-            PageSource::None => PageSource::None,
-            PageSource::Fast(page) => PageSource::Fast(of(page)),
-            PageSource::Unit(unit, bytes) => PageSource::Unit(unit, bytes),
-        },
-        kv_type: page.kv_type,
-        n_keys: page.n_keys,
-        first_index: page.first_index,
-        placement: page.placement,
-    };
-    pages.iter().map(page).collect()
 }
 
 impl Backend for AnyBackend {
@@ -407,6 +338,13 @@ impl Backend for AnyBackend {
         match self {
             Self::Cpu(backend) => backend.swiglu(gate.cpu_mut(), up.cpu(), len),
             Self::Cuda(backend) => backend.swiglu(gate.cuda_mut(), up.cuda(), len),
+        }
+    }
+
+    fn share_out(&self, n: usize, task: &(dyn Fn(usize) + Sync)) {
+        match self {
+            Self::Cpu(backend) => backend.share_out(n, task),
+            Self::Cuda(backend) => backend.share_out(n, task),
         }
     }
 

@@ -6,6 +6,7 @@
 //! affair (see [`Precision`]).
 
 pub mod any;
+mod convert;
 pub mod cpu;
 pub mod cuda;
 mod error;
@@ -293,6 +294,8 @@ pub trait Backend: Send + Sync {
         outputs: &mut [Projection<'_, Self>],
         write: Write,
     );
+    /// Calls `task` once for each of `0..n`, shared out over the host's threads that the backend has.
+    fn share_out(&self, n: usize, task: &(dyn Fn(usize) + Sync));
     /// Says with which weight the second [`project`](Self::project) from now begins, so that it can
     /// be on its way while the first ends. A hint: it changes no result and may be wrong.
     fn expect(&self, _weight: &Self::Weight) {}

@@ -10,7 +10,9 @@ use super::config::{LookupPolicy, MemoryConfig, Phase, Sets};
 use super::error::MemoryError;
 use super::layers::Memory;
 use crate::attention::{Attention, AttentionError, Qkv};
-use crate::backend::{AttendStep, Backend, KeyMasses, PageSource, PlacedPage, Placement, StepDone};
+use crate::backend::{
+    AttendStep, Backend, KeyMasses, PageSource, PageTarget, PlacedPage, Placement, StepDone,
+};
 use crate::ids::LayerIdx;
 
 /// How a policy's lookups went, summed over lookups.
@@ -208,6 +210,15 @@ impl<B: Backend> Audit<'_, B> {
 }
 
 impl<B: Backend> Attention<B> for Audit<'_, B> {
+    fn targets<'a>(
+        &'a mut self,
+        layer: LayerIdx,
+        chunk: &Qkv<'_, B>,
+        out: &mut Vec<PageTarget<'a, B::Page>>,
+    ) {
+        self.oracle.targets(layer, chunk, out);
+    }
+
     fn begin_layer<'a>(
         &'a mut self,
         layer: LayerIdx,

@@ -201,6 +201,10 @@ impl Backend for CpuBackend {
         project::project(&self.crew, &inputs, outputs, write);
     }
 
+    fn share_out(&self, n: usize, task: &(dyn Fn(usize) + Sync)) {
+        self.crew.pool.run(n, &|_, i| task(i));
+    }
+
     fn expect(&self, weight: &Matrix) {
         self.shared().expected = Some(weight.clone());
     }

@@ -352,6 +352,10 @@ impl Backend for CudaBackend {
         self.run(|state| state.rows.swiglu(&self.device, (gate, up), len));
     }
 
+    fn share_out(&self, n: usize, task: &(dyn Fn(usize) + Sync)) {
+        self.host.share_out(n, task);
+    }
+
     fn write_pages(
         &self,
         targets: &mut [PageTarget<'_, CudaPage>],

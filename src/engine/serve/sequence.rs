@@ -1,6 +1,8 @@
 //! What does one text do, step by step? It reads, takes in a question (after a first pass where one is
 //! configured, see `engine/first_pass.rs`) and answers, a chunk of tokens at a time.
 
+mod answering;
+
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -143,6 +145,7 @@ pub(super) struct Sequence {
     has_pins: bool,
     answers: Option<Answers>,
     answer: Option<Answer>,
+    drawn: Option<Drawn>,
     number: usize,
     events: Sender<Event>,
     outbox: VecDeque<Event>,
@@ -153,6 +156,9 @@ pub(super) struct Sequence {
     trace: Trace,
     _held: Option<oneshot::Sender<()>>,
 }
+
+/// What was drawn: the next piece, or none where the answer is over before it.
+type Drawn = Result<Option<Piece>, EngineError>;
 
 /// Where a sequence stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,6 +184,7 @@ impl Sequence {
             has_pins: false,
             answers: task.answers,
             answer: None,
+            drawn: None,
             number: 0,
             events: task.events,
             outbox: VecDeque::new(),
@@ -362,72 +369,6 @@ impl Sequence {
             Some(_) => Ok(()),
             None => self.answer(siblings),
         }
-    }
-
-    /// Draws the next token, or ends.
-    fn answer(&mut self, siblings: &mut Vec<Self>) -> Result<(), EngineError> {
-        let engine = self.session().engine.clone();
-        if self.answer.is_none() {
-            let Some(answers) = self.answers.take() else {
-                self.end(None, String::new(), 0);
-                return Ok(());
-            };
-            if !self.session().has_logits {
-                return Err(EngineError::NothingRead);
-            }
-            let first = Answer::new(&engine, answers.options.clone())?;
-            self.answers_begin();
-            self.give_birth(&first, &answers, siblings)?;
-            self.answer = Some(first);
-        }
-        let answer = self.answer.as_mut().expect("because it was made");
-        let session = self.work.as_mut().expect("because it is not over").session_mut();
-        if let Some(piece) = answer.next(&engine, &session.logits)? {
-            session.pending = Some(piece.token);
-            let event = Event::Piece(self.number, piece);
-            self.outbox.push_back(event);
-        }
-        if let Some(finish) = answer.finish_reason() {
-            let (rest, n_tokens) = (answer.rest(), answer.n_tokens());
-            self.end(Some(finish), rest, n_tokens);
-        }
-        self.send();
-        Ok(())
-    }
-
-    fn answers_begin(&mut self) {
-        let work = self.work.as_mut().expect("because it is not over");
-        let memory = &mut work.session_mut().memory;
-        let span = self.trace.decode(memory.retrieval_time());
-        memory.trace_into(span);
-    }
-
-    /// The other answers to the same question: forks, which share all units.
-    fn give_birth(
-        &self,
-        first: &Answer,
-        answers: &Answers,
-        siblings: &mut Vec<Self>,
-    ) -> Result<(), EngineError> {
-        let sampling = &answers.options.sampling;
-        for number in 1..answers.n {
-            let session = self.session().fork(self.session().memory.config())?;
-            let seed = sampling.seed.wrapping_add(number as u64);
-            let answer = first.sibling(&session.engine, seed, sampling);
-            let task = Task {
-                work: Work::Session(Box::new(session)),
-                stages: Vec::new(),
-                answers: None,
-                events: self.events.clone(),
-                held: None,
-                span: self.trace.request(),
-            };
-            let mut sibling = Self::new(task, self.place.clone());
-            (sibling.number, sibling.answer) = (number, Some(answer));
-            sibling.answers_begin();
-            siblings.push(sibling);
-        }
-        Ok(())
     }
 
     fn end(&mut self, finish: Option<FinishReason>, rest: String, n_tokens: usize) {

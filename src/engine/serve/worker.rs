@@ -332,6 +332,7 @@ impl Worker {
             *(if phase == Phase::Reading { &mut read } else { &mut said }) += tokens.len() as u64;
             ran.push((tokens.len(), failed));
         }
+        self.draw(&ids);
         for (id, (n_tokens, failed)) in ids.iter().zip(ran) {
             self.after(*id, n_tokens, failed);
         }
@@ -341,6 +342,19 @@ impl Worker {
         counts.tokens_said.fetch_add(said, Ordering::Relaxed);
         counts.sequences_of_steps.fetch_add(planned.len() as u64, Ordering::Relaxed);
         counts.step_micros.fetch_add(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
+    }
+
+    /// Draws the next tokens of those of the step that answer, all at once.
+    fn draw(&mut self, ids: &[SequenceId]) {
+        let drawing = self.running.iter_mut().filter_map(|Running { id, sequence }| {
+            let draws = ids.binary_search(id).is_ok() && sequence.draws();
+            draws.then(|| Mutex::new(sequence))
+        });
+        let drawing: Vec<_> = drawing.collect();
+        let backend = self.engine.transformer().backend();
+        backend.share_out(drawing.len(), &|i| {
+            drawing[i].lock().unwrap_or_else(PoisonError::into_inner).draw();
+        });
     }
 
     fn after(&mut self, id: SequenceId, n_tokens: usize, failed: Option<EngineError>) {

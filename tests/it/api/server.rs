@@ -156,7 +156,7 @@ fn several_answers_are_those_of_their_seeds() {
     };
     let limits = ServerLimits { max_tasks: 1, window_bytes: 0 };
     let server = Server::start(&engine, &config, (ScheduleConfig::default(), limits)).unwrap();
-    let (events, mut received) = channel(1000);
+    let (events, mut received) = channel(1); // so that it is not over before we listen
     let task = Task {
         work: Work::Session(Box::new(engine.session(&config).unwrap())),
         stages: vec![Stage::Question(read[..20].to_vec())],

@@ -3,7 +3,7 @@
 use kernels::naive::{self, Rotary};
 use mneme::attention::{Attention, AttentionError, Qkv};
 use mneme::backend::cpu::{CpuBackend, HostBytes};
-use mneme::backend::{AttendStep, StepDone};
+use mneme::backend::{AttendStep, PageTarget, StepDone};
 use mneme::ids::LayerIdx;
 use mneme::memory::{Audit, LookupPolicy, MemoryConfig, Phase};
 
@@ -17,6 +17,15 @@ const N_DOCUMENT: usize = 400;
 struct Keys<'a>(&'a mut dyn Attention<CpuBackend>, Vec<Vec<f32>>);
 
 impl Attention<CpuBackend> for Keys<'_> {
+    fn targets<'a>(
+        &'a mut self,
+        layer: LayerIdx,
+        chunk: &Qkv<'_, CpuBackend>,
+        out: &mut Vec<PageTarget<'a, HostBytes>>,
+    ) {
+        self.0.targets(layer, chunk, out);
+    }
+
     fn begin_layer<'a>(
         &'a mut self,
         layer: LayerIdx,
@@ -47,6 +56,15 @@ struct Naive<'a, 'b> {
 }
 
 impl Attention<CpuBackend> for Naive<'_, '_> {
+    fn targets<'a>(
+        &'a mut self,
+        layer: LayerIdx,
+        chunk: &Qkv<'_, CpuBackend>,
+        out: &mut Vec<PageTarget<'a, HostBytes>>,
+    ) {
+        self.audit.targets(layer, chunk, out);
+    }
+
     fn begin_layer<'a>(
         &'a mut self,
         layer: LayerIdx,

@@ -5,7 +5,7 @@
 use kernels::naive::{self, Ballot, Count, Rotary, Rows};
 use mneme::attention::{Attention, AttentionError, Qkv};
 use mneme::backend::cpu::{CpuBackend, HostBytes};
-use mneme::backend::{AttendStep, StepDone, Vote};
+use mneme::backend::{AttendStep, PageTarget, StepDone, Vote};
 use mneme::ids::LayerIdx;
 use mneme::memory::{LookupPolicy, Memory, MemoryConfig, Phase, Positions, Sets};
 
@@ -43,6 +43,15 @@ struct Outcomes {
 }
 
 impl Attention<CpuBackend> for Witness<'_> {
+    fn targets<'a>(
+        &'a mut self,
+        layer: LayerIdx,
+        chunk: &Qkv<'_, CpuBackend>,
+        out: &mut Vec<PageTarget<'a, HostBytes>>,
+    ) {
+        self.memory.targets(layer, chunk, out);
+    }
+
     fn begin_layer<'a>(
         &'a mut self,
         layer: LayerIdx,
