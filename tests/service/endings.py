@@ -225,7 +225,7 @@ def as_it_is(server, name):
 
 
 def what_was_being_read_goes_on(test, server):
-    text = password("the last rock", "tern", 120)
+    text = password("the last rock", "tern", 700)  # longer to read than we wait
     server.call("POST", "/v1/contexts", {"name": "last", "text": text})
     time.sleep(2)
     server.kill()
