@@ -244,12 +244,22 @@ impl<P> FastPages<P> {
 
     /// The pages of `tokens`, which were reserved: each with the slot of its first token of them, and
     /// which they are.
+    ///
+    /// # Panics
+    /// When there is no page for one of them.
     pub fn pages_of(
         &mut self,
         tokens: Range<usize>,
     ) -> impl Iterator<Item = (&mut P, usize, Range<usize>)> {
         let (page_len, sink_tokens, window_start) =
             (self.page_len, self.sink_tokens, self.window_start());
+        let sinks_end = sink_tokens.min(self.sinks.len() * page_len);
+        let lengths = self.lengths.iter().take(self.window.len());
+        let window_end = window_start + lengths.sum::<usize>();
+        let n_within =
+            |start: usize, end: usize| tokens.end.min(end).saturating_sub(tokens.start.max(start));
+        let n_there = n_within(0, sinks_end) + n_within(window_start, window_end);
+        assert_eq!(n_there, tokens.len(), "pages for all tokens were reserved");
         let sinks = self
             .sinks
             .iter_mut()
@@ -322,5 +332,47 @@ impl<P> FastPages<P> {
             self.spare.push(page);
             self.n_gone += length;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Precision;
+    use crate::backend::cpu::{CpuBackend, HostBytes};
+
+    /// Sinks of 5 tokens and 7 in two pages of the window, the oldest of whose pages has left it.
+    fn pages() -> FastPages<HostBytes> {
+        let backend = CpuBackend::new(1, Precision::F32);
+        let mut pages = FastPages::new(5, 4, 64);
+        pages.reserve(&backend, 5 + 12).unwrap();
+        pages.cut(9, 3);
+        pages.drop_oldest();
+        pages
+    }
+
+    fn found(tokens: Range<usize>) -> Vec<(usize, Range<usize>)> {
+        pages().pages_of(tokens).map(|(_, slot, tokens)| (slot, tokens)).collect()
+    }
+
+    #[test]
+    fn tokens_are_found_in_the_pages_that_hold_them() {
+        assert_eq!(found(0..5), [(0, 0..4), (0, 4..5)]);
+        assert_eq!(found(2..3), [(2, 2..3)]);
+        assert_eq!(found(9..16), [(0, 9..12), (0, 12..16)]);
+        assert_eq!(found(11..14), [(2, 11..12), (0, 12..14)]);
+        assert_eq!(found(14..14), []);
+    }
+
+    #[test]
+    #[should_panic(expected = "pages for all tokens were reserved")]
+    fn a_token_that_no_page_was_made_for_is_not_passed_over() {
+        found(15..17);
+    }
+
+    #[test]
+    #[should_panic(expected = "pages for all tokens were reserved")]
+    fn a_token_whose_page_has_left_the_window_is_not_passed_over() {
+        found(4..10);
     }
 }

@@ -332,7 +332,9 @@ impl Worker {
             *(if phase == Phase::Reading { &mut read } else { &mut said }) += tokens.len() as u64;
             ran.push((tokens.len(), failed));
         }
-        self.draw(&ids);
+        let has_logits = ids.iter().zip(&ran).filter(|(_, (_, failed))| failed.is_none());
+        let has_logits: Vec<_> = has_logits.map(|(id, _)| *id).collect();
+        self.draw(&has_logits);
         for (id, (n_tokens, failed)) in ids.iter().zip(ran) {
             self.after(*id, n_tokens, failed);
         }
