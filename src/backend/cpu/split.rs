@@ -293,21 +293,24 @@ fn add_key_masses(
     let (heads, page_len) = (step.layout.heads, step.layout.page_len);
     let first_page = *first_page;
     let n_pages = step.pages_a_set() - first_page;
+    let n_rows = PartShape::of(step).n_rows;
+    // Once for all pages: each is over all runs.
+    let of_heads =
+        (0..heads.n_kv_heads).flat_map(|kv_head| (0..n_rows).map(move |row| (kv_head, row)));
+    let totals: Vec<RowState> =
+        of_heads.map(|(kv_head, row)| parts.total(step, kv_head, row)).collect();
     let mut grids = [Grid { cells: masses, cols: page_len, row_step: 1, col_step: page_len }];
     crew.pool.run_blocks(&mut grids, &|worker, mut block| {
         let mut scratch = crew.scratch(worker);
-        let AttentionScratch { page, near, far, states, .. } = &mut scratch.attention;
+        let AttentionScratch { page, near, far, .. } = &mut scratch.attention;
         let row = block.rows.start;
         let (kv_head, place) = (row / n_pages, first_page + row % n_pages);
         rotate_queries(crew, step, queries, (kv_head, 0..step.n_tokens), (near, far));
-        let n_rows = PartShape::of(step).n_rows;
-        states.clear();
-        states.extend((0..n_rows).map(|row| parts.total(step, kv_head, row)));
         crew.isa.run(AddKeyMasses {
             layout: step.layout,
             head: (step.layer, kv_head),
             queries: Queries { near, far, group: heads.group(), first_index: step.first_index },
-            totals: states,
+            totals: &totals[kv_head * n_rows..][..n_rows],
             page: step.pages_of(kv_head)[place],
             offset_angles: step.offset_angles,
             scratch: page.of(step.layout),
