@@ -1,6 +1,5 @@
 // How are many rows multiplied with weights of 16 bits (prefill)? On tensor cores, tile by tile:
-// activations become 16 bits first, each row with a power of two that keeps it within what halves
-// hold. FORMAT: 0 for halves, 1 for bfloats.
+// activations become 16 bits first, a row that halves do not hold with a power of two. FORMAT: 0 for halves, 1 for bfloats.
 //
 //   a block: 128 rows by 128 outputs, 8 warps of 64 by 32
 //   copy (cp.async)  kStages tiles of 32 columns under way
@@ -29,8 +28,9 @@ struct NarrowParams {
   u32 n_cols;
 };
 
-// A block a row. The largest element comes to between 2^9 and 2^10: far from the largest half, and
-// what is a thousand times smaller still has all its digits.
+// A block a row. Where halves do not hold a row as it is (of which what matters is larger than 2^-14), its
+// largest element comes to between 2^9 and 2^10: far from the largest half, and what is a thousand times
+// smaller still has all its digits. Bfloats hold all that floats do.
 KERNEL(narrow_rows, NarrowParams, kThreads) {
   SHARED(float, most_of, kThreads / kWarp);
   const u64 row = u64(blockIdx.x) * p.n_cols;
@@ -46,12 +46,30 @@ KERNEL(narrow_rows, NarrowParams, kThreads) {
   // Bits 23 and up are the exponent: a power of two, and its inverse, without rounding.
   u32 exponent = float_bits(most) >> 23 & 255u;
   exponent = exponent < 20 ? 20 : exponent > 240 ? 240 : exponent;
-  const float unit = bits_float((exponent - 9) << 23);
-  const float inverse = bits_float((254 - (exponent - 9)) << 23);
+  const bool is_held = FORMAT == 1 || (most >= 0.0625f && most < 32768.0f);
+  const float unit = is_held ? 1.0f : bits_float((exponent - 9) << 23);
+  const float inverse = is_held ? 1.0f : bits_float((254 - (exponent - 9)) << 23);
   for (u32 i = threadIdx.x; i < p.n_cols; i += kThreads) {
     p.out[row + i] = narrowed(p.x[row + i] * inverse);
   }
   if (threadIdx.x == 0) p.units[blockIdx.x] = unit;
+}
+
+struct ScaleParams {
+  float* out;          // [row][output]
+  const float* units;  // [row]
+  u32 n_outputs;
+  u32 divides;
+};
+
+// A library multiplies narrowed rows and knows no units: those of a row whose unit is not 1 are divided by it
+// before products are added to them, and multiplied after. A block a row; most have nothing to do.
+KERNEL(scale_rows, ScaleParams, kThreads) {
+  const float unit = p.units[blockIdx.x];
+  if (unit == 1) return;
+  const float factor = p.divides ? 1 / unit : unit;  // powers of two, and exact
+  float* row = p.out + u64(blockIdx.x) * p.n_outputs;
+  for (u32 i = threadIdx.x; i < p.n_outputs; i += kThreads) row[i] *= factor;
 }
 
 struct TileParams {

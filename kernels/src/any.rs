@@ -2,26 +2,65 @@
 
 use std::sync::Arc;
 
+use crate::budget::{Budget, Share};
 use crate::cuda::{Cuda, CudaBuffer, CudaProgram};
-use crate::device::{Device, DeviceBuffer, DevicePointer, Geometry};
+use crate::device::{Device, DeviceBuffer, DevicePointer, Geometry, HalfProduct};
 use crate::emulated::{Emulated, EmulatedBuffer, EmulatedProgram};
 use crate::error::DeviceError;
 use crate::source::ProgramSource;
 
-/// Either device, so that whoever uses one is written once.
-pub enum AnyDevice {
-    /// The host emulation.
+/// Either device, so that whoever uses one is written once, and how much of its memory is to be used.
+pub struct AnyDevice {
+    kind: Kind,
+    budget: Arc<Budget>,
+}
+
+enum Kind {
     Emulated(Emulated),
-    /// A GPU.
-    Cuda(Cuda),
+    Cuda(Box<Cuda>),
 }
 
 /// Its memory.
-pub enum AnyBuffer {
-    /// Of the emulation.
+pub struct AnyBuffer {
+    bytes: Bytes,
+    _share: Share, // given back after them
+}
+
+enum Bytes {
     Emulated(EmulatedBuffer),
-    /// Of a GPU.
     Cuda(CudaBuffer),
+}
+
+impl From<Emulated> for AnyDevice {
+    fn from(device: Emulated) -> Self {
+        Self { kind: Kind::Emulated(device), budget: Budget::unlimited() }
+    }
+}
+
+impl From<Cuda> for AnyDevice {
+    fn from(device: Cuda) -> Self {
+        Self { kind: Kind::Cuda(Box::new(device)), budget: Budget::unlimited() }
+    }
+}
+
+impl AnyDevice {
+    /// The emulation, where it is one.
+    pub fn emulation(&self) -> Option<&Emulated> {
+        match &self.kind {
+            Kind::Emulated(device) => Some(device),
+            Kind::Cuda(_) => None,
+        }
+    }
+
+    /// From now on its buffers may take `n_bytes` together; those that are there stay.
+    pub fn set_budget(&self, n_bytes: usize) {
+        self.budget.set_limit(n_bytes);
+    }
+
+    /// Bytes that its buffers take.
+    pub fn taken_bytes(&self) -> usize {
+        self.budget.taken()
+    }
 }
 
 /// Its programs.
@@ -37,45 +76,48 @@ impl Device for AnyDevice {
     type Program = AnyProgram;
 
     fn description(&self) -> String {
-        match self {
-            Self::Emulated(device) => device.description(),
-            Self::Cuda(device) => device.description(),
+        match &self.kind {
+            Kind::Emulated(device) => device.description(),
+            Kind::Cuda(device) => device.description(),
         }
     }
 
     fn n_multiprocessors(&self) -> usize {
-        match self {
-            Self::Emulated(device) => device.n_multiprocessors(),
-            Self::Cuda(device) => device.n_multiprocessors(),
+        match &self.kind {
+            Kind::Emulated(device) => device.n_multiprocessors(),
+            Kind::Cuda(device) => device.n_multiprocessors(),
         }
     }
 
     fn free_bytes(&self) -> Option<usize> {
-        match self {
-            Self::Emulated(device) => device.free_bytes(),
-            Self::Cuda(device) => device.free_bytes(),
-        }
+        let free = match &self.kind {
+            Kind::Emulated(device) => device.free_bytes(),
+            Kind::Cuda(device) => device.free_bytes(),
+        };
+        [free, self.budget.left()].into_iter().flatten().min()
     }
 
     fn allocate(&self, n_bytes: usize) -> Result<AnyBuffer, DeviceError> {
-        Ok(match self {
-            Self::Emulated(device) => AnyBuffer::Emulated(device.allocate(n_bytes)?),
-            Self::Cuda(device) => AnyBuffer::Cuda(device.allocate(n_bytes)?),
-        })
+        let _share = self.budget.take(n_bytes)?;
+        let bytes = match &self.kind {
+            Kind::Emulated(device) => Bytes::Emulated(device.allocate(n_bytes)?),
+            Kind::Cuda(device) => Bytes::Cuda(device.allocate(n_bytes)?),
+        };
+        Ok(AnyBuffer { bytes, _share })
     }
 
     fn write(&self, to: &mut AnyBuffer, at: usize, bytes: &[u8]) -> Result<(), DeviceError> {
-        match (self, to) {
-            (Self::Emulated(device), AnyBuffer::Emulated(to)) => device.write(to, at, bytes),
-            (Self::Cuda(device), AnyBuffer::Cuda(to)) => device.write(to, at, bytes),
+        match (&self.kind, &mut to.bytes) {
+            (Kind::Emulated(device), Bytes::Emulated(to)) => device.write(to, at, bytes),
+            (Kind::Cuda(device), Bytes::Cuda(to)) => device.write(to, at, bytes),
             _ => panic!("a buffer of another device"),
         }
     }
 
     fn read(&self, from: &AnyBuffer, at: usize, out: &mut [u8]) -> Result<(), DeviceError> {
-        match (self, from) {
-            (Self::Emulated(device), AnyBuffer::Emulated(from)) => device.read(from, at, out),
-            (Self::Cuda(device), AnyBuffer::Cuda(from)) => device.read(from, at, out),
+        match (&self.kind, &from.bytes) {
+            (Kind::Emulated(device), Bytes::Emulated(from)) => device.read(from, at, out),
+            (Kind::Cuda(device), Bytes::Cuda(from)) => device.read(from, at, out),
             _ => panic!("a buffer of another device"),
         }
     }
@@ -86,11 +128,11 @@ impl Device for AnyDevice {
         (to, to_at): (&mut AnyBuffer, usize),
         n_bytes: usize,
     ) -> Result<(), DeviceError> {
-        match (self, from, to) {
-            (Self::Emulated(device), AnyBuffer::Emulated(from), AnyBuffer::Emulated(to)) => {
+        match (&self.kind, &from.bytes, &mut to.bytes) {
+            (Kind::Emulated(device), Bytes::Emulated(from), Bytes::Emulated(to)) => {
                 device.copy((from, at), (to, to_at), n_bytes)
             }
-            (Self::Cuda(device), AnyBuffer::Cuda(from), AnyBuffer::Cuda(to)) => {
+            (Kind::Cuda(device), Bytes::Cuda(from), Bytes::Cuda(to)) => {
                 device.copy((from, at), (to, to_at), n_bytes)
             }
             _ => panic!("a buffer of another device"),
@@ -98,9 +140,9 @@ impl Device for AnyDevice {
     }
 
     fn program(&self, source: &ProgramSource) -> Result<AnyProgram, DeviceError> {
-        Ok(match self {
-            Self::Emulated(device) => AnyProgram::Emulated(device.program(source)?),
-            Self::Cuda(device) => AnyProgram::Cuda(device.program(source)?),
+        Ok(match &self.kind {
+            Kind::Emulated(device) => AnyProgram::Emulated(device.program(source)?),
+            Kind::Cuda(device) => AnyProgram::Cuda(device.program(source)?),
         })
     }
 
@@ -113,14 +155,24 @@ impl Device for AnyDevice {
     ) -> Result<(), DeviceError> {
         // SAFETY: the caller's promise, handed on.
         unsafe {
-            match (self, program) {
-                (Self::Emulated(device), AnyProgram::Emulated(program)) => {
+            match (&self.kind, program) {
+                (Kind::Emulated(device), AnyProgram::Emulated(program)) => {
                     device.launch(program, kernel, geometry, params)
                 }
-                (Self::Cuda(device), AnyProgram::Cuda(program)) => {
+                (Kind::Cuda(device), AnyProgram::Cuda(program)) => {
                     device.launch(program, kernel, geometry, params)
                 }
                 _ => panic!("a program of another device"),
+            }
+        }
+    }
+
+    unsafe fn multiply_halves(&self, product: &HalfProduct) -> Result<bool, DeviceError> {
+        // SAFETY: the caller's promise, handed on.
+        unsafe {
+            match &self.kind {
+                Kind::Emulated(device) => device.multiply_halves(product),
+                Kind::Cuda(device) => device.multiply_halves(product),
             }
         }
     }
@@ -128,16 +180,16 @@ impl Device for AnyDevice {
 
 impl DeviceBuffer for AnyBuffer {
     fn pointer(&self) -> DevicePointer {
-        match self {
-            Self::Emulated(buffer) => buffer.pointer(),
-            Self::Cuda(buffer) => buffer.pointer(),
+        match &self.bytes {
+            Bytes::Emulated(buffer) => buffer.pointer(),
+            Bytes::Cuda(buffer) => buffer.pointer(),
         }
     }
 
     fn n_bytes(&self) -> usize {
-        match self {
-            Self::Emulated(buffer) => buffer.n_bytes(),
-            Self::Cuda(buffer) => buffer.n_bytes(),
+        match &self.bytes {
+            Bytes::Emulated(buffer) => buffer.n_bytes(),
+            Bytes::Cuda(buffer) => buffer.n_bytes(),
         }
     }
 }

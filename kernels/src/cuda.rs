@@ -13,12 +13,16 @@ use cudarc::driver::{
 use cudarc::nvrtc::Ptx;
 
 use crate::compile::{Capability, Compiler, Target};
-use crate::device::{Device, DeviceBuffer, DevicePointer, Geometry};
+use crate::cublas::{Cublas, Place};
+use crate::device::{Device, DeviceBuffer, DevicePointer, Geometry, HalfProduct};
 use crate::error::DeviceError;
 use crate::source::ProgramSource;
 
 /// Shared memory that a launch gets without asking for more.
 const PLAIN_SHARED_BYTES: u32 = 48 << 10;
+
+/// What cuBLASLt may take for what its kernels pass on: what NVIDIA recommends for Hopper.
+const CUBLAS_BYTES: usize = 32 << 20;
 
 /// A GPU.
 pub struct Cuda {
@@ -27,6 +31,7 @@ pub struct Cuda {
     compiler: Compiler,
     capability: Capability,
     n_multiprocessors: usize,
+    cublas: Option<(Cublas, CudaSlice<u8>)>, // and what it passes on
     modules: Mutex<HashMap<ProgramSource, Arc<CudaProgram>>>,
 }
 
@@ -110,12 +115,21 @@ impl Cuda {
         let n_multiprocessors =
             context.attribute(count).map_err(failed("ask for the GPU's size"))?;
         let stream = context.new_stream().map_err(failed("make a stream"))?;
+        let cublas = match Cublas::find()? {
+            Some(cublas) => {
+                // SAFETY: only the library reads it, and what it wrote there before.
+                let workspace = unsafe { stream.alloc::<u8>(CUBLAS_BYTES) };
+                Some((cublas, workspace.map_err(failed("allocate memory for cuBLASLt"))?))
+            }
+            None => None,
+        };
         Ok(Self {
             context,
             stream,
             compiler,
             capability,
             n_multiprocessors: n_multiprocessors as usize,
+            cublas,
             modules: Mutex::default(),
         })
     }
@@ -149,6 +163,22 @@ impl Cuda {
         Self::driver_version()?;
         let count = result::device::get_count().map_err(failed("count GPUs"))?;
         (0..count).map(Gpu::ask).collect()
+    }
+
+    /// The version of cuBLASLt, which multiplies many rows where it is there; else our kernel does.
+    ///
+    /// # Errors
+    /// When it is not there: how to get it.
+    pub fn library_version() -> Result<String, DeviceError> {
+        match Cublas::version() {
+            0 => Err(DeviceError::NoDevice(
+                "no cuBLASLt was found (libcublasLt.so): install CUDA's libraries, or the Python \
+                 package nvidia-cublas and its folder in LD_LIBRARY_PATH; without it many rows are \
+                 multiplied by a kernel of our own"
+                    .to_owned(),
+            )),
+            version => Ok(format!("{}.{}", version / 10_000, version / 100 % 100)),
+        }
     }
 
     /// Bytes of the GPU's memory that are free, and all of them.
@@ -287,6 +317,19 @@ impl Device for Cuda {
             )
         };
         launched.map_err(failed(format!("launch {kernel}")))
+    }
+
+    unsafe fn multiply_halves(&self, product: &HalfProduct) -> Result<bool, DeviceError> {
+        let Some((cublas, workspace)) = &self.cublas else { return Ok(false) };
+        self.context.bind_to_thread().map_err(failed("open the GPU"))?;
+        let place = Place {
+            stream: self.stream.cu_stream().cast(),
+            workspace: workspace.device_ptr(&self.stream).0,
+            workspace_bytes: workspace.len(),
+        };
+        // SAFETY: the caller's promise, handed on; the workspace is this device's, whose stream does
+        // one thing after another.
+        unsafe { cublas.multiply(product, place) }
     }
 }
 

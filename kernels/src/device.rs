@@ -25,6 +25,36 @@ pub struct Geometry {
     pub shared_bytes: u32,
 }
 
+/// How a weight of 16 bits is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WeightFormat {
+    /// IEEE's half.
+    Half,
+    /// The upper half of a float.
+    Bfloat,
+}
+
+/// `out[row][output]`, in f32, is the sum over columns of `x[row][col] * weights[output][col]`.
+#[derive(Clone, Copy, Debug)]
+pub struct HalfProduct {
+    /// Of both factors.
+    pub format: WeightFormat,
+    /// `[output][cols]`
+    pub weights: DevicePointer,
+    /// `[row][cols]`
+    pub x: DevicePointer,
+    /// `[row][output]`
+    pub out: DevicePointer,
+    /// Outputs.
+    pub n_outputs: usize,
+    /// Columns, a multiple of 8.
+    pub n_cols: usize,
+    /// Rows.
+    pub n_rows: usize,
+    /// Whether the sums are added to what is there.
+    pub adds: bool,
+}
+
 /// A size of a grid, which devices count in 31 bits.
 pub(crate) fn grid_size(n: usize) -> Result<u32, DeviceError> {
     match u32::try_from(n) {
@@ -101,6 +131,18 @@ pub trait Device: Sized {
         geometry: Geometry,
         params: &[u8],
     ) -> Result<(), DeviceError>;
+    /// Begins a product by a library that knows this device, where there is one with a kernel for it.
+    /// Says whether it did.
+    ///
+    /// # Safety
+    /// The matrices must lie in buffers that live until it is done, as long as it says, and nothing
+    /// else may write to `out` meanwhile.
+    ///
+    /// # Errors
+    /// When the library fails.
+    unsafe fn multiply_halves(&self, _product: &HalfProduct) -> Result<bool, DeviceError> {
+        Ok(false)
+    }
 }
 
 /// Memory of a device.

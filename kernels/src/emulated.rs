@@ -10,9 +10,12 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::device::{Device, DeviceBuffer, DevicePointer, Geometry};
+use half::{bf16, f16};
+
+use crate::device::{Device, DeviceBuffer, DevicePointer, Geometry, HalfProduct, WeightFormat};
 use crate::error::DeviceError;
 use crate::files::{hash_of, unique, write_whole};
+use crate::naive;
 use crate::source::ProgramSource;
 
 const HEADER: &str = include_str!("../emulation/emulation.h");
@@ -39,10 +42,22 @@ pub enum ThreadOrder {
     Shuffled(u32),
 }
 
+/// What an emulated device has in place of cuBLASLt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EmulatedLibrary {
+    /// Nothing.
+    Missing,
+    /// Plain loops.
+    Right,
+    /// Something that computes something else.
+    Wrong,
+}
+
 /// A process that runs kernels on the host.
 pub struct Emulated {
     process: Arc<Process>,
     order: AtomicU32,
+    library: Mutex<EmulatedLibrary>,
 }
 
 struct Process {
@@ -98,12 +113,31 @@ impl Emulated {
         let replies = child.stdout.take().expect("because it is a pipe");
         let state = Mutex::new(State { child, commands, replies: BufReader::new(replies) });
         let process = Arc::new(Process { folder: folder.to_owned(), log, state });
-        Ok(Self { process, order: AtomicU32::new(0) })
+        let library = Mutex::new(EmulatedLibrary::Missing);
+        Ok(Self { process, order: AtomicU32::new(0), library })
     }
 
     /// Ends the process, as if a GPU was lost: for tests of what comes of that.
     pub fn lose(&self) {
         let _ = self.process.locked().child.kill(); // where it has ended, it is lost already
+    }
+
+    /// What multiplies in place of cuBLASLt from now on.
+    pub fn set_library(&self, library: EmulatedLibrary) {
+        *self.library.lock().unwrap_or_else(PoisonError::into_inner) = library;
+    }
+
+    fn read_at(&self, address: u64, out: &mut [u8]) -> Result<(), DeviceError> {
+        let mut state = self.process.locked();
+        let command = [b"R", &address.to_le_bytes()[..], &word(out.len())];
+        let read = state.tell(&command).and_then(|()| state.replies.read_exact(out));
+        drop(state);
+        read.map_err(|_| self.process.stopped())
+    }
+
+    fn write_at(&self, address: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        let command = [b"W", &address.to_le_bytes()[..], &word(bytes.len()), bytes];
+        self.process.locked().tell(&command).map_err(|_| self.process.stopped())
     }
 
     /// In which order blocks run their threads from now on.
@@ -139,18 +173,11 @@ impl Device for Emulated {
     }
 
     fn write(&self, to: &mut EmulatedBuffer, at: usize, bytes: &[u8]) -> Result<(), DeviceError> {
-        let address = to.place(at, bytes.len())?;
-        let command = [b"W", &address.to_le_bytes()[..], &word(bytes.len()), bytes];
-        self.process.locked().tell(&command).map_err(|_| self.process.stopped())
+        self.write_at(to.place(at, bytes.len())?, bytes)
     }
 
     fn read(&self, from: &EmulatedBuffer, at: usize, out: &mut [u8]) -> Result<(), DeviceError> {
-        let address = from.place(at, out.len())?;
-        let mut state = self.process.locked();
-        let command = [b"R", &address.to_le_bytes()[..], &word(out.len())];
-        let read = state.tell(&command).and_then(|()| state.replies.read_exact(out));
-        drop(state);
-        read.map_err(|_| self.process.stopped())
+        self.read_at(from.place(at, out.len())?, out)
     }
 
     fn copy(
@@ -196,6 +223,35 @@ impl Device for Emulated {
             params,
         ])?;
         Ok(())
+    }
+
+    unsafe fn multiply_halves(&self, product: &HalfProduct) -> Result<bool, DeviceError> {
+        let library = *self.library.lock().unwrap_or_else(PoisonError::into_inner);
+        let HalfProduct { format, weights, x, out, n_outputs, n_cols, n_rows, adds } = *product;
+        if library == EmulatedLibrary::Missing {
+            return Ok(false);
+        }
+        let widened = |at: DevicePointer, n: usize| {
+            let mut bits = vec![0u16; n];
+            self.read_at(at.0, bytemuck::cast_slice_mut(&mut bits))?;
+            let float = |bits: &u16| match format {
+                WeightFormat::Half => f16::from_bits(*bits).to_f32(),
+                WeightFormat::Bfloat => bf16::from_bits(*bits).to_f32(),
+            };
+            Ok::<Vec<f32>, DeviceError>(bits.iter().map(float).collect())
+        };
+        let (x, weights) = (widened(x, n_rows * n_cols)?, widened(weights, n_outputs * n_cols)?);
+        let mut products = naive::product(&x, &weights, n_cols);
+        if library == EmulatedLibrary::Wrong {
+            products.reverse();
+        }
+        if adds {
+            let mut there = vec![0.0f32; products.len()];
+            self.read_at(out.0, bytemuck::cast_slice_mut(&mut there))?;
+            products.iter_mut().zip(there).for_each(|(product, there)| *product += there);
+        }
+        self.write_at(out.0, bytemuck::cast_slice(&products))?;
+        Ok(true)
     }
 }
 

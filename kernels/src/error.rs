@@ -54,17 +54,17 @@ pub enum DeviceError {
     /// There is no GPU to use: why, and what to do.
     #[error("{0}")]
     NoDevice(String),
-    /// The GPU has not so much memory.
+    /// The GPU has not so much memory, or not so much of it is to be used.
     #[error(
-        "the GPU has no room for {n_bytes} bytes: {free_bytes} of its {total_bytes} are free; \
-         lower the memory budget, or end what else uses the GPU"
+        "the GPU has no room for {n_bytes} bytes: {free_bytes} of {total_bytes} are free; take less \
+         at once, or end what else uses the GPU"
     )]
     OutOfMemory {
         /// Bytes asked for.
         n_bytes: usize,
         /// Bytes that are free.
         free_bytes: usize,
-        /// All of them.
+        /// All that there are, or that are to be used.
         total_bytes: usize,
     },
     /// The driver reports a failure.

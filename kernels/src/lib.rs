@@ -5,7 +5,9 @@
 //! Invariant: nothing here knows of models, memories or files of theirs; slices in, arrays out.
 
 mod any;
+mod budget;
 mod compile;
+mod cublas;
 mod cuda;
 mod device;
 mod emulated;
@@ -18,13 +20,13 @@ mod source;
 pub use any::{AnyBuffer, AnyDevice, AnyProgram};
 pub use compile::{Capability, Compiled, Compiler, KernelUse, Target, kernel_uses};
 pub use cuda::{Cuda, CudaBuffer, CudaProgram, Gpu};
-pub use device::{Array, Device, DeviceBuffer, DevicePointer, Geometry};
-pub use emulated::{Emulated, EmulatedBuffer, EmulatedProgram, ThreadOrder};
+pub use device::{Array, Device, DeviceBuffer, DevicePointer, Geometry, HalfProduct, WeightFormat};
+pub use emulated::{Emulated, EmulatedBuffer, EmulatedLibrary, EmulatedProgram, ThreadOrder};
 pub use error::DeviceError;
 pub use launch::ask::{Ask, BlockRef, LookUp, SegmentIndex, UnitTable, VoteKind};
 pub use launch::attend_few::AttendFewKernels;
 pub use launch::attend_many::AttendManyKernels;
-pub use launch::dense::{DenseKernels, DenseMatrix, DenseView, MANY_ROWS, WeightFormat};
+pub use launch::dense::{DenseKernels, DenseMatrix, DenseView, Library, MANY_ROWS};
 pub use launch::few_rows::OutputMode;
 pub use launch::lookup::LookupKernels;
 pub use launch::paged::{AttendStep, AttentionSizes, PageRef, PagedSequence};

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::backend::BackendError;
 use crate::engine::{ContextError, EngineError};
 use crate::memory::store::StoreError;
 
@@ -129,6 +130,11 @@ impl ApiError {
         Self::new(StatusCode::GATEWAY_TIMEOUT, ("server_error", "timeout"), message)
     }
 
+    /// The GPU had no room for the step that it was in.
+    pub fn no_room(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, ("server_error", "gpu_full"), message)
+    }
+
     /// There is no room on the disk for it.
     pub fn store_full(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INSUFFICIENT_STORAGE, ("server_error", "store_full"), message)
@@ -170,6 +176,7 @@ impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
         let message = error.to_string();
         match error {
+            EngineError::Backend(BackendError::NoRoom { .. }) => Self::no_room(message),
             EngineError::Store(error) => error.into(),
             EngineError::Context(error) => error.into(),
             EngineError::Chat(_) => Self::bad("invalid_value", message).at("messages"),
@@ -218,6 +225,17 @@ impl From<StoreError> for ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_gpu_asks_to_try_again() {
+        let (n_bytes, free_bytes, total_bytes) = (3, 2, 9);
+        let full = BackendError::NoRoom { n_bytes, free_bytes, total_bytes };
+        let error = ApiError::from(EngineError::Backend(full));
+        assert_eq!(error.body.code, Some("gpu_full"));
+        let response = error.into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(response.headers().contains_key(RETRY_AFTER));
+    }
 
     #[test]
     fn every_error_has_all_four_keys() {

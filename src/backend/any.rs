@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::convert::{targets_of, with_steps};
 use super::cpu::{CpuBackend, HostBytes};
-use super::cuda::{CudaBackend, CudaBuffer, CudaPage, CudaWeight};
+use super::cuda::{CudaBackend, CudaBuffer, CudaPage, CudaWeight, GpuMemory};
 use super::{
     AttendStep, Backend, BackendError, BlocksView, BringFn, Candidates, HeadShape, KvType,
     ListedSegments, LookupQueries, LookupStep, MemoryNeeds, NamedBlocks, Norm, PageLayout,
@@ -41,9 +41,8 @@ pub struct EngineOptions {
     pub n_threads: usize,
     /// How products with quantised weights are computed on the processor.
     pub precision: Precision,
-    /// Bytes of a GPU's memory for units that come from the host, and as many for their index; a
-    /// quarter of what is free, where none are given.
-    pub gpu_unit_bytes: Option<usize>,
+    /// What a GPU's memory is used for.
+    pub gpu_memory: GpuMemory,
     /// The folder in which kernels compiled for a GPU are kept, so that they are compiled once.
     pub kernels: Option<PathBuf>,
 }
@@ -54,7 +53,7 @@ impl Default for EngineOptions {
             device: DeviceChoice::default(),
             n_threads: std::thread::available_parallelism().map_or(1, usize::from),
             precision: Precision::default(),
-            gpu_unit_bytes: None,
+            gpu_memory: GpuMemory::default(),
             kernels: None,
         }
     }
@@ -118,8 +117,8 @@ impl AnyBackend {
     /// # Errors
     /// When a GPU is asked for and there is none to be used: what is missing, and how to get it.
     pub fn open(options: &EngineOptions) -> Result<(Self, Option<BackendError>), BackendError> {
-        let EngineOptions { n_threads, precision, gpu_unit_bytes, .. } = *options;
-        let sizes = (gpu_unit_bytes, n_threads);
+        let EngineOptions { n_threads, precision, gpu_memory, .. } = *options;
+        let sizes = (gpu_memory, n_threads);
         let cpu = || Self::Cpu(CpuBackend::new(n_threads, precision));
         let cuda = || CudaBackend::find(0, sizes, options.kernels.as_deref()).map(Self::Cuda);
         Ok(match options.device {
@@ -162,10 +161,21 @@ impl Backend for AnyBackend {
         }
     }
 
-    fn check_memory(&self, needs: &MemoryNeeds) -> Result<(), BackendError> {
+    fn begin_pass(&self) {
         match self {
-            Self::Cpu(backend) => backend.check_memory(needs),
-            Self::Cuda(backend) => backend.check_memory(needs),
+            Self::Cpu(backend) => backend.begin_pass(),
+            Self::Cuda(backend) => backend.begin_pass(),
+        }
+    }
+
+    fn plan_windows(
+        &self,
+        needs: &MemoryNeeds,
+        window_bytes: Option<usize>,
+    ) -> Result<Option<usize>, BackendError> {
+        match self {
+            Self::Cpu(backend) => backend.plan_windows(needs, window_bytes),
+            Self::Cuda(backend) => backend.plan_windows(needs, window_bytes),
         }
     }
 
@@ -188,13 +198,6 @@ impl Backend for AnyBackend {
             Self::Cpu(backend) => Either::Cpu(backend.upload(values)?),
             Self::Cuda(backend) => Either::Cuda(backend.upload(values)?),
         })
-    }
-
-    fn free_bytes(&self) -> Option<usize> {
-        match self {
-            Self::Cpu(backend) => backend.free_bytes(),
-            Self::Cuda(backend) => backend.free_bytes(),
-        }
     }
 
     fn page(&self, n_bytes: usize) -> Result<AnyPage, BackendError> {

@@ -200,6 +200,10 @@ pub struct MemoryNeeds {
     pub key_masses: bool,
     /// Units of a layer that a step attends to at most, of all sets.
     pub n_units: usize,
+    /// Bytes of the pages of one text's sinks and window at most, where it does not keep all.
+    pub near_bytes: usize,
+    /// Bytes of what stands for sixteen units in one layer; 0 where there are no lookups.
+    pub index_bytes: usize,
 }
 
 /// Is told a lookup's candidates, `[set][candidate]`, and hands their pages on; nothing where they
@@ -225,16 +229,32 @@ pub trait Backend: Send + Sync {
     /// Says whether all that was asked for so far was done.
     ///
     /// # Errors
-    /// The first failure since the backend was made; there is no going on from it.
+    /// The first failure since the backend was made. There is no going on from it, but where there
+    /// was [no room](BackendError::NoRoom): [`begin_pass`](Self::begin_pass).
     fn check(&self) -> Result<(), BackendError> {
         Ok(())
     }
-    /// Says whether a memory can be kept on this device.
+    /// Begins a pass: that one before it had no room is no longer held against the device, once
+    /// [`check`](Self::check) has said it. All other failures stay.
+    fn begin_pass(&self) {}
+    /// Says whether a memory can be kept on this device, and makes room for its units.
     ///
     /// # Errors
-    /// When it cannot: what would help.
-    fn check_memory(&self, _needs: &MemoryNeeds) -> Result<(), BackendError> {
-        Ok(())
+    /// When it cannot, or there is no such room: what would help.
+    fn check_memory(&self, needs: &MemoryNeeds) -> Result<(), BackendError> {
+        self.plan_windows(needs, None).map(|_| ())
+    }
+    /// The same, for many memories that have `window_bytes` for all of their sinks and windows
+    /// together: how many these are, where there is a limit.
+    ///
+    /// # Errors
+    /// As [`check_memory`](Self::check_memory).
+    fn plan_windows(
+        &self,
+        _needs: &MemoryNeeds,
+        window_bytes: Option<usize>,
+    ) -> Result<Option<usize>, BackendError> {
+        Ok(window_bytes)
     }
     /// Makes a matrix of a model file ready.
     ///
@@ -251,9 +271,6 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// When there is no room for them.
     fn upload(&self, values: &[f32]) -> Result<Self::Buffer, BackendError>;
-
-    /// Bytes that are free of the device's own memory; none where it works in the host's.
-    fn free_bytes(&self) -> Option<usize>;
 
     /// A page of `n_bytes` zeros.
     ///

@@ -12,6 +12,7 @@ use super::meter::{Meter, Unit};
 use super::output::{print, print_json};
 use super::settings::{Activations, Settings};
 use super::{numbers, opening};
+use crate::backend::cuda::GpuUse;
 use crate::engine::{AtEnd, GenerateOptions, Progress, Session};
 use crate::ids::TokenId;
 use crate::memory::MemoryConfig;
@@ -34,6 +35,8 @@ struct Report {
     device: String,
     threads: usize,
     activations: Activations,
+    /// What a GPU's memory was used for; null where none computed.
+    gpu: Option<GpuUse>,
     memory: MemoryConfig,
 }
 
@@ -110,6 +113,7 @@ fn report(
         memory_units: session.memory().n_units(),
         attended_tokens_max: session.memory().max_attended_tokens(),
         device: session.engine().device(),
+        gpu: session.engine().gpu_use(),
         threads: settings.engine_options().n_threads,
         model: settings.model_name(),
         activations: settings.activations,

@@ -24,6 +24,7 @@ struct Report {
     contexts: Folder,
     driver: Found,
     compiler: Found,
+    library: Found,
     gpus: Vec<GpuLine>,
     /// The GPU that a kernel ran on.
     gpu: Found,
@@ -105,6 +106,7 @@ fn report(settings: &Settings) -> Result<Report, Failure> {
         contexts: folder(opening::store_dir(settings)?),
         driver: Found::of(&gpu.driver, |driver| format!("takes CUDA up to {}", version(driver))),
         compiler: Found::of(&gpu.compiler, |compiler| format!("NVRTC {}", version(compiler))),
+        library: Found::of(&gpu.library, |library| format!("cuBLASLt {library}")),
         gpus: gpu
             .gpus
             .into_iter()
@@ -128,6 +130,7 @@ impl Report {
             ["contexts".to_owned(), self.contexts.shown()],
             ["NVIDIA driver".to_owned(), self.driver.shown()],
             ["GPU compiler".to_owned(), self.compiler.shown()],
+            ["GPU products".to_owned(), self.library.shown()],
         ];
         for gpu in &self.gpus {
             let memory = numbers::bytes(gpu.memory_bytes as u64);

@@ -54,10 +54,15 @@ struct ModelFlags {
     /// What computes
     #[arg(long, value_name = "DEVICE")]
     device: Option<DeviceChoice>,
-    /// Bytes of a GPU's memory for units that come from the host, and as many for their index; 0 is a
-    /// quarter of what is free
+    /// Bytes of a GPU's memory that are used; 0 is all that is free
+    #[arg(long, value_name = "BYTES")]
+    gpu_bytes: Option<usize>,
+    /// Of them, for units that come from the host; 0 is a quarter of what is free
     #[arg(long, value_name = "BYTES")]
     gpu_unit_bytes: Option<usize>,
+    /// Of them, for what stands for units; 0 is a quarter of what is free
+    #[arg(long, value_name = "BYTES")]
+    gpu_index_bytes: Option<usize>,
     /// Settings in TOML, as in configs/reference.toml; flags win over it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -72,7 +77,9 @@ impl RunFlags {
             threads,
             activations,
             device,
+            gpu_bytes,
             gpu_unit_bytes,
+            gpu_index_bytes,
             config,
         } = &self.model;
         let file = config.as_deref().map(Settings::from_file).transpose()?;
@@ -82,7 +89,9 @@ impl RunFlags {
         put(&mut settings.threads, threads);
         put(&mut settings.activations, activations);
         put(&mut settings.device, device);
+        put(&mut settings.gpu_bytes, gpu_bytes);
         put(&mut settings.gpu_unit_bytes, gpu_unit_bytes);
+        put(&mut settings.gpu_index_bytes, gpu_index_bytes);
         self.memory.change(&mut settings.memory);
         Ok(settings)
     }

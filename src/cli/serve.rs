@@ -16,6 +16,7 @@ use super::opening;
 use super::output::{note, print};
 use super::settings::Settings;
 use crate::api::{self, Keys, LogFormat, LogLevel, Parts, ServeConfig, ServeError, Service};
+use crate::backend::cuda::{GpuUse, MemoryPlan};
 use crate::hub;
 
 /// The variable of the environment that may hold a key in clear.
@@ -40,7 +41,14 @@ pub(super) fn run(args: ServeArgs, interrupt: &Interrupt) -> Result<(), Failure>
     let config = settings.serve.clone();
     let model = model_name(&settings.model_name());
     let memory = settings.memory.clone();
-    let service = Service::start(Parts { engine, model, memory, store, keys, config })?;
+    let parts = Parts { engine: engine.clone(), model, memory, store, keys, config };
+    let service = Service::start(parts)?;
+    if let Some(gpu) = engine.gpu_use() {
+        let GpuUse { plan, taken_bytes, .. } = gpu;
+        let MemoryPlan { unit_bytes, index_bytes, window_bytes, .. } = plan;
+        tracing::info!(taken_bytes, unit_bytes, index_bytes, window_bytes, "memory of the GPU");
+    }
+    drop(engine); // the service's alone from here on
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::failure::Failure;
 use crate::api::{LogFormat, LogLevel, ServeConfig};
 use crate::backend::any::DeviceChoice;
+use crate::backend::cuda::GpuMemory;
 use crate::backend::{KvType, Precision, Vote};
 use crate::engine::serve::SchedulePolicy;
 use crate::engine::{EngineOptions, GenerateOptions, Sampling};
@@ -30,8 +31,11 @@ pub(super) struct Settings {
     pub threads: usize,
     pub activations: Activations,
     pub device: DeviceChoice,
-    /// Bytes of a GPU's memory for units; 0 for a quarter of what is free.
+    /// Bytes of a GPU's memory that are used; 0 for all that is free.
+    pub gpu_bytes: usize,
+    /// Of them, for units and for what stands for them; 0 for a quarter of what is free.
     pub gpu_unit_bytes: usize,
+    pub gpu_index_bytes: usize,
     /// The folder of the store; empty for mneme in the platform's data folder.
     pub store: PathBuf,
     /// Bytes of the store on the disk at most; 0 for no limit.
@@ -72,7 +76,9 @@ impl Default for Settings {
             threads: 0,
             activations: Activations::default(),
             device: DeviceChoice::default(),
+            gpu_bytes: 0,
             gpu_unit_bytes: 0,
+            gpu_index_bytes: 0,
             store: PathBuf::new(),
             store_max_bytes: 0,
             memory: MemoryConfig::default(),
@@ -137,10 +143,15 @@ impl Settings {
 
     /// How to run the model.
     pub fn engine_options(&self) -> EngineOptions {
+        let given = |bytes: usize| Some(bytes).filter(|bytes| *bytes > 0);
         let mut options = EngineOptions {
             precision: self.activations.into(),
             device: self.device,
-            gpu_unit_bytes: Some(self.gpu_unit_bytes).filter(|bytes| *bytes > 0),
+            gpu_memory: GpuMemory {
+                total_bytes: given(self.gpu_bytes),
+                unit_bytes: given(self.gpu_unit_bytes),
+                index_bytes: given(self.gpu_index_bytes),
+            },
             kernels: hub::cache_folder().ok().map(|cache| cache.join("kernels")),
             ..Default::default()
         };

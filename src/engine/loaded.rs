@@ -8,6 +8,7 @@ use super::forms::Forms;
 use super::identity;
 use super::words::Words;
 use crate::backend::any::{AnyBackend, EngineOptions};
+use crate::backend::cuda::GpuUse;
 use crate::backend::{Backend, BackendError, Precision};
 use crate::model::{Model, ModelConfig, ModelSource, Transformer};
 use crate::tokenizer::Tokenizer;
@@ -121,6 +122,14 @@ impl Engine {
     /// What computes, for reports.
     pub fn device(&self) -> String {
         self.transformer().backend().description()
+    }
+
+    /// What a GPU's memory is used for, where one computes and a session was made.
+    pub fn gpu_use(&self) -> Option<GpuUse> {
+        match &**self.transformer().backend() {
+            AnyBackend::Cuda(backend) => backend.usage(),
+            AnyBackend::Cpu(_) => None,
+        }
     }
 
     pub(super) fn transformer(&self) -> &Transformer<AnyBackend> {

@@ -8,7 +8,7 @@ use memory_store::{StoreError, UnitStore};
 
 use super::angles::Angles;
 use super::choice::Budget;
-use super::coarse::{self, Blocks};
+use super::coarse::{self, Blocks, block_layout};
 use super::config::{AttentionMode, MemoryConfig, Phase, Sets};
 use super::cuts::OpenTokens;
 use super::error::MemoryError;
@@ -359,14 +359,29 @@ pub(super) fn most_open(config: &MemoryConfig) -> usize {
 }
 
 impl MemoryConfig {
-    /// What a memory of these settings asks of its backend.
-    pub(super) fn needs(&self, layout: PageLayout) -> MemoryNeeds {
+    /// What a memory of these settings asks of its backend, where pages are laid out as `layout`.
+    pub fn needs(&self, layout: PageLayout) -> MemoryNeeds {
+        let layout = layout.of_type(self.kv_type);
         MemoryNeeds {
             layout,
             far_pages: self.places_far(),
             key_masses: self.tallies_keys(),
             n_units: n_sets(layout, self) * self.retrieves(Phase::Answering),
+            near_bytes: self.near_pages() * layout.of_type(self.kv_type.near()).page_bytes(),
+            index_bytes: match self.retrieves(Phase::Answering) {
+                0 => 0,
+                _ => block_layout(layout, self).layer_bytes(),
+            },
         }
+    }
+
+    /// Pages of sinks and window at most, while a chunk is read.
+    fn near_pages(&self) -> usize {
+        let window = self.window_tokens + self.unit_tokens + self.chunk_tokens;
+        // Where units are cut a page may be a quarter shorter, and one is open.
+        let (shortest, n_open) =
+            if self.cuts() { (self.unit_tokens * 3 / 4, 1) } else { (self.unit_tokens, 0) };
+        self.sink_tokens.div_ceil(self.unit_tokens) + window.div_ceil(shortest) + n_open
     }
 }
 

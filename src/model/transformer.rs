@@ -190,6 +190,7 @@ impl<B: Backend> Transformer<B> {
         assert!(tokens.len() <= workspace.max_tokens, "a chunk longer than its workspace");
         let (vocab, n_tokens) = (self.config.vocab_size, tokens.len());
         assert!(tokens.iter().all(|token| (token.0 as usize) < vocab), "a token out of range");
+        self.backend.begin_pass();
         self.backend.embed(&self.embedding, &tokens, &mut workspace.hidden);
         workspace.tokens = tokens;
         for (i, layer) in self.layers.iter().enumerate() {

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use mneme::backend::any::DeviceChoice;
 use mneme::backend::cpu::CpuBackend;
-use mneme::backend::cuda::{CudaBackend, SlotCounts};
-use mneme::backend::{Backend, KvType, Precision};
+use mneme::backend::cuda::{CudaBackend, GpuMemory, SlotCounts};
+use mneme::backend::{Backend, BackendError, KvType, Precision};
 use mneme::engine::{
     ContextError, Contexts, Engine, EngineError, EngineOptions, Session, no_progress,
 };
@@ -23,10 +23,14 @@ use crate::fixtures::{
     random_tokens, typical_difference,
 };
 
-/// An emulated GPU with room for so many bytes of units.
+/// An emulated GPU with room for so many bytes of units, and as many of what stands for them.
 fn gpu(unit_bytes: Option<usize>) -> CudaBackend {
+    gpu_with(GpuMemory { unit_bytes, index_bytes: unit_bytes, total_bytes: None })
+}
+
+fn gpu_with(memory: GpuMemory) -> CudaBackend {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulation");
-    CudaBackend::emulated(&folder, (unit_bytes, 1)).unwrap()
+    CudaBackend::emulated(&folder, (memory, 1)).unwrap()
 }
 
 fn on_cpu(tiny: &TinyModel) -> Runner<CpuBackend> {
@@ -193,7 +197,11 @@ fn units_come_and_go_where_few_fit_and_too_few_are_told() {
     // Told to who asks, so that nobody else's device stops.
     let too_small = on_gpu(&tiny, Some(slot_bytes));
     let told = too_small.try_memory(&config()).map(|_| ()).unwrap_err().to_string();
-    assert!(told.contains("more than 1 units") && told.contains("gpu-unit-bytes"), "{told}");
+    assert!(
+        told.contains("room for 1 of a layer, and a step reads 2")
+            && told.contains("gpu-unit-bytes"),
+        "{told}"
+    );
     too_small.transformer.backend().check().unwrap();
     assert!(too_small.memory(&narrow).fork(config(), tiny.trained_tokens).is_err());
 }
@@ -265,9 +273,7 @@ fn a_device_that_is_lost_is_told_and_nothing_is_kept_of_what_it_did_not_finish()
     let mut memory = cuda.memory(&config());
     task.read(&mut cuda, &mut memory);
     let (n_tokens, n_units) = (memory.n_tokens(), memory.n_units());
-    let kernels::AnyDevice::Emulated(emulated) = cuda.transformer.backend().device() else {
-        unreachable!("it was made so")
-    };
+    let emulated = cuda.transformer.backend().device().emulation().expect("because it is one");
     memory.begin_chunk(6, Phase::Asking).unwrap();
     emulated.lose();
     let told = cuda.transformer_step(&task.question, &mut memory).unwrap_err();
@@ -282,6 +288,75 @@ fn a_device_that_is_lost_is_told_and_nothing_is_kept_of_what_it_did_not_finish()
         assert!(matches!(refused, MemoryError::Backend(_)), "{refused}");
     }
     assert_eq!((memory.n_tokens(), memory.n_units()), (n_tokens, n_units));
+}
+
+#[test]
+fn a_pass_that_has_no_room_is_told_and_others_go_on() {
+    let tiny = tiny(DType::Q8_0);
+    let task = Task::of(&tiny);
+    let expected = {
+        let mut cuda = on_gpu(&tiny, None);
+        let mut memory = cuda.memory(&config());
+        task.read(&mut cuda, &mut memory);
+        task.ask(&mut cuda, &mut memory)
+    };
+    let mut cuda = on_gpu(&tiny, None);
+    let mut memory = cuda.memory(&config());
+    task.read(&mut cuda, &mut memory);
+    let mut fork = memory.fork(config(), tiny.trained_tokens).unwrap();
+    fork.begin_chunk(task.question.len(), Phase::Asking).unwrap();
+    // The kernels of few rows have not passed anything on yet.
+    let device = cuda.transformer.backend().device();
+    device.set_budget(device.taken_bytes());
+    let told = cuda.transformer_step(&task.question, &mut fork).unwrap_err();
+    assert!(told.contains("no room") && told.contains("raise gpu-bytes"), "{told}");
+    let refused = fork.end_chunk().unwrap_err();
+    assert!(matches!(refused, MemoryError::Backend(BackendError::NoRoom { .. })), "{refused}");
+    drop(fork);
+    cuda.transformer.backend().device().set_budget(usize::MAX);
+    assert_eq!(task.ask(&mut cuda, &mut memory), expected, "to the bit");
+}
+
+#[test]
+fn what_a_gpu_is_too_small_for_is_refused_with_the_sum() {
+    let tiny = tiny(DType::Q8_0);
+    let weights = {
+        let cuda = on_gpu(&tiny, None);
+        cuda.transformer.backend().device().taken_bytes()
+    };
+    let runner = |free: usize, unit_bytes| {
+        let memory = GpuMemory { total_bytes: Some(weights + free), unit_bytes, index_bytes: None };
+        Runner::on(gpu_with(memory), &gguf_model(&tiny))
+    };
+    let cuda = runner(1 << 20, Some(1 << 20));
+    let told = cuda.try_memory(&config()).err().expect("a million of units is all").to_string();
+    assert!(told.contains("1048576 bytes for units (gpu-unit-bytes) + 262144 for what"), "{told}");
+    let mut cuda = runner(1 << 20, None);
+    let mut memory = cuda.memory(&config());
+    let plan = cuda.transformer.backend().usage().unwrap().plan;
+    assert_eq!((plan.unit_bytes, plan.index_bytes), (1 << 18, 1 << 18));
+    let device = cuda.transformer.backend().device();
+    assert!(device.taken_bytes() <= weights + (1 << 19), "{} bytes", device.taken_bytes());
+    let task = Task::of(&tiny);
+    task.read(&mut cuda, &mut memory);
+    let before = cuda.transformer.backend().device().taken_bytes();
+    task.read(&mut cuda, &mut memory);
+    let after = cuda.transformer.backend().device().taken_bytes();
+    // But for tables of what there is.
+    assert!(after - before < 2048, "a text of twice the length takes {}", after - before);
+    let refused = on_gpu_of(&tiny, 10_000);
+    assert!(refused.contains("weights do not fit") && refused.contains("no room"), "{refused}");
+}
+
+/// What a GPU of so many bytes says to the model.
+fn on_gpu_of(tiny: &TinyModel, total_bytes: usize) -> String {
+    let scratch = ScratchFolder::new();
+    let model = tiny.write_gguf(&scratch.path().join("tiny.gguf"));
+    let gpu_memory = GpuMemory { total_bytes: Some(total_bytes), ..GpuMemory::default() };
+    let kernels = Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulation"));
+    let device = DeviceChoice::Emulated;
+    let options = EngineOptions { device, kernels, gpu_memory, ..EngineOptions::default() };
+    Engine::load(&model, &options).err().expect("it is too small").to_string()
 }
 
 #[test]

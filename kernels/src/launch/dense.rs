@@ -1,9 +1,12 @@
 //! Launchers of `cuda/dense.cu` and `cuda/dense_many.cu`: few rows, or many, times weights of 16
-//! bits.
+//! bits. Many rows are a library's affair where the device has one (cuBLASLt), once it has been seen to
+//! compute what our kernel computes.
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::device::{Array, Device, DevicePointer, grid_depth, grid_size};
+use crate::device::{
+    Array, Device, DevicePointer, HalfProduct, WeightFormat, grid_depth, grid_size,
+};
 use crate::error::DeviceError;
 use crate::launch::few_rows::{OUTPUTS_A_BLOCK, OutputMode, Piece, Programs, pieces};
 use crate::launch::{Kernel, launch, room, size};
@@ -16,15 +19,6 @@ pub const MANY_ROWS: usize = 32;
 const TILE: usize = 128;
 const DEPTH: usize = 32;
 const STAGES: usize = 4;
-
-/// How a weight of 16 bits is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WeightFormat {
-    /// IEEE's half.
-    Half,
-    /// The upper half of a float.
-    Bfloat,
-}
 
 /// A matrix `[output][cols]` of weights of 16 bits.
 pub struct DenseMatrix<D: Device> {
@@ -99,6 +93,15 @@ struct NarrowParams {
 
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
+struct ScaleParams {
+    out: DevicePointer,
+    units: DevicePointer,
+    n_outputs: u32,
+    divides: u32,
+}
+
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
 struct TileParams {
     weights: DevicePointer,
     x: DevicePointer,
@@ -122,17 +125,40 @@ struct EmbedParams {
     n_rows: u32,
 }
 
+/// What is known of the device's library.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Library {
+    /// It has not been used yet.
+    Unknown,
+    /// There is none.
+    Missing,
+    /// Its first product was that of our kernel.
+    Used,
+    /// It failed at its first product, or computed something else: what. Our kernel multiplies.
+    Refused(String),
+}
+
 /// The kernels, each compiled when it is first used, with room for narrowed activations.
 pub struct DenseKernels<D: Device> {
     programs: Programs<D, (WeightFormat, usize)>,
+    library: Library,
     narrow: Option<Array<D, u16>>,
     units: Option<Array<D, f32>>,
 }
 
 impl<D: Device> Default for DenseKernels<D> {
     fn default() -> Self {
-        Self { programs: Programs::default(), narrow: None, units: None }
+        let programs = Programs::default();
+        Self { programs, library: Library::Unknown, narrow: None, units: None }
     }
+}
+
+/// Rows of 16 bits, and what each is worth.
+#[derive(Clone, Copy)]
+struct Narrowed {
+    x: DevicePointer,
+    units: DevicePointer,
+    n_rows: usize,
 }
 
 impl<D: Device> DenseKernels<D> {
@@ -151,7 +177,7 @@ impl<D: Device> DenseKernels<D> {
         let x = x.first(n_rows * matrix.n_cols, "rows to multiply")?;
         let out = out.first(n_rows * matrix.n_outputs, "products")?;
         if n_rows >= MANY_ROWS {
-            return self.multiply_tiles(device, (x, n_rows), matrix, (out, mode));
+            return self.multiply_many(device, (x, n_rows), matrix, (out, mode));
         }
         for Piece { first, n_rows: n, compiled } in pieces(n_rows) {
             let skip = |at: DevicePointer, width: usize| {
@@ -176,8 +202,13 @@ impl<D: Device> DenseKernels<D> {
         Ok(())
     }
 
+    /// What is known of the device's library.
+    pub fn library(&self) -> &Library {
+        &self.library
+    }
+
     /// Products of many rows. `x` and `out` are long enough.
-    fn multiply_tiles(
+    fn multiply_many(
         &mut self,
         device: &D,
         (x, n_rows): (DevicePointer, usize),
@@ -192,14 +223,111 @@ impl<D: Device> DenseKernels<D> {
         let program = self.program(device, matrix.format, 0)?;
         // SAFETY: the structure is that of the kernel, and the arrays are as long as all rows.
         unsafe { launch(device, program, kernel, &params)? };
+        let rows = Narrowed { x: narrow, units, n_rows };
+        if self.library == Library::Unknown {
+            self.library = self.try_library(device, rows, matrix)?;
+        }
+        let uses = self.library == Library::Used;
+        if uses && self.multiply_by_library(device, rows, matrix, (out, mode))? {
+            return Ok(());
+        }
+        self.multiply_tiles(device, rows, matrix, (out, mode))
+    }
+
+    /// Has the library compute a product that our kernel computes as well.
+    fn try_library(
+        &mut self,
+        device: &D,
+        rows: Narrowed,
+        matrix: &DenseView<'_, D>,
+    ) -> Result<Library, DeviceError> {
+        let n = rows.n_rows * matrix.n_outputs;
+        let out: Array<D, f32> = Array::undefined(device, n)?;
+        let at = (out.first(n, "products")?, OutputMode::Set);
+        match self.multiply_by_library(device, rows, matrix, at) {
+            Ok(true) => {}
+            Ok(false) => return Ok(Library::Missing),
+            Err(error) => return Ok(Library::Refused(error.to_string())),
+        }
+        let theirs = match out.to_vec(device) {
+            Ok(theirs) => theirs,
+            Err(error) => return Ok(Library::Refused(error.to_string())),
+        };
+        self.multiply_tiles(device, rows, matrix, at)?;
+        let ours = out.to_vec(device)?;
+        let rows = theirs.chunks(matrix.n_outputs).zip(ours.chunks(matrix.n_outputs));
+        for (row, (theirs, ours)) in rows.enumerate() {
+            // Both add up the same products of 16 bits, in another order.
+            let largest = ours.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+            let is_close = |(theirs, ours): (&f32, &f32)| (theirs - ours).abs() <= 1e-3 * largest;
+            if let Some(col) = theirs.iter().zip(ours).position(|pair| !is_close(pair)) {
+                let (theirs, ours) = (theirs[col], ours[col]);
+                return Ok(Library::Refused(format!(
+                    "product {col} of row {row} was {theirs} by the library and {ours} by our \
+                     kernel; try another version of it"
+                )));
+            }
+        }
+        Ok(Library::Used)
+    }
+
+    /// Says whether there is a library that did.
+    fn multiply_by_library(
+        &mut self,
+        device: &D,
+        Narrowed { x, units, n_rows }: Narrowed,
+        matrix: &DenseView<'_, D>,
+        (out, mode): (DevicePointer, OutputMode),
+    ) -> Result<bool, DeviceError> {
+        let DenseView { format, n_outputs, n_cols, weights } = *matrix;
+        let adds = mode == OutputMode::Add;
+        let weights = weights.first(n_outputs * n_cols, "weights")?;
+        let product = HalfProduct { format, weights, x, out, n_outputs, n_cols, n_rows, adds };
+        if adds {
+            self.scale_rows(device, (out, units), &product, true)?;
+        }
+        // SAFETY: the arrays are as long as all rows, outputs and columns, and live in `self`, the
+        // caller's output and its matrix; a device does one thing after another.
+        let was_done = unsafe { device.multiply_halves(&product)? };
+        if was_done || adds {
+            self.scale_rows(device, (out, units), &product, false)?; // or what was there is again
+        }
+        Ok(was_done)
+    }
+
+    /// Multiplies the outputs of a product by their rows' units, or divides them.
+    fn scale_rows(
+        &mut self,
+        device: &D,
+        (out, units): (DevicePointer, DevicePointer),
+        &HalfProduct { format, n_outputs, n_rows, .. }: &HalfProduct,
+        divides: bool,
+    ) -> Result<(), DeviceError> {
+        let n_outputs = size("outputs", n_outputs)?;
+        let params = ScaleParams { out, units, n_outputs, divides: u32::from(divides) };
+        let kernel = Kernel::new("scale_rows", [grid_size(n_rows)?, 1, 1], 256);
+        let program = self.program(device, format, 0)?;
+        // SAFETY: the structure is that of the kernel, the arrays are as long as all rows, and each
+        // row is one block's.
+        unsafe { launch(device, program, kernel, &params) }
+    }
+
+    /// Products of narrowed rows by our own kernel.
+    fn multiply_tiles(
+        &mut self,
+        device: &D,
+        Narrowed { x, units, n_rows }: Narrowed,
+        matrix: &DenseView<'_, D>,
+        (out, mode): (DevicePointer, OutputMode),
+    ) -> Result<(), DeviceError> {
         let shared_bytes = size("shared memory", STAGES * 2 * TILE * DEPTH * size_of::<u16>())?;
         let params = TileParams {
             weights: matrix.weights.first(matrix.n_outputs * matrix.n_cols, "weights")?,
-            x: narrow,
+            x,
             units,
             out,
             n_outputs: size("outputs", matrix.n_outputs)?,
-            n_cols,
+            n_cols: size("columns", matrix.n_cols)?,
             n_rows: size("rows", n_rows)?,
             adds: u32::from(mode == OutputMode::Add),
             shared_bytes,
@@ -208,6 +336,7 @@ impl<D: Device> DenseKernels<D> {
         let tiles = |n: usize| n.div_ceil(TILE);
         let grid = [grid_size(tiles(matrix.n_outputs))?, grid_depth(tiles(n_rows))?, 1];
         let kernel = Kernel::new("multiply_tiles", grid, 256).with_shared_bytes(shared_bytes);
+        let program = self.program(device, matrix.format, 0)?;
         // SAFETY: the structure is that of the kernel; what is beyond rows, outputs and columns is
         // neither read nor written, the arrays are as long as all rows, and each place of the
         // output is one lane's.

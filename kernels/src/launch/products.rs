@@ -3,9 +3,9 @@
 use bytemuck::{Pod, Zeroable};
 use half::f16;
 
-use crate::device::{Array, Device, DevicePointer, grid_depth, grid_size};
+use crate::device::{Array, Device, DevicePointer, WeightFormat, grid_depth, grid_size};
 use crate::error::DeviceError;
-use crate::launch::dense::{DenseView, WeightFormat};
+use crate::launch::dense::DenseView;
 use crate::launch::few_rows::{OUTPUTS_A_BLOCK, OutputMode, Piece, Programs, pieces};
 use crate::launch::{Kernel, launch, room, size};
 use crate::source::ProgramSource;

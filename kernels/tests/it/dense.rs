@@ -2,9 +2,11 @@
 
 use half::{bf16, f16};
 use kernels::naive;
-use kernels::{Array, DenseKernels, DenseMatrix, OutputMode, WeightFormat};
+use kernels::{
+    Array, DenseKernels, DenseMatrix, EmulatedLibrary, Library, OutputMode, WeightFormat,
+};
 
-use crate::devices::{assert_close, numbers, on_devices};
+use crate::devices::{assert_close, numbers, on_devices, on_emulated};
 
 /// Weights as bits, and what they stand for.
 fn weights(format: WeightFormat, len: usize) -> (Vec<u16>, Vec<f32>) {
@@ -90,6 +92,58 @@ fn many_rows_go_through_tensor_cores_and_none_is_too_large() {
                 assert!((out - there - expected).abs() <= tolerance, "{row}: {out} {expected}");
             }
         }
+    }
+}
+
+#[test]
+fn a_library_multiplies_once_it_has_computed_what_our_kernel_does() {
+    let [n_rows, n_outputs, n_cols] = [37, 11, 48];
+    for (format, mode) in
+        [(WeightFormat::Half, OutputMode::Set), (WeightFormat::Bfloat, OutputMode::Add)]
+    {
+        let (bits, stands_for) = weights(format, n_outputs * n_cols);
+        let mut x = numbers(6, n_rows * n_cols);
+        x[..n_cols].iter_mut().for_each(|x| *x *= 3e7); // units are not all alike
+        x[n_cols..2 * n_cols].fill(0.0);
+        let before = vec![0.5; n_rows * n_outputs];
+        let with = |library| {
+            on_emulated(|device| {
+                let emulation = device.emulation().expect("because it is one");
+                emulation.set_library(library);
+                let mut kernels = DenseKernels::default();
+                let matrix = DenseMatrix::new(device, (format, n_outputs), &bits).unwrap();
+                let rows = Array::of(device, &x).unwrap();
+                let multiply = |kernels: &mut DenseKernels<_>| {
+                    let mut out = Array::of(device, &before).unwrap();
+                    let to = (&mut out, mode);
+                    kernels.multiply(device, (&rows, n_rows), &matrix.view(), to).unwrap();
+                    out.to_vec(device).unwrap()
+                };
+                let first = multiply(&mut kernels);
+                // It is not tried again: once trusted it multiplies, and its mistakes are ours.
+                assert_eq!(multiply(&mut kernels), first);
+                (first, kernels.library().clone())
+            })
+        };
+        let (ours, missing) = with(EmulatedLibrary::Missing);
+        assert_eq!(missing, Library::Missing);
+        let (theirs, used) = with(EmulatedLibrary::Right);
+        assert_eq!(used, Library::Used);
+        let most =
+            |row: usize| x[row * n_cols..][..n_cols].iter().fold(1.0f32, |m, x| m.max(x.abs()));
+        for (row, (theirs, ours)) in
+            theirs.chunks(n_outputs).zip(ours.chunks(n_outputs)).enumerate()
+        {
+            assert_close(theirs, ours, 1e-5 * most(row));
+        }
+        let expected = naive::product(&x[2 * n_cols..], &stands_for, n_cols);
+        let there = if mode == OutputMode::Add { 0.5 } else { 0.0 };
+        let expected: Vec<f32> = expected.iter().map(|x| x + there).collect();
+        assert_close(&theirs[2 * n_outputs..], &expected, 0.05);
+        let (instead, refused) = with(EmulatedLibrary::Wrong);
+        let Library::Refused(why) = refused else { panic!("{refused:?}") };
+        assert!(why.contains("by the library") && why.contains("by our kernel"), "{why}");
+        assert_eq!(instead, ours, "to the bit");
     }
 }
 

@@ -8,15 +8,20 @@ use kernels::{AnyDevice, Cuda, Device, DeviceError, Emulated, ThreadOrder};
 /// Runs `body` on the device; what it returns must be the same bits in every order of threads.
 pub fn on_devices<R: PartialEq + std::fmt::Debug>(body: impl Fn(&AnyDevice) -> R) -> R {
     if std::env::var_os("MNEME_TEST_DEVICE").is_some_and(|device| device == "cuda") {
-        let device = AnyDevice::Cuda(Cuda::find(0, None).unwrap());
+        let device = AnyDevice::from(Cuda::find(0, None).unwrap());
         let first = body(&device);
         assert!(body(&device) == first, "the result depends on the order of threads");
         return first;
     }
+    on_emulated(body)
+}
+
+/// The same, in the emulation alone.
+pub fn on_emulated<R: PartialEq + std::fmt::Debug>(body: impl Fn(&AnyDevice) -> R) -> R {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulation");
-    let device = AnyDevice::Emulated(Emulated::start(&folder).unwrap());
+    let device = AnyDevice::from(Emulated::start(&folder).unwrap());
     let first = body(&device);
-    let AnyDevice::Emulated(emulated) = &device else { unreachable!("it was made above") };
+    let emulated = device.emulation().expect("because it was made above");
     emulated.set_order(ThreadOrder::Shuffled(7)); // and blocks backwards
     assert!(body(&device) == first, "the result depends on the order of threads");
     assert!(device.description().contains("emulation"));
@@ -53,4 +58,19 @@ fn where_there_is_no_gpu_it_is_told_and_nothing_panics() {
         }
         Err(error) => panic!("another error: {error}"),
     }
+}
+
+#[test]
+fn buffers_keep_to_the_budget_and_give_it_back() {
+    on_devices(|device| {
+        let before = device.taken_bytes();
+        device.set_budget(before + 3000);
+        let first = device.allocate(2000).unwrap();
+        assert_eq!((device.taken_bytes(), device.free_bytes()), (before + 2000, Some(1000)));
+        let refused = device.allocate(1001).map(|_| ()).unwrap_err();
+        assert!(matches!(refused, DeviceError::OutOfMemory { free_bytes: 1000, .. }), "{refused}");
+        drop(first);
+        device.allocate(3000).unwrap();
+        assert_eq!(device.taken_bytes(), before);
+    });
 }

@@ -121,10 +121,6 @@ impl Backend for CpuBackend {
         Ok(values.to_vec())
     }
 
-    fn free_bytes(&self) -> Option<usize> {
-        None
-    }
-
     fn page(&self, n_bytes: usize) -> Result<HostBytes, BackendError> {
         HostBytes::zeroed(n_bytes)
     }

@@ -45,6 +45,11 @@ impl DeviceIndex {
         self.blocks.counts()
     }
 
+    /// Bytes of the device's memory that blocks take.
+    pub fn n_bytes(&self) -> usize {
+        self.blocks.n_bytes()
+    }
+
     /// Whether it is one for such sizes and blocks.
     pub fn is_for(&self, sizes: &AttentionSizes, block_bytes: usize) -> bool {
         self.sizes == *sizes && self.blocks.is_for(block_bytes)

@@ -5,185 +5,39 @@
 //!
 //! Operations are only begun here; what goes wrong is kept and said by [`Backend::check`].
 
+mod gpu;
 mod index;
 mod paged;
 mod parts;
+mod plan;
 mod report;
 mod slots;
 mod uploaded;
 mod weights;
 
 use std::ops::Range;
-use std::path::Path;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use kernels::{
-    AnyDevice, Array, Cuda, DenseKernels, Device, DeviceError, Emulated, MANY_ROWS, OutputMode,
-    ProductKernels, RowKernels,
-};
+use kernels::{AnyDevice, Array, Device, DeviceError, MANY_ROWS, OutputMode};
 
-use self::index::{DeviceIndex, looks_up};
+pub use self::gpu::CudaBackend;
+use self::gpu::{State, failed};
+use self::index::looks_up;
 pub use self::paged::CudaPage;
-use self::paged::{Paged, StepError, check_units, sizes, unsupported};
+use self::paged::{StepError, sizes, unsupported};
+pub use self::plan::{GpuMemory, GpuUse, MemoryPlan};
 pub use self::report::{GpuFound, GpuReport};
 pub use self::slots::SlotCounts;
 pub use self::weights::CudaWeight;
-use super::cpu::CpuBackend;
 use super::{
     AttendStep, Backend, BackendError, BlocksView, BringFn, Candidates, HeadShape, KvType,
     ListedSegments, LookupQueries, LookupStep, MemoryNeeds, NamedBlocks, Norm, PageLayout,
-    PageTarget, Precision, Projection, Write,
+    PageTarget, Projection, Write,
 };
 use crate::ids::TokenId;
 use crate::tensor::Matrix;
 
 /// Activations on the device.
 pub type CudaBuffer = Array<AnyDevice, f32>;
-
-/// Bytes for units, where none are given and nobody knows what is free.
-const UNIT_BYTES: usize = 64 << 20;
-
-/// A GPU.
-pub struct CudaBackend {
-    device: AnyDevice,
-    /// Looks up.
-    host: CpuBackend,
-    /// Of the device's memory, for units.
-    unit_bytes: Option<usize>,
-    state: Mutex<State>,
-    failure: OnceLock<BackendError>,
-}
-
-/// Kernels, with what they keep from launch to launch.
-struct State {
-    rows: RowKernels<AnyDevice>,
-    products: ProductKernels<AnyDevice>,
-    dense: DenseKernels<AnyDevice>,
-    paged: Option<Paged>,
-    index: Option<DeviceIndex>,
-    queries: Vec<f32>, // of a lookup, on the host
-}
-
-impl CudaBackend {
-    /// GPU number `ordinal`, with `unit_bytes` of its memory for units, a quarter of what is free
-    /// where none are given. `n_threads` of the host look up. Compiled kernels are kept in
-    /// `kernels`.
-    ///
-    /// # Errors
-    /// When there is no such GPU, or what it needs is missing: what, and how to get it.
-    pub fn find(
-        ordinal: usize,
-        (unit_bytes, n_threads): (Option<usize>, usize),
-        kernels: Option<&Path>,
-    ) -> Result<Self, BackendError> {
-        let cuda = Cuda::find(ordinal, kernels).map_err(failed)?;
-        Self::on(AnyDevice::Cuda(cuda), (unit_bytes, n_threads))
-    }
-
-    /// The host emulation of a GPU, which keeps what it compiles in `folder`: for tests.
-    ///
-    /// # Errors
-    /// When there is no C++ compiler, or the folder is of no use.
-    pub fn emulated(
-        folder: &Path,
-        (unit_bytes, n_threads): (Option<usize>, usize),
-    ) -> Result<Self, BackendError> {
-        let emulated = Emulated::start(folder).map_err(failed)?;
-        Self::on(AnyDevice::Emulated(emulated), (unit_bytes, n_threads))
-    }
-
-    fn on(
-        device: AnyDevice,
-        (unit_bytes, n_threads): (Option<usize>, usize),
-    ) -> Result<Self, BackendError> {
-        let state = State {
-            rows: RowKernels::new(&device).map_err(failed)?,
-            products: ProductKernels::default(),
-            dense: DenseKernels::default(),
-            paged: None,
-            index: None,
-            queries: Vec::new(),
-        };
-        Ok(Self {
-            device,
-            host: CpuBackend::new(n_threads, Precision::Int16),
-            unit_bytes,
-            state: Mutex::new(state),
-            failure: OnceLock::new(),
-        })
-    }
-
-    /// What computes.
-    pub fn device(&self) -> &AnyDevice {
-        &self.device
-    }
-
-    /// Which units were on the device when they were attended to, and which were not.
-    pub fn unit_counts(&self) -> SlotCounts {
-        self.state().paged.as_ref().map(Paged::counts).unwrap_or_default()
-    }
-
-    /// The same of blocks of the index; none where the host has looked up.
-    pub fn block_counts(&self) -> SlotCounts {
-        self.state().index.as_ref().map(DeviceIndex::counts).unwrap_or_default()
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Begins an operation, unless one has failed before.
-    fn run<E: Into<StepError>>(&self, begin: impl FnOnce(&mut State) -> Result<(), E>) {
-        if self.failure.get().is_some() {
-            return;
-        }
-        if let Err(error) = begin(&mut self.state()) {
-            let error = match error.into() {
-                StepError::Device(error) => failed(error),
-                StepError::Backend(error) => error,
-            };
-            let _ = self.failure.set(error); // the first one counts
-        }
-    }
-
-    /// Bytes for units, or for what stands for them. What is free is asked when they are first
-    /// needed: weights are there by then.
-    fn unit_bytes(&self) -> usize {
-        let free = || self.device.free_bytes().map_or(UNIT_BYTES, |free| free / 4);
-        self.unit_bytes.unwrap_or_else(free)
-    }
-
-    /// The kernels for pages of `layout`, as `state` has them or made anew.
-    fn paged<'a>(
-        &self,
-        state: &'a mut State,
-        layout: PageLayout,
-    ) -> Result<&'a mut Paged, DeviceError> {
-        let paged = match state.paged.take().filter(|paged| paged.is_for(layout)) {
-            Some(paged) => paged,
-            None => Paged::new(&self.device, layout, self.unit_bytes())?,
-        };
-        Ok(state.paged.insert(paged))
-    }
-
-    /// The index of units of `layout`, with blocks of so many bytes, as `state` has it or made anew.
-    fn index<'a>(
-        &self,
-        state: &'a mut State,
-        (layout, block_bytes): (PageLayout, usize),
-    ) -> Result<&'a mut DeviceIndex, DeviceError> {
-        let sizes = sizes(layout);
-        let index = match state.index.take().filter(|index| index.is_for(&sizes, block_bytes)) {
-            Some(index) => index,
-            None => DeviceIndex::new(&self.device, sizes, (block_bytes, self.unit_bytes()))?,
-        };
-        Ok(state.index.insert(index))
-    }
-}
-
-fn failed(error: DeviceError) -> BackendError {
-    BackendError::Device { what: error.to_string() }
-}
 
 fn mode(write: Write) -> OutputMode {
     match write {
@@ -202,15 +56,19 @@ impl Backend for CudaBackend {
     }
 
     fn check(&self) -> Result<(), BackendError> {
-        self.failure.get().map_or(Ok(()), |failure| Err(failure.clone()))
+        self.told().map_or(Ok(()), Err)
     }
 
-    fn check_memory(&self, needs: &MemoryNeeds) -> Result<(), BackendError> {
+    fn begin_pass(&self) {
+        self.forgive();
+    }
+
+    fn plan_windows(
+        &self,
+        needs: &MemoryNeeds,
+        window_bytes: Option<usize>,
+    ) -> Result<Option<usize>, BackendError> {
         sizes(needs.layout).check().map_err(failed)?;
-        // What cannot fit is refused to whoever asks, before it stops the device for all.
-        if let Some(unit_bytes) = self.unit_bytes {
-            check_units(needs.layout, (needs.n_units, unit_bytes))?;
-        }
         if needs.far_pages {
             let what = "positions = \"fixed\" and attention = \"clipped\"; choose others";
             return Err(unsupported(what));
@@ -218,11 +76,18 @@ impl Backend for CudaBackend {
         if needs.key_masses {
             return Err(unsupported("lookup = \"attention-mass\"; choose another"));
         }
-        Ok(())
+        Ok(self.make_room(needs, window_bytes)?.window_bytes)
     }
 
     fn prepare(&self, matrix: &Matrix) -> Result<CudaWeight, BackendError> {
-        CudaWeight::new(&self.device, matrix).map_err(failed)
+        CudaWeight::new(&self.device, matrix).map_err(|error| match failed(error) {
+            error @ BackendError::NoRoom { .. } => {
+                let what =
+                    format!("the model's weights do not fit: {error}, or take a smaller model");
+                BackendError::DoesNotFit { what }
+            }
+            error => error,
+        })
     }
 
     fn buffer(&self, len: usize) -> Result<CudaBuffer, BackendError> {
@@ -231,10 +96,6 @@ impl Backend for CudaBackend {
 
     fn upload(&self, values: &[f32]) -> Result<CudaBuffer, BackendError> {
         Array::of(&self.device, values).map_err(failed)
-    }
-
-    fn free_bytes(&self) -> Option<usize> {
-        self.device.free_bytes()
     }
 
     fn page(&self, n_bytes: usize) -> Result<CudaPage, BackendError> {
@@ -330,6 +191,7 @@ impl Backend for CudaBackend {
                 }
                 state.products.multiply(device, matrix, out)?;
             }
+            self.warn_of_library(state.dense.library());
             Ok::<_, DeviceError>(())
         });
     }

@@ -6,7 +6,7 @@ use kernels::{
     AttentionSizes, DeviceError, PageKernels, PageRef, PageSlot, PagedSequence,
 };
 
-use super::parts::{PartError, Parts, n_slots};
+use super::parts::{PartError, Parts};
 use super::slots::SlotCounts;
 use super::uploaded::Uploaded;
 use crate::backend::{
@@ -252,6 +252,11 @@ impl Paged {
         Ok(())
     }
 
+    /// Bytes of the device's memory that units take.
+    pub fn unit_bytes(&self) -> usize {
+        self.units.n_bytes()
+    }
+
     /// Units that a step may read of a layer.
     pub fn n_units(&self) -> usize {
         self.units.n_slots()
@@ -350,23 +355,9 @@ fn page_type(kv_type: KvType) -> kernels::naive::PageType {
 }
 
 /// Bytes of a layer's part of a unit, in whichever type of those that its pages have is the largest.
-fn unit_part_bytes(layout: PageLayout) -> usize {
+pub fn unit_part_bytes(layout: PageLayout) -> usize {
     let bytes_as = |kv_type: &KvType| layer_bytes(layout.of_type(*kv_type));
     types(layout.kv_type).iter().map(bytes_as).max().unwrap_or(0)
-}
-
-/// Says whether a step that attends to `n_units` units of a layer fits `unit_bytes`.
-///
-/// # Errors
-/// When it does not: what to raise or lower.
-pub fn check_units(
-    layout: PageLayout,
-    (n_units, unit_bytes): (usize, usize),
-) -> Result<(), BackendError> {
-    match n_slots(unit_part_bytes(layout), unit_bytes) {
-        n if n < n_units => Err(too_few_slots(n)),
-        _ => Ok(()),
-    }
 }
 
 fn too_few_slots(n: usize) -> BackendError {

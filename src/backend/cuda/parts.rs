@@ -46,6 +46,11 @@ impl Parts {
         &self.buffer
     }
 
+    /// Bytes that they take.
+    pub fn n_bytes(&self) -> usize {
+        self.slot_bytes * self.slots.len()
+    }
+
     /// Parts that there may be.
     pub fn n_slots(&self) -> usize {
         self.slots.len()

@@ -2,7 +2,8 @@
 
 use kernels::{AnyDevice, Array, Compiler, Cuda, RowKernels};
 
-use super::{CudaBackend, failed};
+use super::gpu::failed;
+use super::{CudaBackend, GpuMemory};
 use crate::backend::BackendError;
 
 /// What was found of a GPU and what it needs.
@@ -12,6 +13,8 @@ pub struct GpuReport {
     pub driver: Result<(i32, i32), BackendError>,
     /// The version of NVRTC, which compiles the kernels, or why there is none.
     pub compiler: Result<(i32, i32), BackendError>,
+    /// The version of cuBLASLt, which multiplies many rows, or why a kernel of our own does.
+    pub library: Result<String, BackendError>,
     /// The GPUs that the driver shows.
     pub gpus: Vec<GpuFound>,
     /// The first of them, when a kernel has run on it and computed what it should, or why none has.
@@ -40,8 +43,9 @@ impl GpuReport {
         Self {
             driver: Cuda::driver_version().map_err(failed),
             compiler: Compiler::find(None).map(|compiler| compiler.version()).map_err(failed),
+            library: Cuda::library_version().map_err(failed),
             gpus: Cuda::gpus().unwrap_or_default().into_iter().map(found).collect(),
-            usable: CudaBackend::find(0, (Some(0), 1), None).and_then(|gpu| {
+            usable: CudaBackend::find(0, (GpuMemory::default(), 1), None).and_then(|gpu| {
                 gpu.try_kernel()?;
                 Ok(gpu.device_name())
             }),

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use serde::Serialize;
+
 use crate::backend::UnitId;
 
 /// A layer's part of a unit.
@@ -21,7 +23,7 @@ pub struct Slots {
 }
 
 /// What became of the parts that were asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SlotCounts {
     /// Were on the device.
     pub hits: u64,

@@ -84,22 +84,25 @@ impl Server {
     /// Starts a server of `engine`'s model for sequences of `memory`'s sizes, within `limits`.
     ///
     /// # Errors
-    /// When the device has no room for a step's buffers, or the system gives no thread.
+    /// When the device has no room for a step's buffers, for units and windows, or the system gives no
+    /// thread.
     pub fn start(
         engine: &Engine,
         memory: &MemoryConfig,
         (schedule, limits): (ScheduleConfig, ServerLimits),
     ) -> Result<Self, EngineError> {
-        let free = || engine.transformer().backend().free_bytes().map(|free| free / 4);
-        let window_bytes = Some(limits.window_bytes).filter(|bytes| *bytes > 0).or_else(free);
         let said = memory.ask_chunk_tokens.max(1) * schedule.step_sequences;
         let step_tokens = said + memory.chunk_tokens;
+        let runner = Runner::new(engine, step_tokens)?; // before what is left is shared out
+        let stated = Some(limits.window_bytes).filter(|bytes| *bytes > 0);
+        let needs = memory.needs(engine.page_layout(memory));
+        let window_bytes = engine.transformer().backend().plan_windows(&needs, stated)?;
         let step_bytes = window_bytes.unwrap_or(usize::MAX);
         let schedule = ScheduleConfig { step_tokens, step_bytes, ..schedule };
         let (commands, received) = channel();
         let counts = Arc::new(Counts::default());
         let mut worker = Worker {
-            runner: Runner::new(engine, step_tokens)?,
+            runner,
             engine: engine.clone(),
             schedule: Schedule::new(schedule),
             window_bytes,

@@ -15,7 +15,15 @@ fn what_there_is_to_compute_with_is_told() {
     assert_eq!(report["computes_on"]["found"], *processor);
     assert!(report["models"]["free_bytes"].as_u64().unwrap() > 0);
     let people = words_of(&run(&["doctor"]).stdout);
-    for words in ["processor", "memory", "models", "contexts", "NVIDIA driver", "computes on cpu"] {
+    for words in [
+        "processor",
+        "memory",
+        "models",
+        "contexts",
+        "NVIDIA driver",
+        "GPU products",
+        "computes on cpu",
+    ] {
         assert!(people.contains(words), "{people} lacks {words}");
     }
     let emulated = words_of(&run(&["doctor", "--device", "emulated"]).stdout);
