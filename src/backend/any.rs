@@ -12,7 +12,7 @@ use super::cuda::{CudaBackend, CudaBuffer, CudaPage, CudaWeight, GpuMemory};
 use super::{
     AttendStep, Backend, BackendError, BlocksView, BringFn, Candidates, HeadShape, KvType,
     ListedSegments, LookupQueries, LookupStep, MemoryNeeds, NamedBlocks, Norm, PageLayout,
-    PageTarget, Precision, Projection, Write,
+    PageTarget, Precision, Projection, SegmentRun, Write,
 };
 use crate::ids::TokenId;
 use crate::tensor::Matrix;
@@ -416,6 +416,18 @@ impl Backend for AnyBackend {
         match self {
             Self::Cpu(backend) => backend.vote_by_segments(queries, index, votes),
             Self::Cuda(backend) => backend.vote_by_segments(queries, index, votes),
+        }
+    }
+
+    fn score_segments(
+        &self,
+        queries: &LookupQueries,
+        runs: &[SegmentRun<'_>],
+        scores: &mut Vec<f32>,
+    ) {
+        match self {
+            Self::Cpu(backend) => backend.score_segments(queries, runs, scores),
+            Self::Cuda(backend) => backend.score_segments(queries, runs, scores),
         }
     }
 

@@ -168,7 +168,7 @@ pub struct ListedSegments<'a> {
     /// In the order of KV heads.
     pub runs: &'a [SegmentRun<'a>],
     /// `[block of all runs][16]`: which of the units that are voted for the segment is of, or
-    /// [`NO_UNIT`].
+    /// [`NO_UNIT`], where it is another of the block once more.
     pub places: &'a [u32],
     /// Units that come last among those voted for.
     pub rest: BlocksView<'a>,
@@ -366,6 +366,14 @@ pub trait Backend: Send + Sync {
     /// The coarse vote for units of which some segments are listed: `votes[set][unit]`, from the
     /// best of those. Segments are means of keys, not bounds.
     fn vote_by_lists(&self, queries: &LookupQueries, lists: ListedSegments<'_>, votes: &mut [f32]);
+    /// Scores single segments, which are means of keys. For each block of all runs `scores` holds
+    /// `[row of the KV head][16]`, then the largest of each row; it becomes as long at least.
+    fn score_segments(
+        &self,
+        queries: &LookupQueries,
+        runs: &[SegmentRun<'_>],
+        scores: &mut Vec<f32>,
+    );
     /// The fine vote: `votes[set][candidate]`, from the best key of each candidate page.
     fn vote_by_keys(&self, queries: &LookupQueries, candidates: Candidates<'_>, votes: &mut [f32]);
 }

@@ -124,7 +124,8 @@ impl BlockLayout {
         }
     }
 
-    fn write_row(self, head: &mut [u8], (segment, lane): (usize, usize), row: &[f32]) {
+    /// Writes one segment's of lane `lane`.
+    pub fn write_row(self, head: &mut [u8], (segment, lane): (usize, usize), row: &[f32]) {
         let largest = row.iter().fold(0.0f32, |max, x| max.max(x.abs()));
         let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
         let (means, scales) = head.split_at_mut(self.mean_bytes());

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use memory_store::{InMemoryStore, RecordId, StoreError, UnitStore};
 
+use super::best::Best;
 use super::blocks::{BlockLayout, HeadBlocks, UNITS};
 use super::config::MemoryConfig;
 use super::exact::ExactIndex;
@@ -138,8 +139,8 @@ struct ClusteredIndex {
     making: Option<Making>,
     gave_up: bool, // a block cannot be read: what is scanned whole says which
     query: Vec<f32>,
-    scaled: Vec<f32>,
-    found: Vec<(f32, u32)>,         // product, list
+    centroid_scores: Vec<f32>,
+    best: Best,
     is_chosen: Vec<bool>,           // [list]
     places: Vec<u32>,               // [block][UNITS]
     place_of: Vec<u32>,             // [unit]
@@ -156,8 +157,8 @@ impl ClusteredIndex {
             making: None,
             gave_up: false,
             query: Vec::new(),
-            scaled: Vec::new(),
-            found: Vec::new(),
+            centroid_scores: Vec::new(),
+            best: Best::default(),
             is_chosen: Vec::new(),
             places: Vec::new(),
             place_of: Vec::new(),
@@ -231,47 +232,80 @@ impl ClusteredIndex {
         self.making = thread.is_ok().then_some(making);
     }
 
-    /// The lists of KV head `kv_head` that any query row scores among its best, into `is_chosen`.
-    fn choose_lists(&mut self, queries: &LookupQueries, head: usize, kv_head: usize) -> u64 {
-        let Self { sizes, spans, graphs, query, scaled, found, is_chosen, .. } = self;
-        let width = queries.bytes.len() / queries.scales.len();
-        let rows = kv_head * queries.n_rows..(kv_head + 1) * queries.n_rows;
-        is_chosen.clear();
-        is_chosen.resize(spans.len() * sizes.n_lists, false);
-        let in_graph = graphs.as_ref().map_or(0, |graphs| graphs.n_lists);
-        let later = &spans[in_graph / sizes.n_lists..];
-        for (q, scale) in queries.bytes[rows.start * width..rows.end * width]
-            .chunks_exact(width)
-            .zip(&queries.scales[rows])
-        {
-            query.clear();
-            query.extend(q.iter().map(|q| f32::from(*q) * scale));
-            found.clear();
-            let centroids =
-                later.iter().flat_map(|s| s.lists[head].centroids().chunks_exact(width));
-            found.extend(centroids.zip(in_graph as u32..).map(|(c, list)| (dot(query, c), list)));
-            if let Some(graphs) = graphs {
-                let later = found.len();
-                let product = |list: u32, query: &[f32]| {
-                    let lists = &spans[list as usize / sizes.n_lists].lists[head];
-                    let at = list as usize % sizes.n_lists * width;
-                    dot(query, &lists.centroids()[at..][..width])
-                };
-                // The search scales the query; products are compared with those of before.
-                scaled.clone_from(query);
-                graphs.heads[head]
-                    .search(scaled, sizes.probes, |list| found.push((0.0, list as u32)));
-                found[later..].iter_mut().for_each(|(p, list)| *p = product(*list, query));
-            }
-            if sizes.probes < found.len() {
-                found.select_nth_unstable_by(sizes.probes, |a, b| {
-                    b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
-                });
-                found.truncate(sizes.probes);
-            }
-            found.iter().for_each(|(_, list)| is_chosen[*list as usize] = true);
+    /// Scores the centroids of the lists that are in no graph, block by block of each span, of all KV heads.
+    /// Returns the bytes read.
+    fn score_centroids<B: Backend>(
+        &mut self,
+        backend: &B,
+        queries: &LookupQueries,
+        layer: usize,
+    ) -> u64 {
+        let n_kv_heads = self.rest.layout.n_kv_heads;
+        let mut runs = emptied(std::mem::take(&mut self.runs));
+        let mut scores = std::mem::take(&mut self.centroid_scores);
+        for kv_head in 0..n_kv_heads {
+            let lists = self.later().iter().map(|span| &span.lists[layer * n_kv_heads + kv_head]);
+            runs.extend(lists.map(|lists| {
+                let (means, scales) = lists.centroid_blocks();
+                SegmentRun { kv_head, means, scales }
+            }));
         }
-        (later.len() * sizes.n_lists * width * size_of::<f32>()) as u64
+        backend.score_segments(queries, &runs, &mut scores);
+        let bytes = runs.iter().map(|run| run.means.len() + size_of_val(run.scales));
+        let bytes = bytes.sum::<usize>() as u64;
+        self.runs = emptied(runs);
+        self.centroid_scores = scores;
+        bytes
+    }
+
+    /// Lists that are in graphs.
+    fn n_in_graphs(&self) -> usize {
+        self.graphs.as_ref().map_or(0, |graphs| graphs.n_lists)
+    }
+
+    /// Spans whose lists are in no graph.
+    fn later(&self) -> &[Arc<Span>] {
+        &self.spans[self.n_in_graphs() / self.sizes.n_lists..]
+    }
+
+    /// The lists of KV head `kv_head` that any query row scores among its best, into `is_chosen`.
+    fn choose_lists(&mut self, queries: &LookupQueries, head: usize, kv_head: usize) {
+        let width = queries.bytes.len() / queries.scales.len();
+        let (n_lists, n_rows) = (self.sizes.n_lists, queries.n_rows);
+        let (in_graph, n_later) = (self.n_in_graphs(), self.later().len());
+        let Self { sizes, spans, graphs, query, best, is_chosen, centroid_scores, .. } = self;
+        is_chosen.clear();
+        is_chosen.resize(spans.len() * n_lists, false);
+        let block_floats = n_rows * (UNITS + 1);
+        let span_floats = n_lists.div_ceil(UNITS) * block_floats;
+        let scores = &centroid_scores[kv_head * n_later * span_floats..][..n_later * span_floats];
+        for row in 0..n_rows {
+            best.clear(sizes.probes);
+            for (span, scores) in scores.chunks_exact(span_floats).enumerate() {
+                let first = (in_graph + span * n_lists) as u32;
+                for (block, scores) in scores.chunks_exact(block_floats).enumerate() {
+                    if best.is_beyond(scores[n_rows * UNITS + row]) {
+                        continue; // as most
+                    }
+                    let there = (n_lists - block * UNITS).min(UNITS);
+                    best.offer(first + (block * UNITS) as u32, &scores[row * UNITS..][..there]);
+                }
+            }
+            if let Some(graphs) = graphs {
+                let q = &queries.bytes[(kv_head * n_rows + row) * width..][..width];
+                let scale = queries.scales[kv_head * n_rows + row];
+                query.clear();
+                query.extend(q.iter().map(|q| f32::from(*q) * scale));
+                // The search scales the query; its products are compared with those of before.
+                let mut scaled = query.clone();
+                graphs.heads[head].search(&mut scaled, sizes.probes, |list| {
+                    let lists = &spans[list / n_lists].lists[head];
+                    let centroid = &lists.centroids()[list % n_lists * width..][..width];
+                    best.offer(list as u32, &[dot(query, centroid)]);
+                });
+            }
+            best.lists().for_each(|list| is_chosen[list as usize] = true);
+        }
     }
 }
 
@@ -362,22 +396,29 @@ impl<B: Backend> UnitIndex<B> for ClusteredIndex {
         let n_kv_heads = self.rest.layout.n_kv_heads;
         let (span_units, n_lists) = (self.sizes.span_units, self.sizes.n_lists);
         let spans = self.spans.clone();
+        let mut bytes = self.score_centroids(backend, queries, layer);
         let mut runs = emptied(std::mem::take(&mut self.runs));
-        let mut bytes = 0;
         self.places.clear();
+        self.place_of.clear();
+        self.place_of.resize(spans.len() * span_units, 0);
         for kv_head in 0..n_kv_heads {
             let head = layer * n_kv_heads + kv_head;
-            bytes += self.choose_lists(queries, head, kv_head);
+            self.choose_lists(queries, head, kv_head);
             for (i, _) in self.is_chosen.iter().enumerate().filter(|(_, chosen)| **chosen) {
                 let list = spans[i / n_lists].lists[head].list(i % n_lists);
                 let first_unit = (i / n_lists * span_units) as u32;
-                let owners = list.owners().map(|unit| unit.map_or(NO_UNIT, |u| first_unit + u));
-                self.places.extend(owners);
+                let place_of = &mut self.place_of[first_unit as usize..];
+                self.places.extend(list.owners().map(|unit| {
+                    unit.map_or(NO_UNIT, |unit| {
+                        place_of[unit as usize] = 1;
+                        first_unit + unit
+                    })
+                }));
                 bytes += (list.means.len() + size_of_val(list.scales)) as u64;
                 runs.push(SegmentRun { kv_head, means: list.means, scales: list.scales });
             }
         }
-        self.place(spans.len() * span_units, &mut votes.units);
+        self.place(&mut votes.units);
         let n_rest = self.rest.n_units();
         let first_rest = (spans.len() * span_units) as u32;
         votes.units.extend((0..n_rest as u32).map(|unit| first_rest + unit));
@@ -434,13 +475,9 @@ impl<B: Backend> UnitIndex<B> for ClusteredIndex {
 }
 
 impl ClusteredIndex {
-    /// Replaces the units in `places` by their ranks among those that occur, which go to `units`.
-    fn place(&mut self, n_units: usize, units: &mut Vec<u32>) {
-        self.place_of.clear();
-        self.place_of.resize(n_units, 0);
-        for unit in self.places.iter().filter(|unit| **unit != NO_UNIT) {
-            self.place_of[*unit as usize] = 1;
-        }
+    /// Replaces the units in `places` by their ranks among those that occur, which go to `units`. Those
+    /// are marked in `place_of`.
+    fn place(&mut self, units: &mut Vec<u32>) {
         units.clear();
         for (place, unit) in self.place_of.iter_mut().zip(0..) {
             if std::mem::replace(place, units.len() as u32) == 1 {

@@ -2,7 +2,8 @@
 //! reads when it cannot read all (RetroInfer, arXiv 2505.02922, clusters keys in such spans).
 //! Segments stay the bytes that they were, in another order.
 
-use super::blocks::{HeadBlocks, UNITS};
+use super::blocks::{BlockLayout, HeadBlocks, UNITS};
+use crate::backend::Representatives;
 
 /// Rounds of k-means: later ones hardly move anything.
 const ROUNDS: usize = 4;
@@ -14,11 +15,13 @@ const NOBODY: u16 = u16::MAX;
 #[derive(Debug)]
 pub struct Lists {
     width: usize,
-    centroids: Vec<f32>, // [list][width]
-    starts: Vec<u32>,    // [list + 1]: its first block
-    means: Vec<u8>,      // [block][width / 4][UNITS][4], as in a block of a single segment
-    scales: Vec<f32>,    // [block][UNITS]
-    owners: Vec<u16>,    // [block][UNITS]: the unit in the span
+    centroids: Vec<f32>,       // [list][width]
+    centroid_means: Vec<u8>,   // the same as bytes, `[block][width / 4][UNITS][4]`
+    centroid_scales: Vec<f32>, // [block][UNITS]
+    starts: Vec<u32>,          // [list + 1]: its first block
+    means: Vec<u8>,            // [block][width / 4][UNITS][4], as in a block of a single segment
+    scales: Vec<f32>,          // [block][UNITS]
+    owners: Vec<u16>,          // [block][UNITS]: the unit in the span
 }
 
 /// One list's segments.
@@ -44,6 +47,8 @@ impl Lists {
         let mut lists = Self {
             width,
             centroids,
+            centroid_means: Vec::new(),
+            centroid_scales: Vec::new(),
             starts: vec![0],
             means: Vec::new(),
             scales: Vec::new(),
@@ -55,7 +60,27 @@ impl Lists {
         for members in members {
             lists.add(span, &members);
         }
+        lists.round_centroids();
         lists
+    }
+
+    /// Makes bytes of the centroids, by which lists are chosen: as exact as segments are.
+    fn round_centroids(&mut self) {
+        let (n_layers, n_kv_heads, n_segments) = (1, 1, 1);
+        let (kind, head_dim) = (Representatives::Keys, self.width);
+        let layout = BlockLayout { kind, n_layers, n_kv_heads, head_dim, n_segments };
+        let mut block = vec![0; layout.block_bytes()];
+        for centroids in self.centroids.chunks(UNITS * self.width) {
+            let n = centroids.len() / self.width;
+            for lane in 0..UNITS {
+                let centroid = &centroids[lane.min(n - 1) * self.width..][..self.width];
+                layout.write_row(&mut block, (0, lane), centroid);
+            }
+            let (means, scales) = block.split_at(UNITS * self.width);
+            self.centroid_means.extend_from_slice(means);
+            let scales = scales.as_chunks::<4>().0.iter().map(|scale| f32::from_le_bytes(*scale));
+            self.centroid_scales.extend(scales);
+        }
     }
 
     /// Adds a list of segments, numbered through all units.
@@ -63,13 +88,13 @@ impl Lists {
         for block in members.chunks(UNITS) {
             let means = self.means.len();
             self.means.resize(means + UNITS * self.width, 128);
-            for (lane, i) in block.iter().enumerate() {
+            for lane in 0..UNITS {
+                // The last once more where there are fewer: a block's best is then that of a segment.
+                let i = block[lane.min(block.len() - 1)];
                 let (unit, segment) = (i / span.layout.n_segments, i % span.layout.n_segments);
                 self.scales.push(span.copy(unit, segment, lane, &mut self.means[means..]));
-                self.owners.push(unit as u16);
+                self.owners.push(if lane < block.len() { unit as u16 } else { NOBODY });
             }
-            self.scales.resize(self.scales.len().next_multiple_of(UNITS), 0.0);
-            self.owners.resize(self.owners.len().next_multiple_of(UNITS), NOBODY);
         }
         self.starts.push((self.owners.len() / UNITS) as u32);
     }
@@ -77,6 +102,11 @@ impl Lists {
     /// Mean of each list's segments, `[list][width]`.
     pub fn centroids(&self) -> &[f32] {
         &self.centroids
+    }
+
+    /// The same as bytes, in blocks of `UNITS`: `[block][width / 4][UNITS][4]` and their scales.
+    pub fn centroid_blocks(&self) -> (&[u8], &[f32]) {
+        (&self.centroid_means, &self.centroid_scales)
     }
 
     /// List `list`.
@@ -96,6 +126,8 @@ impl Lists {
             + size_of_val(&*self.owners)
             + size_of_val(&*self.starts)
             + size_of_val(&*self.centroids)
+            + self.centroid_means.len()
+            + size_of_val(&*self.centroid_scales)
     }
 }
 

@@ -16,6 +16,7 @@
 
 mod angles;
 mod audit;
+mod best;
 mod blocks;
 mod choice;
 mod coarse;

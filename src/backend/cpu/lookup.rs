@@ -20,6 +20,9 @@ use crate::backend::{
 /// Units of a coarse task: some 130 KB of means at eight segments of 64 dimensions.
 const UNITS_A_TASK: usize = 256;
 
+/// Scores so far below the largest of a row have a share of its softmax that no vote notices: e^-24.
+const FAR_BELOW: f32 = 24.0;
+
 /// Blocks of lists of a coarse task.
 const BLOCKS_A_TASK: usize = 64;
 
@@ -27,7 +30,7 @@ const BLOCKS_A_TASK: usize = 64;
 #[derive(Debug, Default)]
 pub struct VoteBuffers {
     scores: Vec<f32>, // coarse: [kv_head][row][unit]; fine: [kv_head][candidate][row]
-    listed: Vec<f32>, // [block of a list][row][UNITS]
+    listed: Vec<f32>, // [block of a list]: [row][UNITS], then the largest of each row
     head_votes: Vec<f32>, // [head][unit]
     run_ends: Vec<usize>, // [run], in blocks
     first_blocks: Vec<usize>, // [kv_head + 1]
@@ -198,15 +201,26 @@ pub fn vote_by_lists(
     let padded = score_units(crew, scores, queries, (lists.rest, lists.n_rest));
     score_runs(crew, listed, queries, (lists.runs, run_ends, first_blocks));
     let n_listed = votes.len() / queries.n_sets - lists.n_rest;
+    let cols = n_rows * (UNITS + 1);
     cast_votes(crew, queries, head_votes, votes, &|kv_head, row, out| {
         let (out, rest) = out.split_at_mut(n_listed);
         rest.copy_from_slice(&scores[(kv_head * n_rows + row) * padded..][..rest.len()]);
+        let best_rest = rest.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         out.fill(f32::NEG_INFINITY);
         let blocks = first_blocks[kv_head]..first_blocks[kv_head + 1];
-        let scores = listed[blocks.start * n_rows * UNITS..].chunks_exact(n_rows * UNITS);
+        let of_blocks = listed[blocks.start * cols..blocks.end * cols].chunks_exact(cols);
         let places = lists.places[blocks.start * UNITS..blocks.end * UNITS].chunks_exact(UNITS);
-        for (scores, places) in scores.zip(places) {
-            for (score, place) in scores[row * UNITS..][..UNITS].iter().zip(places) {
+        let of_row =
+            of_blocks.map(|block| (&block[row * UNITS..][..UNITS], block[n_rows * UNITS + row]));
+        // Most segments are so far below the best that their softmax is nothing.
+        let least = match queries.vote {
+            Vote::Soft => {
+                of_row.clone().fold(best_rest, |most, (_, best)| most.max(best)) - FAR_BELOW
+            }
+            Vote::Raw => f32::NEG_INFINITY,
+        };
+        for ((scores, _), places) in of_row.zip(places).filter(|((_, best), _)| *best >= least) {
+            for (score, place) in scores.iter().zip(places) {
                 // A place that no segment has is beyond all units.
                 if let Some(best) = out.get_mut(*place as usize) {
                     *best = best.max(*score);
@@ -216,7 +230,28 @@ pub fn vote_by_lists(
     });
 }
 
-/// Scores `[block of all runs][row][segment]`; `ends` becomes the end of each run in blocks, and
+/// The largest of a block's scores.
+fn largest(scores: &[f32]) -> f32 {
+    let larger = |a: f32, b: &f32| if *b > a { *b } else { a };
+    let mut of_lanes = [f32::NEG_INFINITY; 4];
+    for four in scores.as_chunks::<4>().0 {
+        of_lanes.iter_mut().zip(four).for_each(|(most, score)| *most = larger(*most, score));
+    }
+    of_lanes.iter().fold(f32::NEG_INFINITY, larger)
+}
+
+/// See [`crate::backend::Backend::score_segments`].
+pub fn score_segments(
+    crew: &Crew,
+    buffers: &mut VoteBuffers,
+    queries: &LookupQueries,
+    (runs, scores): (&[SegmentRun<'_>], &mut Vec<f32>),
+) {
+    let VoteBuffers { run_ends, first_blocks, .. } = buffers;
+    score_runs(crew, scores, queries, (runs, run_ends, first_blocks));
+}
+
+/// Scores of each block of all runs: `[row][segment]`, then the largest of each row; `ends` becomes the end of each run in blocks, and
 /// `first_blocks` the first block of each KV head, and of none.
 fn score_runs(
     crew: &Crew,
@@ -235,7 +270,7 @@ fn score_runs(
         ends.push(n_blocks);
         first_blocks[run.kv_head + 1..].fill(n_blocks);
     }
-    let cols = n_rows * UNITS;
+    let cols = n_rows * (UNITS + 1);
     if scores.len() < n_blocks * cols {
         scores.resize(n_blocks * cols, 0.0);
     }
@@ -260,9 +295,11 @@ fn score_runs(
             let segments = (run.kv_head, 1, means, &run.scales[segments]);
             score(crew, queries, segments, (&mut *best, n_segments));
             for (n, block) in (first + here.start..first + here.end).enumerate() {
-                let out = cells.row_mut(block).chunks_exact_mut(UNITS);
-                for (out, scores) in out.zip(best.chunks_exact(n_segments)) {
+                let (out, most) = cells.row_mut(block).split_at_mut(n_rows * UNITS);
+                let rows = out.chunks_exact_mut(UNITS).zip(most);
+                for ((out, most), scores) in rows.zip(best.chunks_exact(n_segments)) {
                     out.copy_from_slice(&scores[n * UNITS..][..UNITS]);
+                    *most = largest(out);
                 }
             }
             block = first + here.end;

@@ -33,7 +33,7 @@ use self::simd::write::MAX_HEAD_DIM;
 use self::split::Partials;
 use super::{
     Backend, BackendError, BlocksView, Candidates, HeadShape, KvType, ListedSegments,
-    LookupQueries, LookupStep, Norm, PageLayout, Precision, Projection, Write,
+    LookupQueries, LookupStep, Norm, PageLayout, Precision, Projection, SegmentRun, Write,
 };
 use crate::ids::TokenId;
 use crate::tensor::Matrix;
@@ -267,6 +267,16 @@ impl Backend for CpuBackend {
     fn vote_by_lists(&self, queries: &LookupQueries, lists: ListedSegments<'_>, votes: &mut [f32]) {
         let buffers = &mut self.shared().votes;
         lookup::vote_by_lists(&self.crew, buffers, queries, lists, votes);
+    }
+
+    fn score_segments(
+        &self,
+        queries: &LookupQueries,
+        runs: &[SegmentRun<'_>],
+        scores: &mut Vec<f32>,
+    ) {
+        let buffers = &mut self.shared().votes;
+        lookup::score_segments(&self.crew, buffers, queries, (runs, scores));
     }
 
     fn vote_by_keys(&self, queries: &LookupQueries, candidates: Candidates<'_>, votes: &mut [f32]) {

@@ -31,7 +31,7 @@ pub use self::weights::CudaWeight;
 use super::{
     AttendStep, Backend, BackendError, BlocksView, BringFn, Candidates, HeadShape, KvType,
     ListedSegments, LookupQueries, LookupStep, MemoryNeeds, NamedBlocks, Norm, PageLayout,
-    PageTarget, Projection, Write,
+    PageTarget, Projection, SegmentRun, Write,
 };
 use crate::ids::TokenId;
 use crate::tensor::Matrix;
@@ -307,6 +307,15 @@ impl Backend for CudaBackend {
 
     fn vote_by_segments(&self, queries: &LookupQueries, index: BlocksView<'_>, votes: &mut [f32]) {
         self.host.vote_by_segments(queries, index, votes);
+    }
+
+    fn score_segments(
+        &self,
+        queries: &LookupQueries,
+        runs: &[SegmentRun<'_>],
+        scores: &mut Vec<f32>,
+    ) {
+        self.host.score_segments(queries, runs, scores);
     }
 
     fn vote_by_lists(&self, queries: &LookupQueries, lists: ListedSegments<'_>, votes: &mut [f32]) {
