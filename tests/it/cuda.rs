@@ -344,6 +344,19 @@ fn what_a_gpu_is_too_small_for_is_refused_with_the_sum() {
     let after = cuda.transformer.backend().device().taken_bytes();
     // But for tables of what there is.
     assert!(after - before < 2048, "a text of twice the length takes {}", after - before);
+    // Windows of other texts are what a quarter was planned for: they keep no text from beginning.
+    let others: Vec<_> = (0..12)
+        .map(|_| {
+            let mut other = cuda.memory(&config());
+            cuda.read(&mut other, &task.text[..64], Phase::Reading);
+            other
+        })
+        .collect();
+    let device = cuda.transformer.backend().device();
+    let windows: usize = others.iter().map(Memory::near_bytes).sum();
+    let free = kernels::Device::free_bytes(device).unwrap();
+    assert!(windows > 1 << 17 && 11 * free < 5 << 19, "{windows} bytes of windows, {free} free");
+    cuda.memory(&config());
     let refused = on_gpu_of(&tiny, 10_000);
     assert!(refused.contains("weights do not fit") && refused.contains("no room"), "{refused}");
 }

@@ -213,6 +213,10 @@ impl CudaBackend {
                 Some(index) => block_bytes == 0 || index.is_for(&sizes(layout), block_bytes),
                 None => block_bytes == 0,
             };
+        if let (true, None, Some(plan)) = (is_there, window_bytes, state.plan) {
+            // What is free by now is less by other texts' windows, which were planned for.
+            return plan.check(needs).map(|()| plan);
+        }
         if !is_there {
             // What was there for others makes room.
             (state.paged, state.index) = (None, None);

@@ -75,14 +75,23 @@ impl MemoryPlan {
             index_bytes,
             window_bytes: window_bytes.or(share),
         };
-        match plan.fault(needs) {
+        plan.check(needs)?;
+        match plan.excess(needs) {
             Some(what) => Err(BackendError::DoesNotFit { what }),
             None => Ok(plan),
         }
     }
 
+    /// Says whether there is enough for a step of a memory that needs this.
+    ///
+    /// # Errors
+    /// When there is not: what to lower or raise.
+    pub fn check(&self, needs: &MemoryNeeds) -> Result<(), BackendError> {
+        self.fault(needs).map_or(Ok(()), |what| Err(BackendError::DoesNotFit { what }))
+    }
+
     fn fault(&self, needs: &MemoryNeeds) -> Option<String> {
-        let Self { free_bytes, unit_bytes, index_bytes, window_bytes } = *self;
+        let Self { unit_bytes, window_bytes, .. } = *self;
         let n_units = n_slots(unit_part_bytes(needs.layout), unit_bytes);
         if n_units < needs.n_units {
             return Some(format!(
@@ -92,14 +101,19 @@ impl MemoryPlan {
             ));
         }
         let near = needs.near_bytes;
-        if let Some(bytes) = window_bytes.filter(|bytes| *bytes < near) {
-            return Some(format!(
+        window_bytes.filter(|bytes| *bytes < near).map(|bytes| {
+            format!(
                 "{bytes} bytes for sinks and windows are too few for those of one text, {near}: \
                  raise window-bytes or gpu-bytes, or lower window-tokens or chunk-tokens"
-            ));
-        }
+            )
+        })
+    }
+
+    /// The sum, where it is more than is free.
+    fn excess(&self, needs: &MemoryNeeds) -> Option<String> {
+        let Self { free_bytes, unit_bytes, index_bytes, window_bytes } = *self;
         let free = free_bytes?;
-        let (windows, spare) = (window_bytes.unwrap_or(near), free / SPARE);
+        let (windows, spare) = (window_bytes.unwrap_or(needs.near_bytes), free / SPARE);
         let parts = [unit_bytes, index_bytes, windows, spare];
         let sum = parts.into_iter().fold(0, usize::saturating_add);
         (sum > free).then(|| {
