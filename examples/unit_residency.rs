@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use mneme::engine::{Engine, EngineOptions, GenerateOptions, Sampling, no_progress};
+use mneme::engine::{Engine, EngineOptions, GenerateOptions, Sampling};
 use mneme::hub::{DEFAULT_MODEL, resolve};
 use mneme::ids::LayerIdx;
 use mneme::memory::MemoryConfig;
@@ -42,7 +42,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let ids = engine.tokenizer().encode(&text, SpecialTokens::AsText);
     let ids = ids.get(..n_tokens).ok_or_else(|| format!("{file} has {} tokens", ids.len()))?;
     let mut session = engine.session(&config)?;
-    session.read_tokens(&ids[..n_tokens - 1], &mut no_progress)?;
+    session.read_tokens(&ids[..n_tokens - 1], &mut |step| {
+        eprint!("\rread {} of {} tokens", step.done_tokens, step.total_tokens);
+        ControlFlow::Continue(())
+    })?;
+    eprintln!();
     session.prompt_tokens(&ids[n_tokens - 1..])?;
     let n_layers = engine.config().n_layers;
     let mut steps: Vec<Vec<Vec<u32>>> = Vec::new(); // [answer token][layer]: units

@@ -1,5 +1,6 @@
 // How are many rows multiplied with weights of 16 bits (prefill)? On tensor cores, tile by tile:
-// activations become 16 bits first, a row that halves do not hold with a power of two. FORMAT: 0 for halves, 1 for bfloats.
+// activations become 16 bits first, a row that halves do not hold with a power of two. FORMAT: 0 for
+// halves, 1 for bfloats.
 //
 //   a block: 128 rows by 128 outputs, 8 warps of 64 by 32
 //   copy (cp.async)  kStages tiles of 32 columns under way

@@ -31,7 +31,8 @@ pub struct Cuda {
     compiler: Compiler,
     capability: Capability,
     n_multiprocessors: usize,
-    cublas: Option<(Cublas, CudaSlice<u8>)>, // and what it passes on
+    /// The library and what it passes on, where it is there; or why it is of no use.
+    cublas: Result<Option<(Cublas, CudaSlice<u8>)>, String>,
     modules: Mutex<HashMap<ProgramSource, Arc<CudaProgram>>>,
 }
 
@@ -115,14 +116,14 @@ impl Cuda {
         let n_multiprocessors =
             context.attribute(count).map_err(failed("ask for the GPU's size"))?;
         let stream = context.new_stream().map_err(failed("make a stream"))?;
-        let cublas = match Cublas::find()? {
-            Some(cublas) => {
-                // SAFETY: only the library reads it, and what it wrote there before.
-                let workspace = unsafe { stream.alloc::<u8>(CUBLAS_BYTES) };
-                Some((cublas, workspace.map_err(failed("allocate memory for cuBLASLt"))?))
-            }
-            None => None,
+        let with_workspace = |cublas: Cublas| {
+            // SAFETY: only the library reads it, and what it wrote there before.
+            let workspace = unsafe { stream.alloc::<u8>(CUBLAS_BYTES) };
+            Ok((cublas, workspace.map_err(failed("allocate memory for cuBLASLt"))?))
         };
+        // A GPU is of use without it: our own kernel multiplies, and it is told why.
+        let cublas = Cublas::find().and_then(|cublas| cublas.map(with_workspace).transpose());
+        let cublas = cublas.map_err(|error: DeviceError| error.to_string());
         Ok(Self {
             context,
             stream,
@@ -320,7 +321,11 @@ impl Device for Cuda {
     }
 
     unsafe fn multiply_halves(&self, product: &HalfProduct) -> Result<bool, DeviceError> {
-        let Some((cublas, workspace)) = &self.cublas else { return Ok(false) };
+        let (cublas, workspace) = match &self.cublas {
+            Ok(Some(cublas)) => (&cublas.0, &cublas.1),
+            Ok(None) => return Ok(false),
+            Err(why) => return Err(DeviceError::NoDevice(why.clone())),
+        };
         self.context.bind_to_thread().map_err(failed("open the GPU"))?;
         let place = Place {
             stream: self.stream.cu_stream().cast(),

@@ -123,6 +123,14 @@ pub struct LookupQueries {
     pub sums: Vec<i32>,
 }
 
+impl LookupQueries {
+    /// Floats that stand for a block of scored segments: `[row of the KV head][16]`, then the largest
+    /// of each row.
+    pub fn block_floats(&self) -> usize {
+        self.n_rows * (16 + 1)
+    }
+}
+
 /// The representatives of one layer's units, sixteen of them side by side in a block.
 #[derive(Clone, Copy, Debug)]
 pub struct BlocksView<'a> {
@@ -366,8 +374,8 @@ pub trait Backend: Send + Sync {
     /// The coarse vote for units of which some segments are listed: `votes[set][unit]`, from the
     /// best of those. Segments are means of keys, not bounds.
     fn vote_by_lists(&self, queries: &LookupQueries, lists: ListedSegments<'_>, votes: &mut [f32]);
-    /// Scores single segments, which are means of keys. For each block of all runs `scores` holds
-    /// `[row of the KV head][16]`, then the largest of each row; it becomes as long at least.
+    /// Scores single segments, which are means of keys: [`LookupQueries::block_floats`] for each block
+    /// of all runs. `scores` becomes as long at least.
     fn score_segments(
         &self,
         queries: &LookupQueries,

@@ -139,6 +139,7 @@ struct ClusteredIndex {
     making: Option<Making>,
     gave_up: bool, // a block cannot be read: what is scanned whole says which
     query: Vec<f32>,
+    scaled: Vec<f32>,
     centroid_scores: Vec<f32>,
     best: Best,
     is_chosen: Vec<bool>,           // [list]
@@ -157,6 +158,7 @@ impl ClusteredIndex {
             making: None,
             gave_up: false,
             query: Vec::new(),
+            scaled: Vec::new(),
             centroid_scores: Vec::new(),
             best: Best::default(),
             is_chosen: Vec::new(),
@@ -273,10 +275,11 @@ impl ClusteredIndex {
         let width = queries.bytes.len() / queries.scales.len();
         let (n_lists, n_rows) = (self.sizes.n_lists, queries.n_rows);
         let (in_graph, n_later) = (self.n_in_graphs(), self.later().len());
-        let Self { sizes, spans, graphs, query, best, is_chosen, centroid_scores, .. } = self;
+        let Self { sizes, spans, graphs, query, scaled, best, is_chosen, centroid_scores, .. } =
+            self;
         is_chosen.clear();
         is_chosen.resize(spans.len() * n_lists, false);
-        let block_floats = n_rows * (UNITS + 1);
+        let block_floats = queries.block_floats();
         let span_floats = n_lists.div_ceil(UNITS) * block_floats;
         let scores = &centroid_scores[kv_head * n_later * span_floats..][..n_later * span_floats];
         for row in 0..n_rows {
@@ -297,8 +300,8 @@ impl ClusteredIndex {
                 query.clear();
                 query.extend(q.iter().map(|q| f32::from(*q) * scale));
                 // The search scales the query; its products are compared with those of before.
-                let mut scaled = query.clone();
-                graphs.heads[head].search(&mut scaled, sizes.probes, |list| {
+                scaled.clone_from(query);
+                graphs.heads[head].search(scaled, sizes.probes, |list| {
                     let lists = &spans[list / n_lists].lists[head];
                     let centroid = &lists.centroids()[list % n_lists * width..][..width];
                     best.offer(list as u32, &[dot(query, centroid)]);

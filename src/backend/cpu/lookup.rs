@@ -201,7 +201,7 @@ pub fn vote_by_lists(
     let padded = score_units(crew, scores, queries, (lists.rest, lists.n_rest));
     score_runs(crew, listed, queries, (lists.runs, run_ends, first_blocks));
     let n_listed = votes.len() / queries.n_sets - lists.n_rest;
-    let cols = n_rows * (UNITS + 1);
+    let cols = queries.block_floats();
     cast_votes(crew, queries, head_votes, votes, &|kv_head, row, out| {
         let (out, rest) = out.split_at_mut(n_listed);
         rest.copy_from_slice(&scores[(kv_head * n_rows + row) * padded..][..rest.len()]);
@@ -251,8 +251,8 @@ pub fn score_segments(
     score_runs(crew, scores, queries, (runs, run_ends, first_blocks));
 }
 
-/// Scores of each block of all runs: `[row][segment]`, then the largest of each row; `ends` becomes the end of each run in blocks, and
-/// `first_blocks` the first block of each KV head, and of none.
+/// Scores of each block of all runs, as [`LookupQueries::block_floats`] says; `ends` becomes the end of
+/// each run in blocks, and `first_blocks` the first block of each KV head, and of none.
 fn score_runs(
     crew: &Crew,
     scores: &mut Vec<f32>,
@@ -270,7 +270,7 @@ fn score_runs(
         ends.push(n_blocks);
         first_blocks[run.kv_head + 1..].fill(n_blocks);
     }
-    let cols = n_rows * (UNITS + 1);
+    let cols = queries.block_floats();
     if scores.len() < n_blocks * cols {
         scores.resize(n_blocks * cols, 0.0);
     }
