@@ -205,6 +205,7 @@ inline float fast_exp2(float x) { return std::exp2(x); }
 inline float fast_reciprocal(float x) { return 1.0f / x; }
 inline float fast_rsqrt(float x) { return 1.0f / std::sqrt(x); }
 inline void atomic_add(u32* at, u32 x) { *at += x; }
+inline u64 __umul64hi(u64 a, u64 b) { return u64((unsigned __int128)a * b >> 64); }
 inline u32 __popc(u32 bits) { return u32(__builtin_popcount(bits)); }
 
 inline void copy_async_16(void* shared, const void* global, bool is_valid = true) {

@@ -27,6 +27,7 @@ pub use launch::ask::{Ask, BlockRef, LookUp, SegmentIndex, UnitTable, VoteKind};
 pub use launch::attend_few::AttendFewKernels;
 pub use launch::attend_many::AttendManyKernels;
 pub use launch::dense::{DenseKernels, DenseMatrix, DenseView, Library, MANY_ROWS};
+pub use launch::draw::{DrawKernels, LogitEdit};
 pub use launch::few_rows::OutputMode;
 pub use launch::lookup::LookupKernels;
 pub use launch::paged::{AttendStep, AttentionSizes, PageRef, PagedSequence};

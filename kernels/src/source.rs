@@ -4,7 +4,8 @@
 use std::fmt::Write;
 
 /// Files by their names.
-const FILES: [(&str, &str); 13] = [
+const FILES: [(&str, &str); 14] = [
+    ("draw.cu", include_str!("../cuda/draw.cu")),
     ("few_rows.cuh", include_str!("../cuda/few_rows.cuh")),
     ("dense_many.cu", include_str!("../cuda/dense_many.cu")),
     ("dense.cu", include_str!("../cuda/dense.cu")),

@@ -12,7 +12,7 @@ use super::cuda::{CudaBackend, CudaBuffer, CudaPage, CudaWeight, GpuMemory};
 use super::{
     AttendStep, Backend, BackendError, BlocksView, BringFn, Candidates, HeadShape, KvType,
     ListedSegments, LookupQueries, LookupStep, MemoryNeeds, NamedBlocks, Norm, PageLayout,
-    PageTarget, Precision, Projection, SegmentRun, Write,
+    PageTarget, Precision, Projection, RowDraw, SegmentRun, Write,
 };
 use crate::ids::TokenId;
 use crate::tensor::Matrix;
@@ -396,6 +396,18 @@ impl Backend for AnyBackend {
         match self {
             Self::Cpu(backend) => backend.prepare_lookup(step, queries.cpu(), out),
             Self::Cuda(backend) => backend.prepare_lookup(step, queries.cuda(), out),
+        }
+    }
+
+    fn draw(
+        &self,
+        (logits, vocab): (&mut AnyBuffer, usize),
+        draws: &[RowDraw<'_>],
+        tokens: &mut Vec<TokenId>,
+    ) -> bool {
+        match self {
+            Self::Cpu(backend) => backend.draw((logits.cpu_mut(), vocab), draws, tokens),
+            Self::Cuda(backend) => backend.draw((logits.cuda_mut(), vocab), draws, tokens),
         }
     }
 

@@ -9,6 +9,7 @@ pub mod any;
 mod convert;
 pub mod cpu;
 pub mod cuda;
+mod draw;
 mod error;
 mod pages;
 mod placed;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::TokenId;
 use crate::tensor::Matrix;
 
+pub use draw::{Draw, RowDraw};
 pub use error::BackendError;
 pub use pages::{HeadPage, HeadPageMut, HeadShape, KEY_GROUP, KvType, PageLayout};
 pub use placed::{PageSource, PlacedPage, Placement, UnitId};
@@ -306,6 +308,18 @@ pub trait Backend: Send + Sync {
     fn keep_rows(&self, buffer: &mut Self::Buffer, rows: Range<usize>, width: usize);
     /// Copies `out.len()` floats of a buffer, from one of them on, to the host.
     fn download(&self, from: (&Self::Buffer, usize), out: &mut [f32]);
+
+    /// Draws a token from each of some rows of `logits.0` (`[row][logits.1]`, which may change), where
+    /// the device does that itself, so that logits need not leave it: rows in their order. Says
+    /// whether it does; where not, the host draws.
+    fn draw(
+        &self,
+        _logits: (&mut Self::Buffer, usize),
+        _draws: &[RowDraw<'_>],
+        _tokens: &mut Vec<TokenId>,
+    ) -> bool {
+        false
+    }
 
     /// `out[i] = table[tokens[i]]`. Tokens must be in the table.
     fn embed(&self, table: &Self::Weight, tokens: &[TokenId], out: &mut Self::Buffer);

@@ -5,6 +5,7 @@ use super::form::{AnswerForm, Form};
 use super::loaded::Engine;
 use super::sampler::{Sampler, Sampling};
 use super::stops::{Passed, StopStrings};
+use crate::backend::Draw;
 use crate::backend::cpu::log_sum_exp;
 use crate::ids::TokenId;
 use crate::tokenizer::StreamDecoder;
@@ -88,6 +89,15 @@ pub struct TokenLogprob {
     pub top: Vec<(TokenId, f32)>,
 }
 
+/// What the next token comes from.
+#[derive(Clone, Copy)]
+pub(super) enum Next<'a> {
+    /// The logits after the last one.
+    Logits(&'a [f32]),
+    /// The device, which drew it as [`Answer::draw`] said.
+    Token(TokenId),
+}
+
 /// An answer on its way.
 pub(super) struct Answer {
     sampler: Sampler,
@@ -145,11 +155,18 @@ impl Answer {
         self.n_tokens
     }
 
-    /// Draws the next token from the logits after the last; none when the answer is over before it.
+    /// How a device is to draw the next token, where the token is all that is wanted: not where a form
+    /// says which may come, nor where log-probabilities are asked for.
+    pub fn draw(&mut self) -> Option<Draw> {
+        let is_enough = self.form.is_none() && self.logprobs.is_none() && self.finish.is_none();
+        is_enough.then(|| self.sampler.prepare())
+    }
+
+    /// Takes the next token; none when the answer is over before it.
     ///
     /// # Errors
     /// When its form cannot go on.
-    pub fn next(&mut self, engine: &Engine, logits: &[f32]) -> Result<Option<Piece>, EngineError> {
+    pub fn next(&mut self, engine: &Engine, next: Next<'_>) -> Result<Option<Piece>, EngineError> {
         if self.finish.is_some() {
             return Ok(None);
         }
@@ -159,9 +176,15 @@ impl Answer {
             self.finish = Some(FinishReason::Stop);
             return Ok(None);
         }
-        let token = match &self.form {
-            Some(form) => self.sampler.pick(logits, Some(&|token| form.allows(token))),
-            None => self.sampler.pick(logits, None),
+        let token = match (next, &self.form) {
+            (Next::Token(token), _) => {
+                self.sampler.took(token);
+                token
+            }
+            (Next::Logits(logits), Some(form)) => {
+                self.sampler.pick(logits, Some(&|token| form.allows(token)))
+            }
+            (Next::Logits(logits), None) => self.sampler.pick(logits, None),
         };
         if self.at_end == AtEnd::Stop && engine.tokenizer().is_end(token) {
             self.finish = Some(FinishReason::Stop);
@@ -183,10 +206,13 @@ impl Answer {
         if self.left == 0 && self.finish.is_none() {
             self.finish = Some(FinishReason::Length);
         }
-        let logprob = self.logprobs.map(|n_top| {
-            let sum = self.sampler.log_sum().unwrap_or_else(|| log_sum_exp(logits));
-            logprob((logits, sum), token, n_top)
-        });
+        let logprob = match (next, self.logprobs) {
+            (Next::Logits(logits), Some(n_top)) => {
+                let sum = self.sampler.log_sum().unwrap_or_else(|| log_sum_exp(logits));
+                Some(logprob((logits, sum), token, n_top))
+            }
+            _ => None,
+        };
         Ok(Some(Piece { token, text, logprob }))
     }
 

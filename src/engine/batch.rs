@@ -6,6 +6,7 @@ use super::error::EngineError;
 use super::loaded::Engine;
 use super::session::Session;
 use crate::backend::any::AnyBackend;
+use crate::backend::{Backend, BackendError, Draw, RowDraw};
 use crate::ids::TokenId;
 use crate::memory::Phase;
 use crate::model::{LOGIT_ROWS, Part, Workspace};
@@ -15,7 +16,7 @@ pub(super) struct Chunk<'a> {
     pub session: &'a mut Session,
     pub ids: &'a [TokenId],
     pub phase: Phase,
-    /// Whether the session needs the logits after the last of them.
+    /// What the session needs to know of what comes after the last of them.
     pub logits: Logits,
     /// What kept it from being taken in; the session must then be dropped.
     pub failed: Option<EngineError>,
@@ -24,14 +25,18 @@ pub(super) struct Chunk<'a> {
 /// Whose logits are read.
 struct Wanted<'a> {
     row: usize,
+    /// How a device that draws draws from them.
+    draw: Option<Draw>,
     session: &'a mut Session,
     failed: &'a mut Option<EngineError>,
 }
 
 /// Whether logits are wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Logits {
     Wanted,
+    /// Or the token drawn from them, where the device draws.
+    Drawn(Draw),
     NotWanted,
 }
 
@@ -46,6 +51,7 @@ impl Runner {
             .iter_mut()
             .map(|chunk| {
                 let session = &mut *chunk.session;
+                session.drawn = None;
                 (session.last, std::mem::replace(&mut session.has_logits, false))
             })
             .collect();
@@ -63,9 +69,14 @@ impl Runner {
             let first_row = end;
             end += chunk.ids.len();
             chunk.failed = chunk.end(before, (&mut self.workspace, first_row)).err();
-            if chunk.failed.is_none() && chunk.logits == Logits::Wanted {
+            let draw = match std::mem::replace(&mut chunk.logits, Logits::NotWanted) {
+                Logits::Wanted => None,
+                Logits::Drawn(draw) => Some(draw),
+                Logits::NotWanted => continue,
+            };
+            if chunk.failed.is_none() {
                 let Chunk { session, failed, .. } = chunk;
-                wanted.push(Wanted { row: end - 1, session, failed });
+                wanted.push(Wanted { row: end - 1, draw, session, failed });
             }
         }
         self.read_logits(engine, &mut wanted);
@@ -93,21 +104,45 @@ impl Runner {
         }
     }
 
-    /// Reads the logits of sessions' last rows.
+    /// Reads the logits of sessions' last rows, or has tokens drawn from them.
     fn read_logits(&mut self, engine: &Engine, wanted: &mut [Wanted<'_>]) {
         for wanted in wanted.chunks_mut(LOGIT_ROWS) {
-            let rows: Vec<usize> = wanted.iter().map(|wanted| wanted.row).collect();
-            let logits = wanted.iter_mut().map(|wanted| &mut wanted.session.logits[..]);
-            let mut logits: Vec<&mut [f32]> = logits.collect();
-            let transformer = engine.transformer();
-            let read = transformer.logits_of(&rows, &mut self.workspace, &mut logits);
-            for wanted in wanted {
-                match &read {
-                    Ok(()) => wanted.session.has_logits = true,
-                    Err(error) => *wanted.failed = Some(error.clone().into()),
+            if let Err(error) = self.read_rows(engine, wanted) {
+                for wanted in wanted {
+                    (wanted.session.has_logits, wanted.session.drawn) = (false, None);
+                    *wanted.failed = Some(error.clone().into());
                 }
             }
         }
+    }
+
+    fn read_rows(
+        &mut self,
+        engine: &Engine,
+        wanted: &mut [Wanted<'_>],
+    ) -> Result<(), BackendError> {
+        let (transformer, workspace) = (engine.transformer(), &mut self.workspace);
+        let rows: Vec<usize> = wanted.iter().map(|wanted| wanted.row).collect();
+        transformer.compute_logits(&rows, workspace);
+        let draws = wanted.iter().enumerate();
+        let draws = draws.filter_map(|(row, it)| Some(RowDraw { row, draw: it.draw.as_ref()? }));
+        let tokens = transformer.draw(&draws.collect::<Vec<_>>(), workspace)?;
+        let drawing = wanted.iter_mut().filter(|wanted| wanted.draw.is_some());
+        for (wanted, token) in drawing.zip(tokens.into_iter().flatten()) {
+            wanted.session.drawn = Some(token);
+        }
+        // After an end another answer may be wanted, from logits that edits have not changed.
+        let is_end = |token: TokenId| engine.tokenizer().is_end(token);
+        if wanted.iter().any(|wanted| wanted.session.drawn.is_some_and(is_end)) {
+            transformer.compute_logits(&(0..rows.len()).collect::<Vec<_>>(), workspace);
+        }
+        for (row, wanted) in wanted.iter_mut().enumerate() {
+            if wanted.session.drawn.is_none_or(is_end) {
+                transformer.read_logits(row, workspace, &mut wanted.session.logits);
+                wanted.session.has_logits = true;
+            }
+        }
+        transformer.backend().check()
     }
 }
 

@@ -3,7 +3,7 @@
 use super::batch::{Chunk, Logits};
 use super::buffers::Runner;
 use super::error::EngineError;
-use super::session::{Progress, ProgressFn, Session, SourceText, no_progress};
+use super::session::{Progress, ProgressFn, Session, SourceText};
 use super::sources::NOWHERE;
 use crate::ids::{ByteSpan, TokenId};
 use crate::memory::Phase;
@@ -73,10 +73,14 @@ impl Session {
 
     /// Takes in the token that was given out last, if it was not yet.
     pub(super) fn run_pending(&mut self) -> Result<(), EngineError> {
-        match self.pending.take() {
-            Some(token) => self.feed(&[token], None, Phase::Answering, &mut no_progress),
-            None => Ok(()),
-        }
+        self.run_pending_for(Logits::Wanted)
+    }
+
+    /// The same, for what is wanted after it.
+    pub(super) fn run_pending_for(&mut self, logits: Logits) -> Result<(), EngineError> {
+        let Some(token) = self.pending.take() else { return Ok(()) };
+        self.run_chunk(&[token], Phase::Answering, logits)?;
+        self.note_tokens(&[token])
     }
 
     /// One chunk through all layers and into memory.

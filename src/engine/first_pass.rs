@@ -16,6 +16,7 @@ const NEUTRAL: &str = "N/A";
 /// A first pass on its way: the question, then perhaps one about nothing.
 pub(super) struct FirstPass {
     config: MemoryConfig, // of the session that asks
+    n_units: usize,
     trial: Session,
     ids: Vec<TokenId>,
     at: usize,
@@ -33,8 +34,12 @@ impl FirstPass {
     pub fn begin(session: &mut Session, ids: &[TokenId]) -> Result<Option<Self>, EngineError> {
         session.memory.pin(Vec::new());
         let config = session.memory.config().clone();
-        let retrieves_all = config.retrieves(Phase::Asking) >= session.memory.n_units();
-        if config.pinned_units() == 0 || retrieves_all || ids.is_empty() {
+        if config.pinned_units() == 0 || ids.is_empty() {
+            return Ok(None);
+        }
+        session.make_way(ids.len())?;
+        let n_units = session.memory.n_units();
+        if config.retrieves(Phase::Asking) >= n_units {
             return Ok(None);
         }
         let memory = config.for_first_pass();
@@ -51,6 +56,7 @@ impl FirstPass {
         let trial = trial()?;
         Ok(Some(Self {
             config,
+            n_units,
             trial,
             ids: ids.to_vec(),
             at: 0,
@@ -96,7 +102,6 @@ impl FirstPass {
         }
         self.retrieval_time += self.trial.memory.retrieval_time();
         let masses = self.trial.memory.take_evidence();
-        let n_units = self.trial.memory.n_units() as u32;
         let masses = match (self.neutral.take(), self.asked.take()) {
             (Some((trial, ids)), None) => {
                 self.asked = Some((masses, self.ids.len()));
@@ -109,7 +114,7 @@ impl FirstPass {
             (None, None) => masses,
         };
         let wanted = wanted(&self.config, &masses, &self.words);
-        Ok(Some(pins(&self.config, &wanted, 0..n_units)))
+        Ok(Some(pins(&self.config, &wanted, 0..self.n_units as u32)))
     }
 
     /// Runs what is left of it.
@@ -132,6 +137,16 @@ impl Session {
             self.memory.pin(pins);
         }
         Ok(())
+    }
+
+    /// Has leave the window now what a question of `n_tokens` tokens and the first of its answer will push
+    /// out: as units they can be found by a first pass, which would miss what leaves in the middle.
+    ///
+    /// # Errors
+    /// When a unit cannot be stored; the session must then be dropped.
+    pub fn make_way(&mut self, n_tokens: usize) -> Result<(), EngineError> {
+        let of_answer = self.memory.config().unit_tokens;
+        Ok(self.memory.make_way(n_tokens + of_answer)?)
     }
 
     /// Takes in a question, and tells what it attended to: units, the heaviest first.

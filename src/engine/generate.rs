@@ -1,6 +1,7 @@
 //! How does an answer come out of a session? Token by token, as an iterator of pieces of text.
 
-use super::answer::{Answer, FinishReason, GenerateOptions, Piece};
+use super::answer::{Answer, FinishReason, GenerateOptions, Next, Piece};
+use super::batch::Logits;
 use super::error::EngineError;
 use super::session::Session;
 
@@ -41,12 +42,14 @@ impl Generation<'_> {
             Ok(answer) => answer,
             Err(error) => return error.take().map_or(Ok(None), Err),
         };
-        self.session.run_pending()?;
-        if !self.session.has_logits {
-            return Err(EngineError::NothingRead);
-        }
+        self.session.run_pending_for(answer.draw().map_or(Logits::Wanted, Logits::Drawn))?;
+        let next = match self.session.drawn.take() {
+            Some(token) => Next::Token(token),
+            None if self.session.has_logits => Next::Logits(&self.session.logits),
+            None => return Err(EngineError::NothingRead),
+        };
         let engine = self.session.engine.clone();
-        let piece = answer.next(&engine, &self.session.logits)?;
+        let piece = answer.next(&engine, next)?;
         self.session.pending = piece.as_ref().map(|piece| piece.token);
         Ok(piece)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::backend::Draw;
 use crate::backend::cpu::TokenShares;
 use crate::ids::TokenId;
 
@@ -52,9 +53,10 @@ impl Sampling {
 pub(super) struct Sampler {
     sampling: Sampling,
     random: fastrand::Rng,
+    prepared: Option<u32>, // the random number of a draw that was prepared
     counts: HashMap<TokenId, u32>, // of the answer's tokens, where they are penalised
-    changed: Vec<f32>,             // [vocab], where logits are changed
-    order: Vec<u32>,               // tokens, likeliest first, where the tail is cut
+    changed: Vec<f32>,     // [vocab], where logits are changed
+    order: Vec<u32>,       // tokens that are kept, where the tail is cut
     shares: TokenShares,
     log_sum: Option<f32>, // of the last logits, where drawing needed it
 }
@@ -64,6 +66,7 @@ impl Sampler {
         Self {
             random: fastrand::Rng::with_seed(sampling.seed),
             sampling,
+            prepared: None,
             counts: HashMap::new(),
             changed: Vec::new(),
             order: Vec::new(),
@@ -78,6 +81,53 @@ impl Sampler {
         self.log_sum
     }
 
+    /// How the next token is to be drawn: a device that draws so takes the token that
+    /// [`pick`](Self::pick) would, and [`took`](Self::took) is told of it.
+    pub fn prepare(&mut self) -> Draw {
+        let random = match self.sampling.temperature > 0.0 {
+            true => self.random(),
+            false => 0,
+        };
+        self.prepared = Some(random);
+        let Sampling { temperature, min_p, top_k, top_p, .. } = self.sampling;
+        Draw { temperature, min_p, top_k, top_p, random, edits: self.edits() }
+    }
+
+    /// Takes note of a token that was drawn elsewhere.
+    pub fn took(&mut self, token: TokenId) {
+        (self.prepared, self.log_sum) = (None, None);
+        self.count(token);
+    }
+
+    fn random(&mut self) -> u32 {
+        let Self { prepared, random, .. } = self;
+        prepared.take().unwrap_or_else(|| random.u32(..))
+    }
+
+    /// What is added to logits, in the order of tokens.
+    fn edits(&self) -> Vec<(TokenId, f32)> {
+        let mut edits = self.sampling.logit_bias.clone();
+        let Sampling { frequency_penalty, presence_penalty, .. } = self.sampling;
+        edits.extend(
+            self.counts
+                .iter()
+                .map(|(token, n)| (*token, -(frequency_penalty * *n as f32 + presence_penalty))),
+        );
+        edits.sort_by_key(|(token, _)| *token);
+        edits.dedup_by(|next, first| {
+            let is_same = next.0 == first.0;
+            first.1 += if is_same { next.1 } else { 0.0 };
+            is_same
+        });
+        edits
+    }
+
+    fn count(&mut self, token: TokenId) {
+        if self.sampling.frequency_penalty != 0.0 || self.sampling.presence_penalty != 0.0 {
+            *self.counts.entry(token).or_default() += 1;
+        }
+    }
+
     /// The next token, among those of `allowed` where that says which may come.
     pub fn pick(&mut self, logits: &[f32], allowed: Option<&dyn Fn(TokenId) -> bool>) -> TokenId {
         self.log_sum = None;
@@ -89,7 +139,7 @@ impl Sampler {
         let mut changed = std::mem::take(&mut self.changed);
         changed.clear();
         changed.extend_from_slice(logits);
-        self.change(&mut changed);
+        self.edits().iter().for_each(|(token, by)| changed[token.0 as usize] += by);
         if let Some(allowed) = allowed {
             for (token, logit) in changed.iter_mut().enumerate() {
                 if !allowed(TokenId(token as u32)) {
@@ -99,20 +149,8 @@ impl Sampler {
         }
         let token = self.draw(&changed);
         self.changed = changed;
-        if self.sampling.frequency_penalty != 0.0 || self.sampling.presence_penalty != 0.0 {
-            *self.counts.entry(token).or_default() += 1;
-        }
+        self.count(token);
         token
-    }
-
-    fn change(&self, logits: &mut [f32]) {
-        for (token, bias) in &self.sampling.logit_bias {
-            logits[token.0 as usize] += bias;
-        }
-        let Sampling { frequency_penalty, presence_penalty, .. } = self.sampling;
-        for (token, n) in &self.counts {
-            logits[token.0 as usize] -= frequency_penalty * *n as f32 + presence_penalty;
-        }
     }
 
     fn draw(&mut self, logits: &[f32]) -> TokenId {
@@ -125,7 +163,7 @@ impl Sampler {
         if is_cut {
             return self.draw_of_likeliest().unwrap_or_else(|| greedy(logits));
         }
-        let point = f64::from(self.random.f32()) * self.shares.total();
+        let point = part(self.random()) * self.shares.total();
         match self.shares.token_at(point) {
             Some(token) => TokenId(token as u32),
             None => greedy(logits), // no logit is a number
@@ -135,6 +173,7 @@ impl Sampler {
     /// Draws of the tokens that the settings leave.
     fn draw_of_likeliest(&mut self) -> Option<TokenId> {
         let Sampling { top_p, top_k, min_p, .. } = self.sampling;
+        let part = part(self.random());
         let shares = self.shares.shares();
         let is_likely = |token: &u32| shares[*token as usize] >= min_p;
         self.order.clear();
@@ -153,14 +192,20 @@ impl Sampler {
             left <= 0.0
         });
         self.order.truncate(reached.map_or(self.order.len(), |last| last + 1));
-        let mut left = self.random.f32() * sum(&self.order);
+        self.order.sort_unstable(); // a GPU draws in the order of tokens, without sorting any
+        let mut left = part as f32 * sum(&self.order);
         let drawn = self.order.iter().find(|token| {
             left -= shares[**token as usize];
             left < 0.0
         });
         // Else the draw fell into the rounding at the very end.
-        drawn.or(self.order.first()).map(|token| TokenId(*token))
+        drawn.or(self.order.last()).map(|token| TokenId(*token))
     }
+}
+
+/// What part of a whole a random number is.
+fn part(random: u32) -> f64 {
+    f64::from(random) / 4_294_967_296.0 // 2^32
 }
 
 /// The token with the largest logit; of equals the first.

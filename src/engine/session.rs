@@ -48,6 +48,8 @@ pub struct Session {
     pub(super) logits: Vec<f32>,
     /// Whether `logits` belong to the last token.
     pub(super) has_logits: bool,
+    /// The token that the device drew from logits that it kept, until it is taken.
+    pub(super) drawn: Option<TokenId>,
     /// The last token taken in.
     pub(super) last: Option<TokenId>,
     /// Given out by a generation, but not yet run through the model.
@@ -96,6 +98,7 @@ impl Session {
             runner: None,
             logits: vec![0.0; transformer.config().vocab_size],
             has_logits: false,
+            drawn: None,
             last: None,
             pending: None,
             sources,
@@ -115,6 +118,7 @@ impl Session {
             runner: None,
             logits: self.logits.clone(),
             has_logits: self.has_logits,
+            drawn: self.drawn,
             last: self.last,
             pending: self.pending,
             sources: self.sources.fork()?,

@@ -184,6 +184,7 @@ impl Engine {
             (stores.memory, memory),
         )?;
         let engine = self.clone();
-        Ok(Session { runner: None, logits, has_logits, last, pending, sources, memory, engine })
+        let (runner, drawn) = (None, None);
+        Ok(Session { runner, logits, has_logits, drawn, last, pending, sources, memory, engine })
     }
 }

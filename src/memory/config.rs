@@ -203,7 +203,7 @@ impl Default for MemoryConfig {
         Self {
             attention: AttentionMode::Retrieval,
             sink_tokens: 64,
-            window_tokens: 768,
+            window_tokens: 832,
             unit_tokens: 64,
             unit_cuts: UnitCuts::default(),
             segment_tokens: 8,

@@ -9,7 +9,7 @@ use memory_store::{StoreError, UnitStore};
 use super::angles::Angles;
 use super::choice::Budget;
 use super::coarse::{self, Blocks, block_layout};
-use super::config::{AttentionMode, MemoryConfig, Phase, Sets};
+use super::config::{MemoryConfig, Phase, Sets};
 use super::cuts::OpenTokens;
 use super::error::MemoryError;
 use super::evidence::{EvidenceTally, UnitMass};
@@ -256,18 +256,7 @@ impl<B: Backend> Memory<B> {
         self.cut_pages(borders)?;
         self.n_tokens += self.chunk.n_tokens;
         self.chunk.n_tokens = 0;
-        if self.config.keeps_all() {
-            return Ok(());
-        }
-        let keep = self.config.window_tokens + self.config.unit_tokens;
-        while self.n_tokens >= self.pages.window_start() + keep {
-            if self.config.attention == AttentionMode::Retrieval {
-                self.seal_oldest()?;
-            }
-            self.pages.drop_oldest();
-            self.key_masses.drop_oldest();
-        }
-        Ok(())
+        self.leave_room(0)
     }
 
     /// The layout of units.

@@ -89,6 +89,11 @@ impl<P> FastPages<P> {
         self.lengths.len()
     }
 
+    /// Whether they are set aside.
+    pub fn are_aside(&self) -> bool {
+        self.aside.is_some()
+    }
+
     /// Bytes of the backend's memory that pages take.
     pub fn near_bytes(&self) -> usize {
         (self.sinks.len() + self.window.len() + self.spare.len()) * self.page_bytes
@@ -324,6 +329,11 @@ impl<P> FastPages<P> {
     pub fn oldest(&self) -> Option<(&P, usize)> {
         let length = *self.lengths.front()?;
         self.window.front().map(|page| (page, length))
+    }
+
+    /// Index in the text of the token after the oldest page; where there is none, of none.
+    pub fn oldest_end(&self) -> usize {
+        self.lengths.front().map_or(usize::MAX, |length| self.window_start() + length)
     }
 
     /// Takes the oldest page out of the window; its memory is used again.

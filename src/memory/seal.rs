@@ -3,6 +3,7 @@
 
 use memory_store::StoreError;
 
+use super::config::AttentionMode;
 use super::error::MemoryError;
 use super::layers::Memory;
 use super::room::Sealing;
@@ -10,6 +11,45 @@ use super::unit_index::Unit;
 use crate::backend::{Backend, UnitId};
 
 impl<B: Backend> Memory<B> {
+    /// Seals now what `n_tokens` more tokens will push out of the window: a question can then be
+    /// asked for it, where it would leave in the middle of the question and be missed by its first pass.
+    ///
+    /// # Errors
+    /// When there is no room for the window on the device, or the store refuses a unit; the memory must
+    /// then be dropped.
+    pub fn make_way(&mut self, n_tokens: usize) -> Result<(), MemoryError> {
+        if self.config.attention != AttentionMode::Retrieval {
+            return Ok(()); // what leaves the window there is gone
+        }
+        let were_aside = self.pages.are_aside();
+        self.pages.take_back(&*self.backend)?;
+        self.leave_room(n_tokens)?;
+        if were_aside {
+            self.pages.set_aside(&*self.backend);
+        }
+        Ok(())
+    }
+
+    /// Has whole pages leave the window, until it holds less than one of them more than it should when
+    /// `n_tokens` more are in it.
+    pub(super) fn leave_room(&mut self, n_tokens: usize) -> Result<(), MemoryError> {
+        if self.config.keeps_all() {
+            return Ok(());
+        }
+        let keep = self.config.window_tokens + self.config.unit_tokens;
+        let closed = self.open.as_ref().map_or(self.n_tokens, |open| open.first);
+        while self.n_tokens + n_tokens >= self.pages.window_start() + keep
+            && self.pages.oldest_end() <= closed
+        {
+            if self.config.attention == AttentionMode::Retrieval {
+                self.seal_oldest()?;
+            }
+            self.pages.drop_oldest();
+            self.key_masses.drop_oldest();
+        }
+        Ok(())
+    }
+
     /// Takes in the unit that another memory of the same text has sealed next; the window stays as
     /// it is.
     pub(super) fn add_unit(&mut self, page: &[u8], n_keys: usize) -> Result<(), StoreError> {

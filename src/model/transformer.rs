@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::{LayerWeights, Model, ModelConfig, RopeLayout};
 use crate::attention::{Attention, AttentionError, Qkv, Rotary};
 use crate::backend::{
-    AttendStep, Backend, BackendError, HeadShape, Norm, PageTarget, Projection, StepDone, Write,
-    emptied,
+    AttendStep, Backend, BackendError, HeadShape, Norm, PageTarget, Projection, RowDraw, StepDone,
+    Write, emptied,
 };
 use crate::ids::{LayerIdx, TokenId};
 
@@ -246,22 +246,13 @@ impl<B: Backend> Transformer<B> {
         );
     }
 
-    /// Logits of any tokens of the last chunk, in their order (at most [`LOGIT_ROWS`]), `[vocab]` each
-    /// to where it is wanted. Their residual stream moves to the front of `workspace`: rows before the
-    /// last of them cannot be had after.
-    ///
-    /// # Errors
-    /// As [`logits`](Self::logits).
+    /// Computes the logits of any tokens of the last chunk, in their order (at most [`LOGIT_ROWS`]), for
+    /// [`draw`](Self::draw) and [`read_logits`](Self::read_logits). Their residual stream moves to the
+    /// front of `workspace`: rows before the last of them cannot be had after.
     ///
     /// # Panics
-    /// As there, and when `rows` do not ascend.
-    pub fn logits_of(
-        &self,
-        rows: &[usize],
-        workspace: &mut Workspace<B>,
-        outs: &mut [&mut [f32]],
-    ) -> Result<(), BackendError> {
-        assert_eq!(outs.len(), rows.len(), "a place for each row");
+    /// When `rows` do not ascend, or are too many.
+    pub fn compute_logits(&self, rows: &[usize], workspace: &mut Workspace<B>) {
         assert!(rows.is_sorted_by(|a, b| a < b), "rows in their order");
         let Workspace { hidden, normed, .. } = workspace;
         let width = self.config.hidden_size;
@@ -270,11 +261,31 @@ impl<B: Backend> Transformer<B> {
             self.backend.copy_rows((normed, 0..1), (hidden, i), width);
         }
         self.project_logits(0..rows.len(), workspace);
-        for (row, out) in outs.iter_mut().enumerate() {
-            let first = row * self.config.vocab_size;
-            self.backend.download((&workspace.logits, first), out);
+    }
+
+    /// Tokens drawn from rows of the logits computed last, which edits change, where the device draws.
+    ///
+    /// # Errors
+    /// When the device has failed, in this or before.
+    pub fn draw(
+        &self,
+        draws: &[RowDraw<'_>],
+        workspace: &mut Workspace<B>,
+    ) -> Result<Option<Vec<TokenId>>, BackendError> {
+        if draws.is_empty() {
+            return Ok(None);
         }
-        self.backend.check()
+        let mut tokens = Vec::new();
+        let logits = (&mut workspace.logits, self.config.vocab_size);
+        let was_done = self.backend.draw(logits, draws, &mut tokens);
+        self.backend.check()?;
+        Ok(was_done.then_some(tokens))
+    }
+
+    /// Copies row `row`, `[vocab]`, of the logits computed last. Whether that was done,
+    /// [`Backend::check`] says.
+    pub fn read_logits(&self, row: usize, workspace: &Workspace<B>, out: &mut [f32]) {
+        self.backend.download((&workspace.logits, row * self.config.vocab_size), out);
     }
 
     /// `queries, keys, values = heads(norm(hidden))`

@@ -1,6 +1,8 @@
 //! A whole model on a GPU, in the host emulation of one: it says what the processor says, keeps
 //! what the processor keeps, and tells what it cannot do.
 
+mod draws;
+
 use std::path::Path;
 
 use mneme::backend::any::DeviceChoice;

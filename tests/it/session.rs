@@ -195,6 +195,7 @@ fn a_first_pass_pins_what_the_question_attends_to() {
         let mut session = engine.session(&pinning).unwrap();
         session.read(&letters(9, 400), &mut no_progress).unwrap();
         let mut without = session.fork(&alone).unwrap();
+        session.make_way(ids(question).len()).unwrap();
         let probe = session.fork(&alone.for_first_pass()).unwrap();
         session.prompt_tokens(&ids(question)).unwrap();
         without.prompt_tokens(&ids(question)).unwrap();
@@ -266,6 +267,7 @@ fn a_first_pass_pins_what_stands_out_against_a_question_about_nothing() {
         let ids = engine.tokenizer().encode(question, SpecialTokens::AsText);
         let mut session = engine.session(&memory).unwrap();
         session.read(&letters(9, 400), &mut no_progress).unwrap();
+        session.make_way(ids.len()).unwrap();
         let pass = |ids| session.fork(&memory.for_first_pass()).unwrap().first_pass(ids).unwrap();
         let (masses, of_neutral) = (pass(&ids), pass(&neutral));
         let share = ids.len() as f32 / neutral.len() as f32;

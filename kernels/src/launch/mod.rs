@@ -6,6 +6,7 @@ pub mod ask;
 pub mod attend_few;
 pub mod attend_many;
 pub mod dense;
+pub mod draw;
 pub mod few_rows;
 pub mod lookup;
 pub mod paged;

@@ -91,7 +91,8 @@ fn every_kernel_compiles_for_each_architecture_within_its_bounds() {
 
 /// Every program that a launcher asks for, with sizes of models that there are.
 fn programs() -> Vec<ProgramSource> {
-    let mut programs = vec![ProgramSource::new("rows.cu", &[])];
+    let mut programs: Vec<_> =
+        ["rows.cu", "draw.cu"].iter().map(|file| ProgramSource::new(file, &[])).collect();
     for (head_dim, kv_types) in [(64, 7), (80, 7), (96, 7), (128, 1), (128, 2), (128, 6), (256, 2)]
     {
         for file in ["attend_few.cu", "attend_many.cu", "lookup.cu"] {

@@ -4,6 +4,7 @@ mod attention;
 mod compiled;
 mod dense;
 mod devices;
+mod draw;
 mod faults;
 mod lookup;
 mod pages;

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kernels::{
-    AnyDevice, Cuda, DenseKernels, Device, DeviceError, Emulated, Library, ProductKernels,
-    RowKernels,
+    AnyDevice, Cuda, DenseKernels, Device, DeviceError, DrawKernels, Emulated, Library,
+    ProductKernels, RowKernels,
 };
 
 use super::index::DeviceIndex;
@@ -40,6 +40,7 @@ pub(super) struct State {
     pub rows: RowKernels<AnyDevice>,
     pub products: ProductKernels<AnyDevice>,
     pub dense: DenseKernels<AnyDevice>,
+    pub draws: DrawKernels<AnyDevice>,
     pub paged: Option<Paged>,
     pub index: Option<DeviceIndex>,
     plan: Option<MemoryPlan>,
@@ -84,6 +85,7 @@ impl CudaBackend {
             rows: RowKernels::new(&device).map_err(failed)?,
             products: ProductKernels::default(),
             dense: DenseKernels::default(),
+            draws: DrawKernels::default(),
             paged: None,
             index: None,
             plan: None,

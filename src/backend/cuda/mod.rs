@@ -17,7 +17,9 @@ mod weights;
 
 use std::ops::Range;
 
-use kernels::{AnyDevice, Array, Device, DeviceError, MANY_ROWS, OutputMode};
+use kernels::{
+    AnyDevice, Array, Device, DeviceError, DrawKernels, LogitEdit, MANY_ROWS, OutputMode, naive,
+};
 
 pub use self::gpu::CudaBackend;
 use self::gpu::{State, failed};
@@ -29,9 +31,9 @@ pub use self::report::{GpuFound, GpuReport};
 pub use self::slots::SlotCounts;
 pub use self::weights::CudaWeight;
 use super::{
-    AttendStep, Backend, BackendError, BlocksView, BringFn, Candidates, HeadShape, KvType,
+    AttendStep, Backend, BackendError, BlocksView, BringFn, Candidates, Draw, HeadShape, KvType,
     ListedSegments, LookupQueries, LookupStep, MemoryNeeds, NamedBlocks, Norm, PageLayout,
-    PageTarget, Projection, SegmentRun, Write,
+    PageTarget, Projection, RowDraw, SegmentRun, Write,
 };
 use crate::ids::TokenId;
 use crate::tensor::Matrix;
@@ -144,6 +146,37 @@ impl Backend for CudaBackend {
 
     fn download(&self, (buffer, first): (&CudaBuffer, usize), out: &mut [f32]) {
         self.run(|_| buffer.read(&self.device, first, out));
+    }
+
+    fn draw(
+        &self,
+        (logits, vocab): (&mut CudaBuffer, usize),
+        draws: &[RowDraw<'_>],
+        tokens: &mut Vec<TokenId>,
+    ) -> bool {
+        tokens.clear();
+        tokens.resize(draws.len(), TokenId(0));
+        if !DrawKernels::<AnyDevice>::can_draw(vocab) {
+            return false;
+        }
+        let edits = draws.iter().flat_map(|RowDraw { row, draw }| {
+            let edit = |(token, by): &(TokenId, f32)| (*row, token.0 as usize, *by);
+            draw.edits.iter().map(edit)
+        });
+        let edits: Vec<_> = edits.map(|(row, token, by)| LogitEdit { row, token, by }).collect();
+        let draw_of = |RowDraw { row, draw }: &RowDraw<'_>| {
+            let &Draw { temperature, min_p, top_k, top_p, random, .. } = *draw;
+            (*row, naive::Draw { temperature, min_p, top_k, top_p, random })
+        };
+        let draws: Vec<_> = draws.iter().map(draw_of).collect();
+        self.run(|state| {
+            state.draws.edit(&self.device, (logits, vocab), &edits)?;
+            let mut drawn = Vec::new();
+            state.draws.draw(&self.device, (logits, vocab), &draws, &mut drawn)?;
+            tokens.iter_mut().zip(drawn).for_each(|(token, drawn)| *token = TokenId(drawn));
+            Ok::<_, DeviceError>(())
+        });
+        true
     }
 
     fn embed(&self, table: &CudaWeight, tokens: &[TokenId], out: &mut CudaBuffer) {

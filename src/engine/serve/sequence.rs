@@ -270,7 +270,9 @@ impl Sequence {
         if let Some(token) = session.pending {
             self.pending = [token];
             let (ids, phase) = (&self.pending[..], Phase::Answering);
-            return Some(Chunk { session, ids, phase, logits: Logits::Wanted, failed: None });
+            let draw = self.answer.as_mut().and_then(Answer::draw);
+            let logits = draw.map_or(Logits::Wanted, Logits::Drawn);
+            return Some(Chunk { session, ids, phase, logits, failed: None });
         }
         let config = session.memory.config();
         let (ids, phase, most) = match self.stages.front()? {

@@ -13,7 +13,7 @@ fn speeds_memory_and_configuration_are_told() {
     }
     assert_eq!((&report["prompt_tokens"], &report["decode_tokens"]), (&200.into(), &5.into()));
     assert_eq!(report["model"], "smollm2-135m");
-    assert_eq!(report["memory"]["window-tokens"], 768);
+    assert_eq!(report["memory"]["window-tokens"], 832);
     assert!(report["device"].is_string() && report["threads"].as_u64().unwrap() > 0);
     assert!(report["gpu"].is_null(), "the processor has computed: {report}");
     if cfg!(target_os = "linux") {

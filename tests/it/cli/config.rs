@@ -18,7 +18,7 @@ fn flags_win_over_the_file_and_the_file_over_the_defaults() {
     assert_eq!(report["activations"], "int8");
     assert_eq!(report["memory"]["retrieved-units"], 5);
     assert_eq!(report["memory"]["sink-tokens"], 32);
-    assert_eq!(report["memory"]["window-tokens"], 768);
+    assert_eq!(report["memory"]["window-tokens"], 832);
 }
 
 #[test]

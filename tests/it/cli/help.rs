@@ -8,7 +8,7 @@ fn every_command_explains_itself() {
         let help = run(&[command, "--help"]);
         assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""), "{command}");
         assert!(help.stdout.contains("Usage: mneme"), "{}", help.stdout);
-        let flags = ["Memory:", "--window-tokens", "[default: 768]"];
+        let flags = ["Memory:", "--window-tokens", "[default: 832]"];
         if !matches!(command, "inspect" | "pull") {
             assert!(flags.iter().all(|words| help.stdout.contains(words)), "{}", help.stdout);
         }

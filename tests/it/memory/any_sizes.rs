@@ -81,6 +81,9 @@ fn any_valid_sizes_run_to_the_end_with_finite_logits() {
             let phase = [Phase::Reading, Phase::Asking, Phase::Answering][random.below(3)];
             let most = if phase == Phase::Reading { 400 } else { 30 };
             let tokens = random_tokens(random.below(most), 288, random.bits());
+            if phase == Phase::Asking {
+                memory.make_way(random.below(2 * tokens.len() + 60)).unwrap();
+            }
             let logits = runner.read(&mut memory, &tokens, phase);
             assert!(logits.iter().all(|x| x.is_finite()), "seed {seed}");
             n_tokens += tokens.len();

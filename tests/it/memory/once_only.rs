@@ -53,6 +53,8 @@ struct Text<'a> {
     backend: Arc<CpuBackend>,
     memory: Memory<CpuBackend>,
     random: Random,
+    /// How long the text will be for which way was made.
+    way_end: usize,
     /// Attention weights of each answer token, layer and head: `[row][token]`.
     answer_rows: Vec<Vec<f32>>,
 }
@@ -64,9 +66,24 @@ impl Text<'_> {
         (0..len).map(|_| self.random.within(100) as f32 / 100.0 * 0.05).collect()
     }
 
+    /// Seals what `n_tokens` more tokens would push out of the window.
+    fn make_way(&mut self, n_tokens: usize) {
+        self.memory.make_way(n_tokens).unwrap();
+        if self.config.attention == AttentionMode::Retrieval {
+            self.way_end = self.memory.n_tokens() + n_tokens;
+        }
+        self.check_partition();
+    }
+
+    /// Where the window begins when `n_tokens` have passed.
+    fn window_start(&self, n_tokens: usize) -> usize {
+        let end = n_tokens.max(self.way_end);
+        window_start(self.config, &page_starts(self.config, &[], end), end)
+    }
+
     fn chunk(&mut self, n_tokens: usize, phase: Phase) {
         let first = self.memory.n_tokens();
-        let window_start = window_start(self.config, &page_starts(self.config, &[], first), first);
+        let window_start = self.window_start(first);
         self.memory.begin_chunk(n_tokens, phase).unwrap();
         for layer in 0..N_LAYERS {
             let queries = self.small(n_tokens, HEADS.n_heads);
@@ -119,7 +136,7 @@ impl Text<'_> {
     fn check_partition(&self) {
         let n_tokens = self.memory.n_tokens();
         let MemoryConfig { sink_tokens, window_tokens, unit_tokens, .. } = *self.config;
-        let start = window_start(self.config, &page_starts(self.config, &[], n_tokens), n_tokens);
+        let start = self.window_start(n_tokens);
         match self.config.attention {
             AttentionMode::Retrieval => {
                 let mut end = sink_tokens;
@@ -133,7 +150,7 @@ impl Text<'_> {
             _ => assert_eq!(self.memory.n_units(), 0),
         }
         if start > sink_tokens {
-            let length = n_tokens - start;
+            let length = n_tokens.max(self.way_end) - start;
             assert!((window_tokens..window_tokens + unit_tokens).contains(&length), "{length}");
         }
     }
@@ -162,7 +179,7 @@ impl Text<'_> {
     /// Units that left the window before the last `ANSWER_TOKENS` tokens came.
     fn n_units_before_answers(&self) -> usize {
         let before = self.memory.n_tokens() - ANSWER_TOKENS;
-        let start = window_start(self.config, &page_starts(self.config, &[], before), before);
+        let start = self.window_start(before);
         (start - self.config.sink_tokens) / self.config.unit_tokens
     }
 }
@@ -186,7 +203,7 @@ const ANSWER_TOKENS: usize = 20;
 fn check(config: &MemoryConfig, seed: u64) {
     let random = Random(seed);
     let (backend, memory) = new_memory(config);
-    let mut text = Text { config, backend, memory, random, answer_rows: Vec::new() };
+    let mut text = Text { config, backend, memory, random, way_end: 0, answer_rows: Vec::new() };
     let n_document = 1 + text.random.below(MAX_TOKENS - ANSWER_TOKENS - 10);
     let mut left = n_document;
     while left > 0 {
@@ -196,6 +213,10 @@ fn check(config: &MemoryConfig, seed: u64) {
         let n_tokens = if whole { most } else { 1 + text.random.below(most) };
         text.chunk(n_tokens, Phase::Reading);
         left -= n_tokens;
+    }
+    if seed.is_multiple_of(2) {
+        let n_tokens = text.random.below(config.window_tokens + 1);
+        text.make_way(n_tokens);
     }
     text.chunk(config.ask_chunk_tokens.min(10), Phase::Asking);
     for _ in 0..ANSWER_TOKENS {

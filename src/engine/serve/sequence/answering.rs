@@ -2,7 +2,7 @@
 //! answers to the same question are sequences of their own.
 
 use super::{Answers, Event, Sequence, Task, Work};
-use crate::engine::answer::Answer;
+use crate::engine::answer::{Answer, Next};
 use crate::engine::error::EngineError;
 
 impl Sequence {
@@ -15,10 +15,12 @@ impl Sequence {
     /// Draws the next token, for [`answer`](Self::answer) to take. Nothing else of the server is needed
     /// for it, so that those of many sequences can be drawn at once.
     pub(in crate::engine::serve) fn draw(&mut self) {
-        let work = self.work.as_ref().expect("because it is not over");
+        let work = self.work.as_mut().expect("because it is not over");
         let (Some(answer), None) = (&mut self.answer, &self.drawn) else { return };
-        let session = work.session();
-        self.drawn = Some(answer.next(&session.engine, &session.logits));
+        let session = work.session_mut();
+        let drawn = session.drawn.take(); // by the device
+        let next = drawn.map_or(Next::Logits(&session.logits), Next::Token);
+        self.drawn = Some(answer.next(&session.engine, next));
     }
 
     /// Draws the next token, unless it was [drawn](Self::draw), or ends.
