@@ -399,6 +399,13 @@ impl Backend for AnyBackend {
         }
     }
 
+    fn draws(&self) -> bool {
+        match self {
+            Self::Cpu(backend) => backend.draws(),
+            Self::Cuda(backend) => backend.draws(),
+        }
+    }
+
     fn draw(
         &self,
         (logits, vocab): (&mut AnyBuffer, usize),

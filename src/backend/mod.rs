@@ -309,6 +309,10 @@ pub trait Backend: Send + Sync {
     /// Copies `out.len()` floats of a buffer, from one of them on, to the host.
     fn download(&self, from: (&Self::Buffer, usize), out: &mut [f32]);
 
+    /// Whether it is worth preparing a draw: whether [`draw`](Self::draw) draws, as a rule.
+    fn draws(&self) -> bool {
+        false
+    }
     /// Draws a token from each of some rows of `logits.0` (`[row][logits.1]`, which may change), where
     /// the device does that itself, so that logits need not leave it: rows in their order. Says
     /// whether it does; where not, the host draws.

@@ -5,8 +5,8 @@ use super::form::{AnswerForm, Form};
 use super::loaded::Engine;
 use super::sampler::{Sampler, Sampling};
 use super::stops::{Passed, StopStrings};
-use crate::backend::Draw;
 use crate::backend::cpu::log_sum_exp;
+use crate::backend::{Backend, Draw};
 use crate::ids::TokenId;
 use crate::tokenizer::StreamDecoder;
 
@@ -155,11 +155,12 @@ impl Answer {
         self.n_tokens
     }
 
-    /// How a device is to draw the next token, where the token is all that is wanted: not where a form
-    /// says which may come, nor where log-probabilities are asked for.
-    pub fn draw(&mut self) -> Option<Draw> {
+    /// How the device is to draw the next token, where it draws and the token is all that is wanted: not
+    /// where a form says which may come, nor where log-probabilities are asked for.
+    pub fn draw(&mut self, engine: &Engine) -> Option<Draw> {
         let is_enough = self.form.is_none() && self.logprobs.is_none() && self.finish.is_none();
-        is_enough.then(|| self.sampler.prepare())
+        let is_drawn = is_enough && engine.transformer().backend().draws();
+        is_drawn.then(|| self.sampler.prepare())
     }
 
     /// Takes the next token; none when the answer is over before it.

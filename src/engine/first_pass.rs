@@ -16,7 +16,7 @@ const NEUTRAL: &str = "N/A";
 /// A first pass on its way: the question, then perhaps one about nothing.
 pub(super) struct FirstPass {
     config: MemoryConfig, // of the session that asks
-    n_units: usize,
+    n_units: usize,       // that can be pinned
     trial: Session,
     ids: Vec<TokenId>,
     at: usize,

@@ -42,13 +42,14 @@ impl Generation<'_> {
             Ok(answer) => answer,
             Err(error) => return error.take().map_or(Ok(None), Err),
         };
-        self.session.run_pending_for(answer.draw().map_or(Logits::Wanted, Logits::Drawn))?;
+        let engine = self.session.engine.clone();
+        let logits = answer.draw(&engine).map_or(Logits::Wanted, Logits::Drawn);
+        self.session.run_pending_for(logits)?;
         let next = match self.session.drawn.take() {
             Some(token) => Next::Token(token),
             None if self.session.has_logits => Next::Logits(&self.session.logits),
             None => return Err(EngineError::NothingRead),
         };
-        let engine = self.session.engine.clone();
         let piece = answer.next(&engine, next)?;
         self.session.pending = piece.as_ref().map(|piece| piece.token);
         Ok(piece)

@@ -148,6 +148,10 @@ impl Backend for CudaBackend {
         self.run(|_| buffer.read(&self.device, first, out));
     }
 
+    fn draws(&self) -> bool {
+        true
+    }
+
     fn draw(
         &self,
         (logits, vocab): (&mut CudaBuffer, usize),

@@ -270,7 +270,7 @@ impl Sequence {
         if let Some(token) = session.pending {
             self.pending = [token];
             let (ids, phase) = (&self.pending[..], Phase::Answering);
-            let draw = self.answer.as_mut().and_then(Answer::draw);
+            let draw = self.answer.as_mut().and_then(|answer| answer.draw(&session.engine));
             let logits = draw.map_or(Logits::Wanted, Logits::Drawn);
             return Some(Chunk { session, ids, phase, logits, failed: None });
         }
