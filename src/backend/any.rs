@@ -10,8 +10,8 @@ use super::convert::{targets_of, with_steps};
 use super::cpu::{CpuBackend, HostBytes};
 use super::cuda::{CudaBackend, CudaBuffer, CudaPage, CudaWeight, GpuMemory};
 use super::{
-    AttendStep, Backend, BackendError, BlocksView, BringFn, Candidates, HeadShape, KvType,
-    ListedSegments, LookupQueries, LookupStep, MemoryNeeds, NamedBlocks, Norm, PageLayout,
+    AttendStep, Backend, BackendError, BlocksView, BringFn, Candidates, CoarseVotes, HeadShape,
+    KvType, ListedSegments, LookupQueries, LookupStep, MemoryNeeds, NamedBlocks, Norm, PageLayout,
     PageTarget, Precision, Projection, RowDraw, SegmentRun, Write,
 };
 use crate::ids::TokenId;
@@ -450,7 +450,12 @@ impl Backend for AnyBackend {
         }
     }
 
-    fn vote_by_lists(&self, queries: &LookupQueries, lists: ListedSegments<'_>, votes: &mut [f32]) {
+    fn vote_by_lists(
+        &self,
+        queries: &LookupQueries,
+        lists: ListedSegments<'_>,
+        votes: &mut CoarseVotes,
+    ) {
         match self {
             Self::Cpu(backend) => backend.vote_by_lists(queries, lists, votes),
             Self::Cuda(backend) => backend.vote_by_lists(queries, lists, votes),

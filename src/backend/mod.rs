@@ -11,6 +11,7 @@ pub mod cpu;
 pub mod cuda;
 mod draw;
 mod error;
+mod listed;
 mod pages;
 mod placed;
 mod reuse;
@@ -25,6 +26,7 @@ use crate::tensor::Matrix;
 
 pub use draw::{Draw, RowDraw};
 pub use error::BackendError;
+pub use listed::{CoarseVotes, List, ListedSegments, SegmentRun};
 pub use pages::{HeadPage, HeadPageMut, HeadShape, KEY_GROUP, KvType, PageLayout};
 pub use placed::{PageSource, PlacedPage, Placement, UnitId};
 pub(crate) use reuse::emptied;
@@ -156,34 +158,6 @@ pub struct NamedBlocks<'a> {
     pub layer: usize,
     /// How units' pages are laid out.
     pub layout: PageLayout,
-}
-
-/// Marks a place of a run that no segment has.
-pub const NO_UNIT: u32 = u32::MAX;
-
-/// Consecutive segments of one layer and KV head.
-#[derive(Clone, Copy, Debug)]
-pub struct SegmentRun<'a> {
-    /// Whose they are.
-    pub kv_head: usize,
-    /// `[block][head_dim / 4][16][4]`, as in [`BlocksView`] of a single segment.
-    pub means: &'a [u8],
-    /// `[block][16]`
-    pub scales: &'a [f32],
-}
-
-/// Segments of a layer in any order, and some units whole.
-#[derive(Clone, Copy, Debug)]
-pub struct ListedSegments<'a> {
-    /// In the order of KV heads.
-    pub runs: &'a [SegmentRun<'a>],
-    /// `[block of all runs][16]`: which of the units that are voted for the segment is of, or
-    /// [`NO_UNIT`], where it is another of the block once more.
-    pub places: &'a [u32],
-    /// Units that come last among those voted for.
-    pub rest: BlocksView<'a>,
-    /// Units of `rest`.
-    pub n_rest: usize,
 }
 
 /// Pages whose keys a lookup compares one by one.
@@ -389,9 +363,14 @@ pub trait Backend: Send + Sync {
     /// The coarse vote: `votes[set][unit]`, from the best segment of each unit. `votes` is as
     /// long as there are units in all sets.
     fn vote_by_segments(&self, queries: &LookupQueries, index: BlocksView<'_>, votes: &mut [f32]);
-    /// The coarse vote for units of which some segments are listed: `votes[set][unit]`, from the
-    /// best of those. Segments are means of keys, not bounds.
-    fn vote_by_lists(&self, queries: &LookupQueries, lists: ListedSegments<'_>, votes: &mut [f32]);
+    /// The coarse vote where only some segments are looked at: their units' votes, from the best of those.
+    /// Segments are means of keys, not bounds.
+    fn vote_by_lists(
+        &self,
+        queries: &LookupQueries,
+        lists: ListedSegments<'_>,
+        votes: &mut CoarseVotes,
+    );
     /// Scores single segments, which are means of keys: [`LookupQueries::block_floats`] for each block
     /// of all runs. `scores` becomes as long at least.
     fn score_segments(

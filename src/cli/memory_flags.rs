@@ -52,6 +52,9 @@ pub(super) struct MemoryFlags {
     /// Percent of what speaks for a unit that speaks for those beside it
     #[arg(long, value_name = "N")]
     pin_spread_percent: Option<usize>,
+    /// Units that come with a pinned one, on each side of it and within the budget
+    #[arg(long, value_name = "N")]
+    pin_neighbour_units: Option<usize>,
     /// Whether what a neutral question attends to as well does not count [true, false]
     #[arg(long, value_name = "BOOL")]
     pin_contrast: Option<bool>,
@@ -140,6 +143,7 @@ impl MemoryFlags {
         put(&mut memory.pin_share_percent, &self.pin_share_percent);
         put(&mut memory.pin_words_percent, &self.pin_words_percent);
         put(&mut memory.pin_spread_percent, &self.pin_spread_percent);
+        put(&mut memory.pin_neighbour_units, &self.pin_neighbour_units);
         put(&mut memory.pin_contrast, &self.pin_contrast);
         put(&mut memory.unpinned_units, &self.unpinned_units);
         put(&mut memory.pin_candidates, &self.pin_candidates);

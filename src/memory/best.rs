@@ -22,6 +22,9 @@ impl Best {
     /// Lists from `first` on, with these scores. Of equals those stay that were offered first.
     pub fn offer(&mut self, first: u32, scores: &[f32]) {
         for (score, list) in scores.iter().zip(first..) {
+            if self.is_beyond(*score) {
+                continue;
+            }
             let at = self.found.partition_point(|(found, _)| found >= score);
             if at < self.n {
                 self.found.truncate(self.n - 1);

@@ -3,21 +3,22 @@
 //! spans of units are clustered into lists, of which those with the nearest centroids are scanned,
 //! exactly (as in RetroInfer, arXiv 2505.02922, which has no graph over the centroids).
 
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use memory_store::{InMemoryStore, RecordId, StoreError, UnitStore};
+use memory_store::{InMemoryStore, StoreError, UnitStore};
 
 use super::best::Best;
-use super::blocks::{BlockLayout, HeadBlocks, UNITS};
+use super::blocks::{BlockLayout, UNITS};
 use super::config::MemoryConfig;
 use super::exact::ExactIndex;
 use super::graph::Graph;
-use super::lists::{Lists, dot};
-use super::unit_index::{CoarseVotes, Unit, UnitIndex};
+use super::lists::dot;
+use super::span::{Centroids, Span, SpanBlocks};
+use super::unit_index::{Unit, UnitIndex};
 use crate::backend::{
-    Backend, ListedSegments, LookupQueries, NO_UNIT, NamedBlocks, PageLayout, SegmentRun, emptied,
+    Backend, CoarseVotes, List, ListedSegments, LookupQueries, NamedBlocks, PageLayout, SegmentRun,
+    emptied,
 };
 
 /// What an index is made of: the full blocks of representatives, and the one being filled with the
@@ -93,22 +94,6 @@ impl Sizes {
     }
 }
 
-/// Units that were clustered together: the lists of all layers and KV heads.
-struct Span {
-    lists: Vec<Lists>, // [layer][kv_head]
-}
-
-impl Span {
-    fn bytes(&self) -> usize {
-        self.lists.iter().map(Lists::bytes).sum()
-    }
-
-    /// Before there is any: as many bytes as its blocks, and half of that for what lists leave empty.
-    fn most_bytes(layout: BlockLayout, sizes: Sizes) -> usize {
-        sizes.span_units / UNITS * layout.block_bytes() * 3 / 2
-    }
-}
-
 /// The graphs over the centroids of the first spans.
 struct Graphs {
     n_lists: usize, // of a layer and KV head
@@ -135,17 +120,24 @@ struct ClusteredIndex {
     sizes: Sizes,
     spans: Vec<Arc<Span>>,
     graphs: Option<Arc<Graphs>>,
+    later: Arc<Centroids>, // of lists that are in no graph
     rest: ExactIndex,
     making: Option<Making>,
     gave_up: bool, // a block cannot be read: what is scanned whole says which
+    searches: Vec<Mutex<Search>>, // [kv_head][row]
+    centroid_scores: Vec<f32>,
+    is_chosen: Vec<bool>,           // [kv_head][list]
+    runs: Vec<SegmentRun<'static>>, // empty between lookups: an allocation to use again
+    lists: Vec<List<'static>>,      // likewise
+    ends: Vec<usize>,               // [span][kv_head]
+}
+
+/// A row's search for its best lists.
+#[derive(Debug, Default)]
+struct Search {
+    best: Best,
     query: Vec<f32>,
     scaled: Vec<f32>,
-    centroid_scores: Vec<f32>,
-    best: Best,
-    is_chosen: Vec<bool>,           // [list]
-    places: Vec<u32>,               // [block][UNITS]
-    place_of: Vec<u32>,             // [unit]
-    runs: Vec<SegmentRun<'static>>, // empty between lookups: an allocation to use again
 }
 
 impl ClusteredIndex {
@@ -154,17 +146,16 @@ impl ClusteredIndex {
             sizes,
             spans: Vec::new(),
             graphs: None,
+            later: Arc::default(),
             rest,
             making: None,
             gave_up: false,
-            query: Vec::new(),
-            scaled: Vec::new(),
+            searches: Vec::new(),
             centroid_scores: Vec::new(),
-            best: Best::default(),
             is_chosen: Vec::new(),
-            places: Vec::new(),
-            place_of: Vec::new(),
             runs: Vec::new(),
+            lists: Vec::new(),
+            ends: Vec::new(),
         }
     }
 
@@ -172,7 +163,7 @@ impl ClusteredIndex {
     fn cluster_bytes(&self) -> usize {
         let spans = self.spans.iter().map(|span| span.bytes());
         let graphs = self.graphs.iter().flat_map(|graphs| &graphs.heads).map(Graph::bytes);
-        spans.chain(graphs).sum()
+        spans.chain(graphs).sum::<usize>() + self.later.bytes()
     }
 
     /// Whether there is room for one more span, and for the larger graphs that come with it, beside those
@@ -180,7 +171,7 @@ impl ClusteredIndex {
     fn has_room(&self) -> bool {
         let one = match self.spans.last() {
             Some(span) => span.bytes(),
-            None => Span::most_bytes(self.rest.layout, self.sizes),
+            None => Span::most_bytes(self.rest.layout, self.sizes.span_units, self.sizes.n_lists),
         };
         let layout = self.rest.layout;
         let n_lists = (self.spans.len() + 1) * self.sizes.n_lists;
@@ -201,6 +192,7 @@ impl ClusteredIndex {
         };
         self.spans.push(made.span);
         self.graphs = made.graphs.or(self.graphs.take());
+        self.later = Arc::new(Centroids::of(self.later_spans()));
         self.rest.first_block += self.sizes.span_units / UNITS;
         self.rest.blocks.release(self.rest.first_block);
     }
@@ -216,11 +208,8 @@ impl ClusteredIndex {
         // Where blocks cannot be shared the next chunk tries again.
         let Ok(blocks) = self.rest.blocks.fork() else { return };
         let first = self.rest.first_block;
-        let units = SpanBlocks {
-            layout: self.rest.layout,
-            blocks,
-            here: first..first + sizes.span_units / UNITS,
-        };
+        let here = first..first + sizes.span_units / UNITS;
+        let units = SpanBlocks { layout: self.rest.layout, blocks, here };
         let spans = self.spans.clone();
         let in_graphs = self.graphs.as_ref().map_or(0, |graphs| graphs.n_lists);
         let making = Making::default();
@@ -234,7 +223,7 @@ impl ClusteredIndex {
         self.making = thread.is_ok().then_some(making);
     }
 
-    /// Scores the centroids of the lists that are in no graph, block by block of each span, of all KV heads.
+    /// Scores the centroids of the lists that are in no graph, block by block, of all KV heads.
     /// Returns the bytes read.
     fn score_centroids<B: Backend>(
         &mut self,
@@ -245,13 +234,11 @@ impl ClusteredIndex {
         let n_kv_heads = self.rest.layout.n_kv_heads;
         let mut runs = emptied(std::mem::take(&mut self.runs));
         let mut scores = std::mem::take(&mut self.centroid_scores);
-        for kv_head in 0..n_kv_heads {
-            let lists = self.later().iter().map(|span| &span.lists[layer * n_kv_heads + kv_head]);
-            runs.extend(lists.map(|lists| {
-                let (means, scales) = lists.centroid_blocks();
-                SegmentRun { kv_head, means, scales }
-            }));
-        }
+        let later = self.later.clone();
+        runs.extend((0..n_kv_heads).map(|kv_head| {
+            let (means, scales) = later.of_head(layer * n_kv_heads + kv_head);
+            SegmentRun { kv_head, means, scales }
+        }));
         backend.score_segments(queries, &runs, &mut scores);
         let bytes = runs.iter().map(|run| run.means.len() + size_of_val(run.scales));
         let bytes = bytes.sum::<usize>() as u64;
@@ -266,78 +253,74 @@ impl ClusteredIndex {
     }
 
     /// Spans whose lists are in no graph.
-    fn later(&self) -> &[Arc<Span>] {
+    fn later_spans(&self) -> &[Arc<Span>] {
         &self.spans[self.n_in_graphs() / self.sizes.n_lists..]
     }
 
-    /// The lists of KV head `kv_head` that any query row scores among its best, into `is_chosen`.
-    fn choose_lists(&mut self, queries: &LookupQueries, head: usize, kv_head: usize) {
+    /// Which lists of each KV head any query row scores among its best, into `is_chosen`.
+    fn choose_lists<B: Backend>(&mut self, backend: &B, queries: &LookupQueries, layer: usize) {
+        let n_kv_heads = self.rest.layout.n_kv_heads;
+        let n = n_kv_heads * queries.n_rows;
+        self.searches.resize_with(n.max(self.searches.len()), Mutex::default);
+        let search = |i: usize| {
+            let (kv_head, row) = (i / queries.n_rows, i % queries.n_rows);
+            self.search(queries, (layer, kv_head, row), &mut lock(&self.searches[i]));
+        };
+        backend.share_out(n, &search);
+        let n_lists = self.spans.len() * self.sizes.n_lists;
+        self.is_chosen.clear();
+        self.is_chosen.resize(n_kv_heads * n_lists, false);
+        for (i, search) in self.searches[..n].iter().enumerate() {
+            let is_chosen = &mut self.is_chosen[i / queries.n_rows * n_lists..][..n_lists];
+            lock(search).best.lists().for_each(|list| is_chosen[list as usize] = true);
+        }
+    }
+
+    /// The lists that a row scores best.
+    fn search(
+        &self,
+        queries: &LookupQueries,
+        (layer, kv_head, row): (usize, usize, usize),
+        search: &mut Search,
+    ) {
         let width = queries.bytes.len() / queries.scales.len();
         let (n_lists, n_rows) = (self.sizes.n_lists, queries.n_rows);
-        let (in_graph, n_later) = (self.n_in_graphs(), self.later().len());
-        let Self { sizes, spans, graphs, query, scaled, best, is_chosen, centroid_scores, .. } =
-            self;
-        is_chosen.clear();
-        is_chosen.resize(spans.len() * n_lists, false);
+        let (in_graph, n_later) = (self.n_in_graphs(), self.later_spans().len());
+        let Search { best, query, scaled } = search;
         let block_floats = queries.block_floats();
         let span_floats = n_lists.div_ceil(UNITS) * block_floats;
-        let scores = &centroid_scores[kv_head * n_later * span_floats..][..n_later * span_floats];
-        for row in 0..n_rows {
-            best.clear(sizes.probes);
-            for (span, scores) in scores.chunks_exact(span_floats).enumerate() {
-                let first = (in_graph + span * n_lists) as u32;
-                for (block, scores) in scores.chunks_exact(block_floats).enumerate() {
-                    if best.is_beyond(scores[n_rows * UNITS + row]) {
-                        continue; // as most
-                    }
-                    let there = (n_lists - block * UNITS).min(UNITS);
-                    best.offer(first + (block * UNITS) as u32, &scores[row * UNITS..][..there]);
+        let scores = &self.centroid_scores[kv_head * n_later * span_floats..];
+        best.clear(self.sizes.probes);
+        for (span, scores) in scores.chunks_exact(span_floats).take(n_later).enumerate() {
+            let first = (in_graph + span * n_lists) as u32;
+            for (block, scores) in scores.chunks_exact(block_floats).enumerate() {
+                if best.is_beyond(scores[n_rows * UNITS + row]) {
+                    continue; // as most
                 }
+                let there = (n_lists - block * UNITS).min(UNITS);
+                best.offer(first + (block * UNITS) as u32, &scores[row * UNITS..][..there]);
             }
-            if let Some(graphs) = graphs {
-                let q = &queries.bytes[(kv_head * n_rows + row) * width..][..width];
-                let scale = queries.scales[kv_head * n_rows + row];
-                query.clear();
-                query.extend(q.iter().map(|q| f32::from(*q) * scale));
-                // The search scales the query; its products are compared with those of before.
-                scaled.clone_from(query);
-                graphs.heads[head].search(scaled, sizes.probes, |list| {
-                    let lists = &spans[list / n_lists].lists[head];
-                    let centroid = &lists.centroids()[list % n_lists * width..][..width];
-                    best.offer(list as u32, &[dot(query, centroid)]);
-                });
-            }
-            best.lists().for_each(|list| is_chosen[list as usize] = true);
+        }
+        if let Some(graphs) = &self.graphs {
+            let head = layer * self.rest.layout.n_kv_heads + kv_head;
+            let q = &queries.bytes[(kv_head * n_rows + row) * width..][..width];
+            let scale = queries.scales[kv_head * n_rows + row];
+            query.clear();
+            query.extend(q.iter().map(|q| f32::from(*q) * scale));
+            // The search scales the query; its products are compared with those of before.
+            scaled.clone_from(query);
+            graphs.heads[head].search(scaled, self.sizes.probes, |list| {
+                let centroids = self.spans[list / n_lists].centroids(head);
+                let centroid = &centroids[list % n_lists * width..][..width];
+                best.offer(list as u32, &[dot(query, centroid)]);
+            });
         }
     }
 }
 
-/// Blocks to be clustered together.
-struct SpanBlocks {
-    layout: BlockLayout,
-    blocks: Box<dyn UnitStore>,
-    here: Range<usize>,
-}
-
-impl SpanBlocks {
-    /// The lists of all layers and KV heads, `[layer][kv_head]`.
-    fn lists(&self, n_lists: usize) -> Result<Vec<Lists>, StoreError> {
-        let layout = self.layout;
-        let mut lists = Vec::with_capacity(layout.n_layers * layout.n_kv_heads);
-        for layer in 0..layout.n_layers {
-            self.blocks.expect(&mut self.here.clone().map(|block| RecordId(block as u32)), layer);
-            let blocks =
-                self.here.clone().map(|block| self.blocks.read(RecordId(block as u32), layer));
-            let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
-            for kv_head in 0..layout.n_kv_heads {
-                let at = layer * layout.layer_bytes() + kv_head * layout.head_bytes();
-                let head = blocks.iter().map(|b| &b.bytes()[at..at + layout.head_bytes()]);
-                let blocks: Vec<&[u8]> = head.collect();
-                lists.push(Lists::of(HeadBlocks { layout, blocks: &blocks }, n_lists));
-            }
-        }
-        Ok(lists)
-    }
+/// Uncontended: each row has its own.
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Clusters `units`, and makes larger graphs where it is time.
@@ -347,18 +330,17 @@ fn make(
     in_graphs: usize,
     sizes: Sizes,
 ) -> Result<Made, StoreError> {
-    let lists = units.lists(sizes.n_lists)?;
+    let span = units.cluster(sizes.n_lists)?;
     let n_lists = (spans.len() + 1) * sizes.n_lists;
     let width = units.layout.width();
     let graphs = sizes.wants_graphs(n_lists, in_graphs).then(|| {
-        let graph = |(head, last): (usize, &Lists)| {
-            let before = spans.iter().map(|span| &span.lists[head]);
-            let lists = before.chain(std::iter::once(last));
-            Graph::new(width, lists.flat_map(|lists| lists.centroids().chunks_exact(width)))
+        let graph = |head: usize| {
+            let all = spans.iter().map(|span| &**span).chain([&span]);
+            Graph::new(width, all.flat_map(|span| span.centroids(head).chunks_exact(width)))
         };
-        Graphs { n_lists, heads: lists.iter().enumerate().map(graph).collect() }
+        Graphs { n_lists, heads: (0..span.n_heads()).map(graph).collect() }
     });
-    Ok(Made { span: Arc::new(Span { lists }), graphs: graphs.map(Arc::new) })
+    Ok(Made { span: Arc::new(span), graphs: graphs.map(Arc::new) })
 }
 
 impl<B: Backend> UnitIndex<B> for ClusteredIndex {
@@ -397,41 +379,32 @@ impl<B: Backend> UnitIndex<B> for ClusteredIndex {
             return self.rest.vote(backend, queries, layer, votes);
         }
         let n_kv_heads = self.rest.layout.n_kv_heads;
-        let (span_units, n_lists) = (self.sizes.span_units, self.sizes.n_lists);
-        let spans = self.spans.clone();
         let mut bytes = self.score_centroids(backend, queries, layer);
-        let mut runs = emptied(std::mem::take(&mut self.runs));
-        self.places.clear();
-        self.place_of.clear();
-        self.place_of.resize(spans.len() * span_units, 0);
-        for kv_head in 0..n_kv_heads {
-            let head = layer * n_kv_heads + kv_head;
-            self.choose_lists(queries, head, kv_head);
-            for (i, _) in self.is_chosen.iter().enumerate().filter(|(_, chosen)| **chosen) {
-                let list = spans[i / n_lists].lists[head].list(i % n_lists);
-                let first_unit = (i / n_lists * span_units) as u32;
-                let place_of = &mut self.place_of[first_unit as usize..];
-                self.places.extend(list.owners().map(|unit| {
-                    unit.map_or(NO_UNIT, |unit| {
-                        place_of[unit as usize] = 1;
-                        first_unit + unit
-                    })
-                }));
-                bytes += (list.means.len() + size_of_val(list.scales)) as u64;
-                runs.push(SegmentRun { kv_head, means: list.means, scales: list.scales });
+        self.choose_lists(backend, queries, layer);
+        let spans = self.spans.clone();
+        let mut lists = emptied(std::mem::take(&mut self.lists));
+        self.ends.clear();
+        let n_lists = self.sizes.n_lists;
+        for (i, span) in spans.iter().enumerate() {
+            for kv_head in 0..n_kv_heads {
+                let of_head = span.lists(layer * n_kv_heads + kv_head);
+                let is_chosen = &self.is_chosen[(kv_head * spans.len() + i) * n_lists..][..n_lists];
+                let chosen = is_chosen.iter().enumerate().filter(|(_, chosen)| **chosen);
+                lists.extend(chosen.map(|(list, _)| of_head.list(list)));
+                self.ends.push(lists.len());
             }
         }
-        self.place(&mut votes.units);
-        let n_rest = self.rest.n_units();
-        let first_rest = (spans.len() * span_units) as u32;
-        votes.units.extend((0..n_rest as u32).map(|unit| first_rest + unit));
-        votes.votes.resize(queries.n_sets * votes.units.len(), 0.0);
-        let (places, runs_now) = (&self.places[..], &runs[..]);
+        let size = |list: &List<'_>| {
+            list.means.len() + size_of_val(list.scales) + size_of_val(list.owners)
+        };
+        bytes += lists.iter().map(size).sum::<usize>() as u64;
+        let (n_rest, span_units) = (self.rest.n_units(), self.sizes.span_units);
+        let (lists_now, ends) = (&lists[..], &self.ends[..]);
         bytes += self.rest.view(layer, |rest| {
-            let lists = ListedSegments { runs: runs_now, places, rest, n_rest };
-            backend.vote_by_lists(queries, lists, &mut votes.votes);
+            let listed = ListedSegments { lists: lists_now, ends, span_units, rest, n_rest };
+            backend.vote_by_lists(queries, listed, votes);
         })?;
-        self.runs = emptied(runs);
+        self.lists = emptied(lists);
         Ok(bytes)
     }
 
@@ -470,25 +443,10 @@ impl<B: Backend> UnitIndex<B> for ClusteredIndex {
         Ok(Box::new(Self {
             spans: self.spans.clone(),
             graphs: self.graphs.clone(),
+            later: self.later.clone(),
             making: self.making.clone(),
             gave_up: self.gave_up,
             ..Self::new(self.rest.try_clone()?, self.sizes)
         }))
-    }
-}
-
-impl ClusteredIndex {
-    /// Replaces the units in `places` by their ranks among those that occur, which go to `units`. Those
-    /// are marked in `place_of`.
-    fn place(&mut self, units: &mut Vec<u32>) {
-        units.clear();
-        for (place, unit) in self.place_of.iter_mut().zip(0..) {
-            if std::mem::replace(place, units.len() as u32) == 1 {
-                units.push(unit);
-            }
-        }
-        for unit in self.places.iter_mut().filter(|unit| **unit != NO_UNIT) {
-            *unit = self.place_of[*unit as usize];
-        }
     }
 }

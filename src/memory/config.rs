@@ -144,6 +144,8 @@ pub struct MemoryConfig {
     pub pin_words_percent: usize,
     /// How much of what speaks for a unit speaks for those beside it as well, in percent.
     pub pin_spread_percent: usize,
+    /// Units that come with a pinned one, on each side of it and within the budget.
+    pub pin_neighbour_units: usize,
     /// Whether what a neutral question attends to as well does not count, see
     /// [`beyond_neutral`](super::beyond_neutral).
     pub pin_contrast: bool,
@@ -216,6 +218,7 @@ impl Default for MemoryConfig {
             pin_share_percent: 60,
             pin_words_percent: 100,
             pin_spread_percent: 50,
+            pin_neighbour_units: 1,
             pin_contrast: true,
             unpinned_units: 0,
             pin_candidates: 1024,
@@ -254,6 +257,7 @@ impl MemoryConfig {
             pin_share_percent: default.pin_share_percent,
             pin_words_percent: default.pin_words_percent,
             pin_spread_percent: default.pin_spread_percent,
+            pin_neighbour_units: default.pin_neighbour_units,
             pin_contrast: default.pin_contrast,
             unpinned_units: default.unpinned_units,
             pin_candidates: default.pin_candidates,

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use memory_store::{AlignedBytes, RecordId, StoreError, UnitStore};
 
 use super::blocks::{BlockLayout, Represented, UNITS, turn_back};
-use super::unit_index::{CoarseVotes, Unit, UnitIndex};
+use super::unit_index::{Unit, UnitIndex};
 use crate::backend::{
-    Backend, BlocksView, LookupQueries, NamedBlocks, PageLayout, UnitId, emptied,
+    Backend, BlocksView, CoarseVotes, LookupQueries, NamedBlocks, PageLayout, UnitId, emptied,
 };
 
 /// All representatives are scanned.

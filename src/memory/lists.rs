@@ -3,40 +3,32 @@
 //! Segments stay the bytes that they were, in another order.
 
 use super::blocks::{BlockLayout, HeadBlocks, UNITS};
-use crate::backend::Representatives;
+use crate::backend::{List, Representatives};
 
 /// Rounds of k-means: later ones hardly move anything.
 const ROUNDS: usize = 4;
 
-/// Marks a place of a list's last block that no segment has.
-const NOBODY: u16 = u16::MAX;
-
-/// The segments of one layer and KV head in a span, list by list.
+/// The segments of one layer and KV head in a span, list by list; their bytes lie with those of the
+/// span's others. First come the centroids as segments come, `[block][width / 4][UNITS][4]` and scales
+/// `[block][UNITS]`; then each list: means, scales, and the units in the span that they are of
+/// `[block][UNITS]`.
 #[derive(Debug)]
 pub struct Lists {
     width: usize,
-    centroids: Vec<f32>,       // [list][width]
-    centroid_means: Vec<u8>,   // the same as bytes, `[block][width / 4][UNITS][4]`
-    centroid_scales: Vec<f32>, // [block][UNITS]
-    starts: Vec<u32>,          // [list + 1]: its first block
-    means: Vec<u8>,            // [block][width / 4][UNITS][4], as in a block of a single segment
-    scales: Vec<f32>,          // [block][UNITS]
-    owners: Vec<u16>,          // [block][UNITS]: the unit in the span
+    centroids: Vec<f32>, // [list][width]
+    starts: Vec<u32>,    // [list + 1]: its first block
 }
 
-/// One list's segments.
+/// Lists with their bytes.
 #[derive(Clone, Copy, Debug)]
-pub struct List<'a> {
-    /// `[block][width / 4][UNITS][4]`
-    pub means: &'a [u8],
-    /// `[block][UNITS]`
-    pub scales: &'a [f32],
-    owners: &'a [u16],
+pub struct ListsView<'a> {
+    lists: &'a Lists,
+    bytes: &'a [u8],
 }
 
 impl Lists {
-    /// `n_lists` lists of all segments of `span`.
-    pub fn of(span: HeadBlocks<'_>, n_lists: usize) -> Self {
+    /// `n_lists` lists of all segments of `span`, whose bytes come first in `bytes`.
+    pub fn of(span: HeadBlocks<'_>, n_lists: usize, bytes: &mut [u8]) -> Self {
         let width = span.layout.width();
         let (n_units, n_segments) = (span.n_units(), span.layout.n_segments);
         let mut points = vec![0.0; n_units * n_segments * width];
@@ -44,59 +36,52 @@ impl Lists {
             span.read(i / n_segments, i % n_segments, point);
         }
         let (centroids, nearest) = cluster(&points, width, n_lists);
-        let mut lists = Self {
-            width,
-            centroids,
-            centroid_means: Vec::new(),
-            centroid_scales: Vec::new(),
-            starts: vec![0],
-            means: Vec::new(),
-            scales: Vec::new(),
-            owners: Vec::new(),
-        };
+        let mut lists = Self { width, centroids, starts: vec![0] };
         let mut members = vec![Vec::new(); n_lists];
         (0..).zip(&nearest).for_each(|(i, list): (usize, &u32)| members[*list as usize].push(i));
         share_out(&mut members, &mut lists.centroids);
         for members in members {
-            lists.add(span, &members);
+            let first = lists.starts.last().copied().unwrap_or(0) as usize;
+            let at = centroid_bytes(width, n_lists) + first * block_bytes(width);
+            let n_blocks = members.len().div_ceil(UNITS);
+            write_list(span, &members, &mut bytes[at..][..n_blocks * block_bytes(width)]);
+            lists.starts.push((first + n_blocks) as u32);
         }
-        lists.round_centroids();
+        lists.write_centroids(bytes);
         lists
     }
 
+    /// Bytes that the lists of so many segments have at most.
+    pub fn most_bytes(width: usize, n_segments: usize, n_lists: usize) -> usize {
+        let n_blocks = n_segments / UNITS + n_lists; // the last of each may be nearly empty
+        centroid_bytes(width, n_lists) + n_blocks * block_bytes(width)
+    }
+
+    /// Their bytes.
+    pub fn n_bytes(&self) -> usize {
+        let n_lists = self.starts.len() - 1;
+        centroid_bytes(self.width, n_lists)
+            + self.starts[n_lists] as usize * block_bytes(self.width)
+    }
+
     /// Makes bytes of the centroids, by which lists are chosen: as exact as segments are.
-    fn round_centroids(&mut self) {
+    fn write_centroids(&self, bytes: &mut [u8]) {
         let (n_layers, n_kv_heads, n_segments) = (1, 1, 1);
         let (kind, head_dim) = (Representatives::Keys, self.width);
         let layout = BlockLayout { kind, n_layers, n_kv_heads, head_dim, n_segments };
         let mut block = vec![0; layout.block_bytes()];
-        for centroids in self.centroids.chunks(UNITS * self.width) {
+        let (means, scales) =
+            bytes.split_at_mut(n_blocks_of(&self.centroids, self.width) * UNITS * self.width);
+        let to = means.chunks_exact_mut(UNITS * self.width).zip(scales.chunks_exact_mut(UNITS * 4));
+        for (centroids, (means, scales)) in self.centroids.chunks(UNITS * self.width).zip(to) {
             let n = centroids.len() / self.width;
             for lane in 0..UNITS {
                 let centroid = &centroids[lane.min(n - 1) * self.width..][..self.width];
                 layout.write_row(&mut block, (0, lane), centroid);
             }
-            let (means, scales) = block.split_at(UNITS * self.width);
-            self.centroid_means.extend_from_slice(means);
-            let scales = scales.as_chunks::<4>().0.iter().map(|scale| f32::from_le_bytes(*scale));
-            self.centroid_scales.extend(scales);
+            means.copy_from_slice(&block[..UNITS * self.width]);
+            scales.copy_from_slice(&block[UNITS * self.width..]);
         }
-    }
-
-    /// Adds a list of segments, numbered through all units.
-    fn add(&mut self, span: HeadBlocks<'_>, members: &[usize]) {
-        for block in members.chunks(UNITS) {
-            let means = self.means.len();
-            self.means.resize(means + UNITS * self.width, 128);
-            for lane in 0..UNITS {
-                // The last once more where there are fewer: a block's best is then that of a segment.
-                let i = block[lane.min(block.len() - 1)];
-                let (unit, segment) = (i / span.layout.n_segments, i % span.layout.n_segments);
-                self.scales.push(span.copy(unit, segment, lane, &mut self.means[means..]));
-                self.owners.push(if lane < block.len() { unit as u16 } else { NOBODY });
-            }
-        }
-        self.starts.push((self.owners.len() / UNITS) as u32);
     }
 
     /// Mean of each list's segments, `[list][width]`.
@@ -104,37 +89,68 @@ impl Lists {
         &self.centroids
     }
 
-    /// The same as bytes, in blocks of `UNITS`: `[block][width / 4][UNITS][4]` and their scales.
-    pub fn centroid_blocks(&self) -> (&[u8], &[f32]) {
-        (&self.centroid_means, &self.centroid_scales)
+    /// With their bytes, which come first in `bytes`.
+    pub fn view<'a>(&'a self, bytes: &'a [u8]) -> ListsView<'a> {
+        ListsView { lists: self, bytes: &bytes[..self.n_bytes()] }
     }
 
-    /// List `list`.
-    pub fn list(&self, list: usize) -> List<'_> {
-        let blocks = self.starts[list] as usize * UNITS..self.starts[list + 1] as usize * UNITS;
-        List {
-            means: &self.means[blocks.start * self.width..blocks.end * self.width],
-            scales: &self.scales[blocks.clone()],
-            owners: &self.owners[blocks],
-        }
-    }
-
-    /// Bytes of it all.
-    pub fn bytes(&self) -> usize {
-        self.means.len()
-            + size_of_val(&*self.scales)
-            + size_of_val(&*self.owners)
-            + size_of_val(&*self.starts)
-            + size_of_val(&*self.centroids)
-            + self.centroid_means.len()
-            + size_of_val(&*self.centroid_scales)
+    /// Bytes of what is not among those.
+    pub fn own_bytes(&self) -> usize {
+        size_of_val(&*self.starts) + size_of_val(&*self.centroids)
     }
 }
 
-impl<'a> List<'a> {
-    /// `[block][UNITS]`: the unit in the span that each segment is of, `None` where none is.
-    pub fn owners(self) -> impl Iterator<Item = Option<u32>> + 'a {
-        self.owners.iter().map(|unit| (*unit != NOBODY).then_some(u32::from(*unit)))
+impl<'a> ListsView<'a> {
+    /// The centroids as bytes, in blocks of `UNITS`: `[block][width / 4][UNITS][4]` and their scales.
+    pub fn centroid_blocks(self) -> (&'a [u8], &'a [f32]) {
+        let width = self.lists.width;
+        let n_blocks = n_blocks_of(&self.lists.centroids, width);
+        let (means, rest) = self.bytes.split_at(n_blocks * UNITS * width);
+        (means, bytemuck::cast_slice(&rest[..n_blocks * UNITS * size_of::<f32>()]))
+    }
+
+    /// List `list`.
+    pub fn list(self, list: usize) -> List<'a> {
+        let Lists { width, starts, .. } = self.lists;
+        let first = centroid_bytes(*width, starts.len() - 1);
+        let at = |list: usize| first + starts[list] as usize * block_bytes(*width);
+        let n_segments = (starts[list + 1] - starts[list]) as usize * UNITS;
+        let (means, rest) = self.bytes[at(list)..at(list + 1)].split_at(n_segments * width);
+        let (scales, owners) = rest.split_at(n_segments * size_of::<f32>());
+        let (scales, owners) = (bytemuck::cast_slice(scales), bytemuck::cast_slice(owners));
+        List { means, scales, owners }
+    }
+}
+
+/// Bytes of sixteen segments in a list: a multiple of a cache line.
+fn block_bytes(width: usize) -> usize {
+    UNITS * (width + size_of::<f32>() + size_of::<u32>())
+}
+
+/// Bytes of centroids: a multiple of a cache line.
+fn centroid_bytes(width: usize, n_lists: usize) -> usize {
+    n_lists.div_ceil(UNITS) * UNITS * (width + size_of::<f32>())
+}
+
+fn n_blocks_of(centroids: &[f32], width: usize) -> usize {
+    (centroids.len() / width).div_ceil(UNITS)
+}
+
+/// Writes a list of segments, numbered through all units.
+fn write_list(span: HeadBlocks<'_>, members: &[usize], list: &mut [u8]) {
+    let n = members.len().next_multiple_of(UNITS);
+    let (means, rest) = list.split_at_mut(n * span.layout.width());
+    let (scales, owners) = rest.split_at_mut(n * size_of::<f32>());
+    let (scales, owners) = (scales.as_chunks_mut::<4>().0, owners.as_chunks_mut::<4>().0);
+    let blocks = means.chunks_exact_mut(UNITS * span.layout.width());
+    for (at, means) in (0..).step_by(UNITS).zip(blocks) {
+        for lane in 0..UNITS {
+            // The last once more where there are fewer: a block's best is then that of a segment.
+            let i = members[(at + lane).min(members.len() - 1)];
+            let (unit, segment) = (i / span.layout.n_segments, i % span.layout.n_segments);
+            scales[at + lane] = span.copy(unit, segment, lane, means).to_ne_bytes();
+            owners[at + lane] = (unit as u32).to_ne_bytes();
+        }
     }
 }
 
@@ -228,13 +244,16 @@ mod tests {
     #[test]
     fn lists_hold_every_segment_once_and_as_it_was() {
         let mut rng = fastrand::Rng::with_seed(3);
-        check_lists(&mut || rng.f32() - 0.3);
+        assert!(seen_in_lists(&mut || rng.f32() - 0.3).iter().all(|n| *n == N_SEGMENTS));
         // The same over and over, as in a text that repeats itself: no list is empty.
-        check_lists(&mut || 0.5);
+        assert!(seen_in_lists(&mut || 0.5).iter().all(|n| *n > 0));
     }
 
-    fn check_lists(element: &mut dyn FnMut() -> f32) {
-        let (width, n_segments, n_units, n_lists) = (16, 2, 48, 5);
+    const N_SEGMENTS: usize = 2;
+
+    /// How often each unit is in lists, but for what fills their last blocks.
+    fn seen_in_lists(element: &mut dyn FnMut() -> f32) -> Vec<usize> {
+        let (width, n_segments, n_units, n_lists) = (16, N_SEGMENTS, 48, 5);
         let kind = Representatives::Keys;
         let layout = BlockLayout { kind, n_layers: 1, n_kv_heads: 1, head_dim: width, n_segments };
         let mut blocks = vec![vec![0; layout.block_bytes()]; n_units / UNITS];
@@ -245,13 +264,15 @@ mod tests {
         }
         let blocks: Vec<&[u8]> = blocks.iter().map(Vec::as_slice).collect();
         let span = HeadBlocks { layout, blocks: &blocks };
-        let lists = Lists::of(span, n_lists);
+        let mut bytes = vec![7u32; Lists::most_bytes(width, n_units * n_segments, n_lists) / 4];
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut bytes[..]);
+        let lists = Lists::of(span, n_lists, bytes);
         let mut seen = vec![0; n_units];
         for i in 0..n_lists {
-            let list = lists.list(i);
+            let list = lists.view(bytes).list(i);
             assert!(!list.scales.is_empty(), "list {i}");
-            for (at, owner) in list.owners().enumerate() {
-                let Some(unit) = owner else { continue };
+            let mut before = None;
+            for (at, unit) in list.owners.iter().enumerate() {
                 let byte = |dim: usize| {
                     list.means
                         [(at / UNITS * width / 4 + dim / 4) * UNITS * 4 + at % UNITS * 4 + dim % 4]
@@ -260,18 +281,21 @@ mod tests {
                     (0..width).map(|d| (f32::from(byte(d)) - 128.0) * list.scales[at]).collect();
                 let mut expected = vec![0.0; width];
                 let mut is_it = |segment: &usize| {
-                    span.read(unit as usize, *segment, &mut expected);
+                    span.read(*unit as usize, *segment, &mut expected);
                     found == expected
                 };
                 assert!((0..n_segments).any(|segment| is_it(&segment)));
-                seen[unit as usize] += 1;
+                let fills_up =
+                    at >= list.owners.len() - UNITS && before == Some((*unit, found.clone()));
+                seen[*unit as usize] += usize::from(!fills_up);
                 let distance = |list: usize| -> f32 {
                     let centroid = &lists.centroids()[list * width..][..width];
                     found.iter().zip(centroid).map(|(x, c)| (x - c) * (x - c)).sum()
                 };
                 assert!((0..n_lists).all(|other| distance(i) <= distance(other) + 1e-4));
+                before = Some((*unit, found));
             }
         }
-        assert!(seen.iter().all(|n| *n == n_segments), "{seen:?}");
+        seen
     }
 }

@@ -8,9 +8,10 @@ use tracing::Span;
 
 use super::choice::{self, Budget};
 use super::config::{LookupPolicy, MemoryConfig};
-use super::unit_index::{CoarseVotes, UnitIndex};
+use super::unit_index::UnitIndex;
 use crate::backend::{
-    Backend, BringFn, Candidates, LookupQueries, LookupStep, PageLayout, UnitId, emptied,
+    Backend, BringFn, Candidates, CoarseVotes, LookupQueries, LookupStep, PageLayout, UnitId,
+    emptied,
 };
 use crate::bytes::{ByteReader, ByteWriter, Malformed};
 

@@ -38,6 +38,7 @@ mod recut;
 mod room;
 mod seal;
 mod size;
+mod span;
 mod stores;
 mod suspend;
 mod trace;

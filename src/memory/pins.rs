@@ -51,7 +51,7 @@ pub fn wanted(config: &MemoryConfig, masses: &[UnitMass], words: &[f32]) -> Vec<
 }
 
 /// The units to pin, most wanted first, of masses with the heaviest first: those that have at least
-/// the configured share of what the heaviest has, then those beside them, within the budget;
+/// the configured share of what the heaviest has, then as many beside them as configured, within the budget;
 /// `all_units` are there to be neighbours.
 pub fn pins(config: &MemoryConfig, masses: &[UnitMass], all_units: Range<u32>) -> Vec<u32> {
     let heaviest = masses.first().map_or(0.0, |unit| unit.mass);
@@ -60,7 +60,7 @@ pub fn pins(config: &MemoryConfig, masses: &[UnitMass], all_units: Range<u32>) -
         masses.iter().take_while(|unit| unit.mass >= enough).map(|unit| unit.unit).collect();
     pins.truncate(config.pinned_units());
     for i in 0..pins.len() {
-        for distance in 1..=config.neighbour_units as u32 {
+        for distance in 1..=config.pin_neighbour_units as u32 {
             for beside in [pins[i].checked_add(distance), pins[i].checked_sub(distance)] {
                 pins.extend(beside.filter(|u| all_units.contains(u) && !pins.contains(u)));
             }
@@ -109,7 +109,7 @@ mod tests {
             retrieved_units,
             pin_share_percent,
             pinned_percent: 100,
-            neighbour_units: 1,
+            pin_neighbour_units: 1,
             ..MemoryConfig::default()
         };
         pins(&config, &masses(of), 0..10)

@@ -3,7 +3,7 @@
 
 use memory_store::{StoreError, UnitStore};
 
-use crate::backend::{Backend, LookupQueries, NamedBlocks, PageLayout};
+use crate::backend::{Backend, CoarseVotes, LookupQueries, NamedBlocks, PageLayout};
 
 /// A unit to be indexed.
 #[derive(Clone, Copy, Debug)]
@@ -17,15 +17,6 @@ pub struct Unit<'a> {
     /// What its keys received of attention, `[layer][kv_head][page_len]`, where that decides what
     /// stands for it.
     pub masses: Option<&'a [f32]>,
-}
-
-/// What a coarse stage voted for; nobody voted for other units.
-#[derive(Debug, Default)]
-pub struct CoarseVotes {
-    /// In document order.
-    pub units: Vec<u32>,
-    /// `[set][unit of those]`
-    pub votes: Vec<f32>,
 }
 
 /// What stands for all units of a memory. It can always be made again from the units.

@@ -161,6 +161,12 @@ impl MemoryConfig {
             self.neighbour_units,
             &format!("must be at most {MAX_CANDIDATES}"),
         )?;
+        demand(
+            self.pin_neighbour_units <= MAX_CANDIDATES,
+            "pin-neighbour-units",
+            self.pin_neighbour_units,
+            &format!("must be at most {MAX_CANDIDATES}"),
+        )?;
         demand(self.lookup_layers > 0, "lookup-layers", 0, "must be at least 1")
     }
 
@@ -279,6 +285,7 @@ mod tests {
             (refusal(|config| config.vote_permille = 1001), "vote-permille = 1001"),
             (refusal(|config| config.lookup_layers = 0), "lookup-layers = 0"),
             (refusal(|config| config.neighbour_units = usize::MAX), "neighbour-units"),
+            (refusal(|config| config.pin_neighbour_units = usize::MAX), "pin-neighbour-units"),
             (refusal(|config| config.first_layer_units = usize::MAX), "first-layer-units"),
             (
                 refusal(|config| (config.first_layers, config.first_layer_units) = (1, 128)),

@@ -67,6 +67,7 @@ pub fn config() -> MemoryConfig {
         retrieved_units: 2,
         candidates_per_unit: 1,
         neighbour_units: 0,
+        pin_neighbour_units: 0,
         read_query_tokens: 16,
         ..MemoryConfig::default()
     }

@@ -50,6 +50,7 @@ fn random_config(random: &mut Random, retrieved_units: usize) -> MemoryConfig {
         candidates_per_unit: 1 + random.below(4),
         coarse_sharpness: 1 + random.below(4),
         neighbour_units: 0,
+        pin_neighbour_units: 0,
         chunk_tokens,
         ask_chunk_tokens: 1 + random.below(chunk_tokens.min(6)),
         answer_chunk_tokens: 1 + random.below(chunk_tokens.min(6)),

@@ -175,6 +175,7 @@ fn a_first_pass_pins_what_the_question_attends_to() {
         retrieved_units: 3,
         pinned_percent: 0,
         neighbour_units: 0,
+        pin_neighbour_units: 0,
         ..small_config()
     };
     let pinning = MemoryConfig {

@@ -13,24 +13,20 @@ use super::simd::pairs::{BYTES_PARTNER_LARGEST, RoundRows, ShortRows};
 use super::simd::rows::{ExpShifted, MaxScaled, QuantizeRow, RotateRows};
 use super::simd::segments::{ScoreSegments, UNITS};
 use crate::backend::{
-    BlocksView, Candidates, HeadShape, ListedSegments, LookupQueries, LookupStep, Representatives,
-    SegmentRun, Vote, set_of,
+    BlocksView, Candidates, HeadShape, LookupQueries, LookupStep, Representatives, SegmentRun,
+    Vote, set_of,
 };
 
 /// Units of a coarse task: some 130 KB of means at eight segments of 64 dimensions.
 const UNITS_A_TASK: usize = 256;
 
-/// Scores so far below the largest of a row have a share of its softmax that no vote notices: e^-24.
-const FAR_BELOW: f32 = 24.0;
-
 /// Blocks of lists of a coarse task.
-const BLOCKS_A_TASK: usize = 64;
+const BLOCKS_A_TASK: usize = 16;
 
 /// Scores and votes of one lookup.
 #[derive(Debug, Default)]
 pub struct VoteBuffers {
     scores: Vec<f32>, // coarse: [kv_head][row][unit]; fine: [kv_head][candidate][row]
-    listed: Vec<f32>, // [block of a list]: [row][UNITS], then the largest of each row
     head_votes: Vec<f32>, // [head][unit]
     run_ends: Vec<usize>, // [run], in blocks
     first_blocks: Vec<usize>, // [kv_head + 1]
@@ -185,48 +181,6 @@ fn score(
         query_sums: &queries.sums[rows],
         best_stride,
         best,
-    });
-}
-
-/// See [`crate::backend::Backend::vote_by_lists`].
-pub fn vote_by_lists(
-    crew: &Crew,
-    buffers: &mut VoteBuffers,
-    queries: &LookupQueries,
-    lists: ListedSegments<'_>,
-    votes: &mut [f32],
-) {
-    let n_rows = queries.n_rows;
-    let VoteBuffers { scores, listed, head_votes, run_ends, first_blocks } = buffers;
-    let padded = score_units(crew, scores, queries, (lists.rest, lists.n_rest));
-    score_runs(crew, listed, queries, (lists.runs, run_ends, first_blocks));
-    let n_listed = votes.len() / queries.n_sets - lists.n_rest;
-    let cols = queries.block_floats();
-    cast_votes(crew, queries, head_votes, votes, &|kv_head, row, out| {
-        let (out, rest) = out.split_at_mut(n_listed);
-        rest.copy_from_slice(&scores[(kv_head * n_rows + row) * padded..][..rest.len()]);
-        let best_rest = rest.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        out.fill(f32::NEG_INFINITY);
-        let blocks = first_blocks[kv_head]..first_blocks[kv_head + 1];
-        let of_blocks = listed[blocks.start * cols..blocks.end * cols].chunks_exact(cols);
-        let places = lists.places[blocks.start * UNITS..blocks.end * UNITS].chunks_exact(UNITS);
-        let of_row =
-            of_blocks.map(|block| (&block[row * UNITS..][..UNITS], block[n_rows * UNITS + row]));
-        // Most segments are so far below the best that their softmax is nothing.
-        let least = match queries.vote {
-            Vote::Soft => {
-                of_row.clone().fold(best_rest, |most, (_, best)| most.max(best)) - FAR_BELOW
-            }
-            Vote::Raw => f32::NEG_INFINITY,
-        };
-        for ((scores, _), places) in of_row.zip(places).filter(|((_, best), _)| *best >= least) {
-            for (score, place) in scores.iter().zip(places) {
-                // A place that no segment has is beyond all units.
-                if let Some(best) = out.get_mut(*place as usize) {
-                    *best = best.max(*score);
-                }
-            }
-        }
     });
 }
 

@@ -4,6 +4,7 @@
 mod attention;
 mod crew;
 mod host;
+mod listed;
 mod lookup;
 mod pack;
 mod pool;
@@ -21,6 +22,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use self::crew::Crew;
 pub use self::host::HostBytes;
 use self::host::{HostStep, HostTarget};
+use self::listed::ListedBuffers;
 use self::lookup::VoteBuffers;
 use self::pool::Grid;
 use self::project::{Inputs, QuantizedBuffer, takes_bytes};
@@ -32,7 +34,7 @@ use self::simd::rows::{Add, RmsNorm, SwiGlu, WidenRow};
 use self::simd::write::MAX_HEAD_DIM;
 use self::split::Partials;
 use super::{
-    Backend, BackendError, BlocksView, Candidates, HeadShape, KvType, ListedSegments,
+    Backend, BackendError, BlocksView, Candidates, CoarseVotes, HeadShape, KvType, ListedSegments,
     LookupQueries, LookupStep, Norm, PageLayout, Precision, Projection, SegmentRun, Write,
 };
 use crate::ids::TokenId;
@@ -52,6 +54,7 @@ struct SharedScratch {
     expected: Option<Matrix>,
     partials: Partials,
     votes: VoteBuffers,
+    listed: ListedBuffers,
 }
 
 impl CpuBackend {
@@ -264,9 +267,14 @@ impl Backend for CpuBackend {
         lookup::vote_by_segments(&self.crew, buffers, queries, index, votes);
     }
 
-    fn vote_by_lists(&self, queries: &LookupQueries, lists: ListedSegments<'_>, votes: &mut [f32]) {
-        let buffers = &mut self.shared().votes;
-        lookup::vote_by_lists(&self.crew, buffers, queries, lists, votes);
+    fn vote_by_lists(
+        &self,
+        queries: &LookupQueries,
+        lists: ListedSegments<'_>,
+        votes: &mut CoarseVotes,
+    ) {
+        let buffers = &mut self.shared().listed;
+        listed::vote_by_lists(&self.crew, buffers, queries, lists, votes);
     }
 
     fn score_segments(

@@ -31,9 +31,9 @@ pub use self::report::{GpuFound, GpuReport};
 pub use self::slots::SlotCounts;
 pub use self::weights::CudaWeight;
 use super::{
-    AttendStep, Backend, BackendError, BlocksView, BringFn, Candidates, Draw, HeadShape, KvType,
-    ListedSegments, LookupQueries, LookupStep, MemoryNeeds, NamedBlocks, Norm, PageLayout,
-    PageTarget, Projection, RowDraw, SegmentRun, Write,
+    AttendStep, Backend, BackendError, BlocksView, BringFn, Candidates, CoarseVotes, Draw,
+    HeadShape, KvType, ListedSegments, LookupQueries, LookupStep, MemoryNeeds, NamedBlocks, Norm,
+    PageLayout, PageTarget, Projection, RowDraw, SegmentRun, Write,
 };
 use crate::ids::TokenId;
 use crate::tensor::Matrix;
@@ -355,7 +355,12 @@ impl Backend for CudaBackend {
         self.host.score_segments(queries, runs, scores);
     }
 
-    fn vote_by_lists(&self, queries: &LookupQueries, lists: ListedSegments<'_>, votes: &mut [f32]) {
+    fn vote_by_lists(
+        &self,
+        queries: &LookupQueries,
+        lists: ListedSegments<'_>,
+        votes: &mut CoarseVotes,
+    ) {
         self.host.vote_by_lists(queries, lists, votes);
     }
 

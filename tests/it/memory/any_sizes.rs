@@ -31,6 +31,7 @@ fn any_config(random: &mut Random) -> MemoryConfig {
         pin_share_percent: random.below(110),
         pin_words_percent: random.below(300),
         pin_spread_percent: random.below(110),
+        pin_neighbour_units: random.below(4).saturating_sub(1),
         pin_contrast: random.below(2) == 0,
         unpinned_units: random.below(3),
         pin_candidates: random.below(40),

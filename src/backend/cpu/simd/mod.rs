@@ -22,6 +22,7 @@ pub mod best_key;
 mod dot;
 mod fill;
 pub mod key_mass;
+pub mod listed;
 pub mod multiply;
 mod page;
 mod page_step;

@@ -7,8 +7,8 @@ use kernels::naive;
 use super::{backends, floats};
 use crate::backend::cpu::HostBytes;
 use crate::backend::{
-    Backend, BlocksView, Candidates, HeadPageMut, HeadShape, KvType, ListedSegments, LookupQueries,
-    LookupStep, NO_UNIT, PageLayout, Precision, Representatives, SegmentRun, Vote,
+    Backend, BlocksView, Candidates, HeadPageMut, HeadShape, KvType, LookupQueries, LookupStep,
+    PageLayout, Precision, Representatives, Vote,
 };
 
 /// Units side by side in an index, as `BlocksView` says.
@@ -207,72 +207,6 @@ fn the_coarse_vote_of_any_numbers_is_its_definition_within_what_bytes_can_hold()
         for backend in backends(Precision::F32) {
             let votes = coarse.run(&backend, &queries, &units);
             assert_votes(&votes, &expected, score_error, &coarse.case());
-        }
-    }
-}
-
-/// Segments in lists are scored like those of units, however far from one another and from zero they are.
-#[test]
-fn the_vote_by_lists_is_that_by_segments() {
-    let mut rng = Rng::with_seed(7);
-    let heads = heads(3, 1, 64);
-    let (n_units, n_tokens) = (45, 4);
-    // All products are below zero, by between nothing and some hundreds.
-    let positive = |n: usize, rng: &mut Rng| floats(n, rng).iter().map(|x| x.abs()).collect();
-    let queries: Vec<f32> = positive(n_tokens * heads.n_heads * heads.head_dim, &mut rng);
-    let unit = |i: usize, rng: &mut Rng| {
-        let row: Vec<f32> = positive(heads.head_dim, rng);
-        row.iter().map(|x| -x * (1 + i % 9) as f32).collect()
-    };
-    let units: Vec<UnitRows> = (0..n_units).map(|i| unit(i, &mut rng)).collect();
-    let all = blocks(&units, heads, 1);
-    let all: Vec<&[u8]> = all.iter().map(|block| &block[..]).collect();
-    let mean_bytes = UNITS * heads.head_dim;
-    // The last block has fewer units than lanes: its last one once more.
-    let last = units.len() % UNITS;
-    let padded: Vec<UnitRows> =
-        (0..UNITS).map(|lane| units[units.len() - last + lane.min(last - 1)].clone()).collect();
-    let padded = blocks(&padded, heads, 1);
-    let of_lists: Vec<&[u8]> = [&all[..2], &[&padded[0][..]]].concat();
-    let runs = of_lists.iter().map(|block| SegmentRun {
-        kv_head: 0,
-        means: &block[..mean_bytes],
-        scales: bytemuck::cast_slice(&block[mean_bytes..]),
-    });
-    let runs: Vec<SegmentRun<'_>> = runs.collect();
-    let place = |i: usize| if i < n_units { i as u32 } else { NO_UNIT };
-    let places: Vec<u32> = (0..runs.len() * UNITS).map(place).collect();
-    let rest = BlocksView { n_segments: 1, blocks: &[] };
-    let lists = ListedSegments { runs: &runs, places: &places, rest, n_rest: 0 };
-    let turn = angles(heads, 0.0);
-    for backend in backends(Precision::Int16) {
-        for (vote, sharpness) in [(Vote::Soft, 1.0), (Vote::Soft, 4.0), (Vote::Raw, 1.0)] {
-            let step = LookupStep {
-                heads,
-                n_tokens,
-                first_row: 0,
-                group_len: 1,
-                segment_angles: &turn,
-                key_angles: &turn,
-                scale: scale(heads),
-                sharpness,
-                vote,
-                n_sets: 1,
-                representatives: Representatives::Keys,
-            };
-            let mut prepared = LookupQueries::default();
-            backend.prepare_lookup(step, &queries, &mut prepared);
-            let (mut by_lists, mut by_segments) =
-                (vec![f32::NAN; n_units], vec![f32::NAN; n_units]);
-            backend.vote_by_lists(&prepared, lists, &mut by_lists);
-            let index = BlocksView { n_segments: 1, blocks: &all };
-            backend.vote_by_segments(&prepared, index, &mut by_segments);
-            let total: f32 = by_segments.iter().sum();
-            assert!(vote == Vote::Raw || total > 0.9 * heads.n_heads as f32, "{by_segments:?}");
-            for (found, expected) in by_lists.iter().zip(&by_segments) {
-                let close = 1e-6 * expected.abs().max(1.0);
-                assert!((found - expected).abs() <= close, "{vote:?}: {found} {expected}");
-            }
         }
     }
 }

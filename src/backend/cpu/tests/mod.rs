@@ -4,6 +4,7 @@
 
 mod attention;
 mod kept;
+mod listed;
 mod lookup;
 mod products;
 mod rows;
