@@ -73,7 +73,7 @@ impl Kernel for RaiseListed<'_> {
         let n_rows = self.queries.n_rows();
         let n_segments = self.scales.len();
         assert!(n_segments.is_multiple_of(UNITS) && self.places.len() == n_segments, "blocks");
-        let width = if n_segments == 0 { 0 } else { self.means.len() / n_segments };
+        let width = self.means.len().checked_div(n_segments).unwrap_or(0);
         assert!(width.is_multiple_of(4) && self.means.len() == n_segments * width);
         assert!(n_rows.is_multiple_of(ROW_LANES) && self.queries.excess.len() == n_rows);
         assert!(n_segments == 0 || self.queries.bytes.len() == n_rows * width);
