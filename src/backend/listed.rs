@@ -1,6 +1,15 @@
-//! What does a lookup vote for where it does not scan all units? Segments in lists, each of some unit.
+//! What does a lookup vote for? All units, by what stands for their segments, or segments in lists, each of
+//! some unit.
 
-use super::BlocksView;
+/// The representatives of one layer's units, sixteen of them side by side in a block.
+#[derive(Clone, Copy, Debug)]
+pub struct BlocksView<'a> {
+    /// Representatives of a unit, one a segment.
+    pub n_segments: usize,
+    /// `[block][kv_head]`: means `[segment][width / 4][16][4]`, each byte a value in units of its
+    /// scale + 128, then scales `[segment][16]` f32.
+    pub blocks: &'a [&'a [u8]],
+}
 
 /// What a coarse stage voted for; nobody voted for other units.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -26,7 +26,7 @@ use crate::tensor::Matrix;
 
 pub use draw::{Draw, RowDraw};
 pub use error::BackendError;
-pub use listed::{CoarseVotes, List, ListedSegments, SegmentRun};
+pub use listed::{BlocksView, CoarseVotes, List, ListedSegments, SegmentRun};
 pub use pages::{HeadPage, HeadPageMut, HeadShape, KEY_GROUP, KvType, PageLayout};
 pub use placed::{PageSource, PlacedPage, Placement, UnitId};
 pub(crate) use reuse::emptied;
@@ -133,16 +133,6 @@ impl LookupQueries {
     pub fn block_floats(&self) -> usize {
         self.n_rows * (16 + 1)
     }
-}
-
-/// The representatives of one layer's units, sixteen of them side by side in a block.
-#[derive(Clone, Copy, Debug)]
-pub struct BlocksView<'a> {
-    /// Representatives of a unit, one a segment.
-    pub n_segments: usize,
-    /// `[block][kv_head]`: means `[segment][width / 4][16][4]`, each byte a value in units of its
-    /// scale + 128, then scales `[segment][16]` f32.
-    pub blocks: &'a [&'a [u8]],
 }
 
 /// All of a layer's units, by names: a block's bytes never change under its name.
