@@ -1,7 +1,9 @@
 //! Flags for the memory's sizes and policies.
 
 use crate::backend::{KvType, Vote};
-use crate::memory::{AttentionMode, LookupPolicy, MemoryConfig, Positions, Sets, UnitCuts};
+use crate::memory::{
+    AttentionMode, LookupPolicy, MemoryConfig, PinSides, Positions, Sets, UnitCuts,
+};
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Memory")]
@@ -55,6 +57,9 @@ pub(super) struct MemoryFlags {
     /// Units that come with a pinned one, on each side of it and within the budget
     #[arg(long, value_name = "N")]
     pin_neighbour_units: Option<usize>,
+    /// On which side of a pinned unit those come
+    #[arg(long, value_name = "SIDES")]
+    pin_sides: Option<PinSides>,
     /// Whether what a neutral question attends to as well does not count [true, false]
     #[arg(long, value_name = "BOOL")]
     pin_contrast: Option<bool>,
@@ -144,6 +149,7 @@ impl MemoryFlags {
         put(&mut memory.pin_words_percent, &self.pin_words_percent);
         put(&mut memory.pin_spread_percent, &self.pin_spread_percent);
         put(&mut memory.pin_neighbour_units, &self.pin_neighbour_units);
+        put(&mut memory.pin_sides, &self.pin_sides);
         put(&mut memory.pin_contrast, &self.pin_contrast);
         put(&mut memory.unpinned_units, &self.unpinned_units);
         put(&mut memory.pin_candidates, &self.pin_candidates);

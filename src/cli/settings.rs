@@ -17,7 +17,9 @@ use crate::engine::serve::SchedulePolicy;
 use crate::engine::{EngineOptions, GenerateOptions, Sampling};
 use crate::eval::Task;
 use crate::hub::{self, DEFAULT_MODEL};
-use crate::memory::{AttentionMode, LookupPolicy, MemoryConfig, Positions, Sets, UnitCuts};
+use crate::memory::{
+    AttentionMode, LookupPolicy, MemoryConfig, PinSides, Positions, Sets, UnitCuts,
+};
 
 /// Everything that can be set, as a configuration file has it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -351,6 +353,21 @@ impl ValueEnum for UnitCuts {
                 .help("With a line, a sentence or a clause, up to a quarter earlier"),
             Self::Surprise => PossibleValue::new("surprise")
                 .help("Before what surprised the model most, up to a quarter earlier (EM-LLM)"),
+        })
+    }
+}
+
+impl ValueEnum for PinSides {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Both, Self::Words]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Both => PossibleValue::new("both").help("Before and after"),
+            Self::Words => {
+                PossibleValue::new("words").help("On the side where the question's words stand")
+            }
         })
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::batch::{Chunk, Logits};
 use super::error::EngineError;
 use super::session::Session;
+use super::words::SharedWords;
 use crate::ids::TokenId;
 use crate::memory::{MemoryConfig, Phase, UnitMass, beyond_neutral, pins, wanted};
 
@@ -24,8 +25,8 @@ pub(super) struct FirstPass {
     neutral: Option<(Session, Vec<TokenId>)>,
     /// What the question attended to, and how long it was.
     asked: Option<(Vec<UnitMass>, usize)>,
-    /// How much each unit shares with the question's words.
-    words: Vec<f32>,
+    /// What units share with the question's words.
+    words: SharedWords,
     retrieval_time: Duration,
 }
 
@@ -46,7 +47,7 @@ impl FirstPass {
         let trial = || session.fork(&memory).map(Session::on_trial);
         let neutral_ids = session.engine.question_ids(NEUTRAL)?;
         let words = match config.pin_words_percent {
-            0 => Vec::new(),
+            0 => SharedWords::default(),
             _ => session.shared_words(ids, &neutral_ids)?,
         };
         let neutral = match config.pin_contrast {
@@ -113,8 +114,9 @@ impl FirstPass {
             }
             (None, None) => masses,
         };
-        let wanted = wanted(&self.config, &masses, &self.words);
-        Ok(Some(pins(&self.config, &wanted, 0..self.n_units as u32)))
+        let wanted = wanted(&self.config, &masses, &self.words.scores);
+        let units = (0..self.n_units as u32, &self.words.places[..]);
+        Ok(Some(pins(&self.config, &wanted, units)))
     }
 
     /// Runs what is left of it.
@@ -163,8 +165,12 @@ impl Session {
         Ok(trial.memory.take_evidence())
     }
 
-    /// How much each unit shares with the words of a question that are none of `neutral`.
-    fn shared_words(&self, ids: &[TokenId], neutral: &[TokenId]) -> Result<Vec<f32>, EngineError> {
+    /// What units share with the words of a question that are none of `neutral`.
+    fn shared_words(
+        &self,
+        ids: &[TokenId],
+        neutral: &[TokenId],
+    ) -> Result<SharedWords, EngineError> {
         let units = (0..self.memory.n_units()).map(|unit| self.memory.unit_tokens(unit));
         let units: Vec<_> = units.collect();
         Ok(self.engine.words().shared((ids, neutral), &self.sources, &units)?)

@@ -20,6 +20,16 @@ const AT_ONCE: usize = 4096;
 /// Stands for tokens that are no words.
 const NONE: u32 = u32::MAX;
 
+/// What units share with a question.
+#[derive(Debug, Default)]
+pub(super) struct SharedWords {
+    /// `[unit]`: how much; 0 where it shares none.
+    pub scores: Vec<f32>,
+    /// `[unit]`: where in the unit that stands on average, rare words counting more, from 0 (its first
+    /// token) to 1; 0.5 where it shares none.
+    pub places: Vec<f32>,
+}
+
 /// Which tokens are the same word.
 pub(super) struct Words {
     word_of: Vec<u32>, // [token]
@@ -38,7 +48,7 @@ impl Words {
     }
 
     /// How much each unit, of tokens `units`, shares with `question`: words that are none of
-    /// `neutral`, and two of them in a row. `[unit]`, 0 where it shares none.
+    /// `neutral`, and two of them in a row.
     ///
     /// # Errors
     /// When the tokens cannot be read back.
@@ -47,7 +57,7 @@ impl Words {
         (question, neutral): (&[TokenId], &[TokenId]),
         sources: &Sources,
         units: &[Range<usize>],
-    ) -> Result<Vec<f32>, StoreError> {
+    ) -> Result<SharedWords, StoreError> {
         let terms = Terms::new(self, question, neutral);
         let found = if terms.n == 0 { Vec::new() } else { count(&terms, sources, units)? };
         let mut n_with = vec![0u32; terms.n];
@@ -58,12 +68,17 @@ impl Words {
             (1.0 + (units.len() as f32 - n_with + 0.5) / (n_with + 0.5)).ln()
         };
         let rarities: Vec<f32> = n_with.iter().map(rarity).collect();
-        let mut shared = vec![0.0; units.len()];
-        for Found { unit, term, count } in found {
-            let count = count as f32;
-            shared[unit] += rarities[term] * count * (SATURATION + 1.0) / (count + SATURATION);
+        let mut scores = vec![0.0; units.len()];
+        let mut stand = vec![(0.0, 0.0); units.len()]; // [unit]: weighted places, and weights
+        for Found { unit, term, count, places } in found {
+            let (rarity, count) = (rarities[term], count as f32);
+            scores[unit] += rarity * count * (SATURATION + 1.0) / (count + SATURATION);
+            stand[unit].0 += rarity * places as f32 / units[unit].len() as f32;
+            stand[unit].1 += rarity * count;
         }
-        Ok(shared)
+        let mean =
+            |(places, weights): (f32, f32)| if weights > 0.0 { places / weights } else { 0.5 };
+        Ok(SharedWords { scores, places: stand.into_iter().map(mean).collect() })
     }
 }
 
@@ -111,6 +126,7 @@ struct Found {
     unit: usize,
     term: usize,
     count: u32,
+    places: usize, // the sum of its tokens' places in the unit
 }
 
 /// Counts terms, unit by unit.
@@ -138,9 +154,10 @@ fn count(
             for term in of_token.filter(|_| token >= range.start) {
                 if at[term] == usize::MAX {
                     at[term] = found.len();
-                    found.push(Found { unit, term, count: 0 });
+                    found.push(Found { unit, term, count: 0, places: 0 });
                 }
                 found[at[term]].count += 1;
+                found[at[term]].places += token - range.start;
             }
         }
     }
@@ -180,40 +197,51 @@ mod tests {
         sources
     }
 
-    /// The definition, term by term and unit by unit.
+    /// The definition, term by term and unit by unit: scores, and places.
     fn by_definition(
         (question, neutral): (&[TokenId], &[TokenId]),
         text: &[TokenId],
         units: &[Range<usize>],
-    ) -> Vec<f32> {
+    ) -> Vec<(f32, f32)> {
         let word = |id: &TokenId| (id.0 < 20).then_some(id.0 % 10);
         let sought = |id: &TokenId| {
             word(id).filter(|word_| !neutral.iter().any(|id| word(id) == Some(*word_)))
         };
         let pair = |two: &[TokenId]| sought(&two[0]).zip(sought(&two[1]));
         let mut scores = vec![0.0; units.len()];
-        let mut add = |counts: Vec<usize>| {
-            let n_with = counts.iter().filter(|count| **count > 0).count() as f32;
+        let mut stands: Vec<Vec<(f32, f32)>> = vec![Vec::new(); units.len()]; // where, and how rare
+        let mut add = |is_it: &dyn Fn(&usize) -> bool| {
+            let found: Vec<Vec<usize>> =
+                units.iter().map(|unit| unit.clone().filter(is_it).collect()).collect();
+            let n_with = found.iter().filter(|found| !found.is_empty()).count() as f32;
             let rarity = (1.0 + (units.len() as f32 - n_with + 0.5) / (n_with + 0.5)).ln();
-            for (score, count) in scores.iter_mut().zip(counts) {
-                *score += rarity * count as f32 * 2.2 / (count as f32 + 1.2);
+            for (unit, found) in found.iter().enumerate() {
+                let count = found.len() as f32;
+                scores[unit] += rarity * count * 2.2 / (count + 1.2);
+                let place = |at: &usize| (at - units[unit].start) as f32 / units[unit].len() as f32;
+                stands[unit].extend(found.iter().map(|at| (place(at), rarity)));
             }
         };
         let mut singles: Vec<u32> = question.iter().filter_map(sought).collect();
         singles.sort_unstable();
         singles.dedup();
         for single in singles {
-            let is_it = |at: &usize| sought(&text[*at]) == Some(single);
-            add(units.iter().map(|unit| unit.clone().filter(is_it).count()).collect());
+            add(&|at| sought(&text[*at]) == Some(single));
         }
         let mut pairs: Vec<(u32, u32)> = question.windows(2).filter_map(pair).collect();
         pairs.sort_unstable();
         pairs.dedup();
         for wanted in pairs {
-            let ends = |at: &usize| *at > 0 && pair(&text[at - 1..=*at]) == Some(wanted);
-            add(units.iter().map(|unit| unit.clone().filter(ends).count()).collect());
+            add(&|at| *at > 0 && pair(&text[at - 1..=*at]) == Some(wanted));
         }
-        scores
+        let place = |stands: Vec<(f32, f32)>| match stands.is_empty() {
+            true => 0.5,
+            false => {
+                let weights: f32 = stands.iter().map(|(_, rarity)| rarity).sum();
+                stands.iter().map(|(place, rarity)| place * rarity).sum::<f32>() / weights
+            }
+        };
+        scores.into_iter().zip(stands.into_iter().map(place)).collect()
     }
 
     #[test]
@@ -231,11 +259,13 @@ mod tests {
             let units: Vec<Range<usize>> = starts.zip(&ends).map(|(a, b)| a..*b).collect();
             let shared = words().shared((&question, &neutral), &sources(&text), &units).unwrap();
             let expected = by_definition((&question, &neutral), &text, &units);
-            assert_eq!(shared.len(), expected.len());
-            for (unit, (shared, expected)) in shared.iter().zip(&expected).enumerate() {
-                assert!((shared - expected).abs() < 1e-3, "{unit}: {shared}, not {expected}");
+            assert_eq!((shared.scores.len(), shared.places.len()), (units.len(), units.len()));
+            for (unit, (score, place)) in expected.iter().enumerate() {
+                let found = (shared.scores[unit], shared.places[unit]);
+                let is_close = (found.0 - score).abs() < 1e-3 && (found.1 - place).abs() < 1e-4;
+                assert!(is_close, "{unit}: {found:?}, not {score} at {place}");
             }
-            assert!(n_tokens < 300 || expected.iter().any(|score| *score > 0.0));
+            assert!(n_tokens < 300 || expected.iter().any(|(score, _)| *score > 0.0));
         }
     }
 
@@ -244,7 +274,7 @@ mod tests {
         let text = sources(&[TokenId(1), TokenId(20), TokenId(2)]);
         for question in [&[][..], &[TokenId(20)], &[TokenId(11)]] {
             let shared = words().shared((question, &[TokenId(1)]), &text, &[0..3, 3..3]).unwrap();
-            assert_eq!(shared, [0.0, 0.0]);
+            assert_eq!((shared.scores, shared.places), (vec![0.0; 2], vec![0.5; 2]));
         }
     }
 }

@@ -67,6 +67,18 @@ pub enum Sets {
     KvHead,
 }
 
+/// On which side of a pinned unit those are that come with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PinSides {
+    /// On both.
+    #[default]
+    Both,
+    /// Before it where the question's words stand at its beginning, after it where they stand at its
+    /// end, and on none where they stand in the middle.
+    Words,
+}
+
 /// At which positions retrieved units are read (DESIGN.md, section 3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -146,6 +158,8 @@ pub struct MemoryConfig {
     pub pin_spread_percent: usize,
     /// Units that come with a pinned one, on each side of it and within the budget.
     pub pin_neighbour_units: usize,
+    /// On which side.
+    pub pin_sides: PinSides,
     /// Whether what a neutral question attends to as well does not count, see
     /// [`beyond_neutral`](super::beyond_neutral).
     pub pin_contrast: bool,
@@ -219,6 +233,7 @@ impl Default for MemoryConfig {
             pin_words_percent: 100,
             pin_spread_percent: 50,
             pin_neighbour_units: 1,
+            pin_sides: PinSides::default(),
             pin_contrast: true,
             unpinned_units: 0,
             pin_candidates: 1024,
@@ -258,6 +273,7 @@ impl MemoryConfig {
             pin_words_percent: default.pin_words_percent,
             pin_spread_percent: default.pin_spread_percent,
             pin_neighbour_units: default.pin_neighbour_units,
+            pin_sides: default.pin_sides,
             pin_contrast: default.pin_contrast,
             unpinned_units: default.unpinned_units,
             pin_candidates: default.pin_candidates,

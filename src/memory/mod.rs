@@ -51,7 +51,9 @@ pub use memory_store::{InMemoryStore, RecordId, StoreError, StreamShape, UnitSto
 pub use memory_store as store;
 
 pub use audit::{Audit, Recall, Trial};
-pub use config::{AttentionMode, LookupPolicy, MemoryConfig, Phase, Positions, Sets, UnitCuts};
+pub use config::{
+    AttentionMode, LookupPolicy, MemoryConfig, Phase, PinSides, Positions, Sets, UnitCuts,
+};
 pub use error::MemoryError;
 pub use evidence::UnitMass;
 pub use layers::Memory;

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::config::MemoryConfig;
+use super::config::{MemoryConfig, PinSides};
 use super::evidence::{UnitMass, by_mass};
 
 /// What units drew of a question beyond what they draw of a neutral one, heaviest first; `share` is
@@ -50,18 +50,36 @@ pub fn wanted(config: &MemoryConfig, masses: &[UnitMass], words: &[f32]) -> Vec<
     wanted
 }
 
+/// Question's words that stand before this share of a unit have begun in the unit before it, perhaps.
+const EARLY: f32 = 0.25;
+
+/// What words that stand after this share of a unit say goes on in the unit after it, perhaps.
+const LATE: f32 = 0.6;
+
 /// The units to pin, most wanted first, of masses with the heaviest first: those that have at least
 /// the configured share of what the heaviest has, then as many beside them as configured, within the budget;
-/// `all_units` are there to be neighbours.
-pub fn pins(config: &MemoryConfig, masses: &[UnitMass], all_units: Range<u32>) -> Vec<u32> {
+/// `all_units` are there to be neighbours, and `places` `[unit]` say where in each the question's words
+/// stand on average, 0 its first token and 1 its end (0.5 where there are none).
+pub fn pins(
+    config: &MemoryConfig,
+    masses: &[UnitMass],
+    (all_units, places): (Range<u32>, &[f32]),
+) -> Vec<u32> {
     let heaviest = masses.first().map_or(0.0, |unit| unit.mass);
     let enough = heaviest * config.pin_share_percent as f32 / 100.0;
     let mut pins: Vec<u32> =
         masses.iter().take_while(|unit| unit.mass >= enough).map(|unit| unit.unit).collect();
     pins.truncate(config.pinned_units());
     for i in 0..pins.len() {
+        let place = places.get(pins[i] as usize).copied().unwrap_or(0.5);
+        let (before, after) = match config.pin_sides {
+            PinSides::Both => (true, true),
+            PinSides::Words => (place < EARLY, place > LATE),
+        };
         for distance in 1..=config.pin_neighbour_units as u32 {
-            for beside in [pins[i].checked_add(distance), pins[i].checked_sub(distance)] {
+            let after = pins[i].checked_add(distance).filter(|_| after);
+            let before = pins[i].checked_sub(distance).filter(|_| before);
+            for beside in [after, before] {
                 pins.extend(beside.filter(|u| all_units.contains(u) && !pins.contains(u)));
             }
         }
@@ -112,7 +130,19 @@ mod tests {
             pin_neighbour_units: 1,
             ..MemoryConfig::default()
         };
-        pins(&config, &masses(of), 0..10)
+        pins(&config, &masses(of), (0..10, &[]))
+    }
+
+    #[test]
+    fn neighbours_come_from_the_side_that_words_are_on() {
+        let sides = |pin_sides, place| {
+            let config = MemoryConfig { pin_sides, pin_neighbour_units: 1, ..Default::default() };
+            pins(&config, &masses(&[(4, 1.0)]), (0..10, &[0.9, 0.9, 0.9, 0.9, place]))
+        };
+        assert_eq!(sides(PinSides::Words, 0.1), [4, 3]);
+        assert_eq!(sides(PinSides::Words, 0.5), [4]);
+        assert_eq!(sides(PinSides::Words, 0.7), [4, 5]);
+        assert_eq!(sides(PinSides::Both, 0.5), [4, 5, 3]);
     }
 
     #[test]

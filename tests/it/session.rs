@@ -274,8 +274,8 @@ fn a_first_pass_pins_what_stands_out_against_a_question_about_nothing() {
         let share = ids.len() as f32 / neutral.len() as f32;
         let units = 0..session.memory().n_units() as u32;
         let mut expected =
-            pins(&memory, &beyond_neutral(&masses, &of_neutral, share), units.clone());
-        n_changed += usize::from(expected != pins(&memory, &masses, units));
+            pins(&memory, &beyond_neutral(&masses, &of_neutral, share), (units.clone(), &[]));
+        n_changed += usize::from(expected != pins(&memory, &masses, (units, &[])));
         session.prompt_tokens(&ids).unwrap();
         expected.sort_unstable();
         for layer in 0..engine.config().n_layers {

@@ -1,7 +1,7 @@
 //! Whatever sizes are valid work: no panic, no number that is not one.
 
 use mneme::backend::{KvType, Precision, Vote};
-use mneme::memory::{AttentionMode, MemoryConfig, Phase, Positions, Sets, UnitCuts};
+use mneme::memory::{AttentionMode, MemoryConfig, Phase, PinSides, Positions, Sets, UnitCuts};
 use mneme::model::Architecture;
 
 use super::LOOKUPS;
@@ -32,6 +32,7 @@ fn any_config(random: &mut Random) -> MemoryConfig {
         pin_words_percent: random.below(300),
         pin_spread_percent: random.below(110),
         pin_neighbour_units: random.below(4).saturating_sub(1),
+        pin_sides: [PinSides::Both, PinSides::Words][random.below(2)],
         pin_contrast: random.below(2) == 0,
         unpinned_units: random.below(3),
         pin_candidates: random.below(40),
