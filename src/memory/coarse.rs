@@ -106,6 +106,8 @@ struct Made {
     span: Arc<Span>,
     /// Larger ones, where it was time for them.
     graphs: Option<Arc<Graphs>>,
+    /// Of lists that are then in no graph.
+    later: Arc<Centroids>,
 }
 
 /// What the background is to make; `None` when it panicked. Forks wait for the same.
@@ -166,8 +168,8 @@ impl ClusteredIndex {
         spans.chain(graphs).sum::<usize>() + self.later.bytes()
     }
 
-    /// Whether there is room for one more span, and for the larger graphs that come with it, beside those
-    /// that they replace.
+    /// Whether there is room for one more span, and for the larger graphs and centroids that come with it,
+    /// beside those that they replace.
     fn has_room(&self) -> bool {
         let one = match self.spans.last() {
             Some(span) => span.bytes(),
@@ -182,7 +184,8 @@ impl ClusteredIndex {
             }
             false => 0,
         };
-        self.cluster_bytes() + one + graphs <= self.sizes.max_bytes
+        let later = Centroids::bytes_of(layout, self.later_spans().len() + 1, self.sizes.n_lists);
+        self.cluster_bytes() + one + graphs + later <= self.sizes.max_bytes
     }
 
     fn take_over(&mut self, made: Option<Result<Made, StoreError>>) {
@@ -192,7 +195,7 @@ impl ClusteredIndex {
         };
         self.spans.push(made.span);
         self.graphs = made.graphs.or(self.graphs.take());
-        self.later = Arc::new(Centroids::of(self.later_spans()));
+        self.later = made.later;
         self.rest.first_block += self.sizes.span_units / UNITS;
         self.rest.blocks.release(self.rest.first_block);
     }
@@ -340,7 +343,11 @@ fn make(
         };
         Graphs { n_lists, heads: (0..span.n_heads()).map(graph).collect() }
     });
-    Ok(Made { span: Arc::new(span), graphs: graphs.map(Arc::new) })
+    let all: Vec<Arc<Span>> = spans.iter().cloned().chain([Arc::new(span)]).collect();
+    let in_graphs = graphs.as_ref().map_or(in_graphs, |graphs| graphs.n_lists);
+    let later = Arc::new(Centroids::of(&all[in_graphs / sizes.n_lists..]));
+    let span = all.last().cloned().expect("because it was put there");
+    Ok(Made { span, graphs: graphs.map(Arc::new), later })
 }
 
 impl<B: Backend> UnitIndex<B> for ClusteredIndex {

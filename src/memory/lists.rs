@@ -9,9 +9,7 @@ use crate::backend::{List, Representatives};
 const ROUNDS: usize = 4;
 
 /// The segments of one layer and KV head in a span, list by list; their bytes lie with those of the
-/// span's others. First come the centroids as segments come, `[block][width / 4][UNITS][4]` and scales
-/// `[block][UNITS]`; then each list: means, scales, and the units in the span that they are of
-/// `[block][UNITS]`.
+/// span's others. Of each list: means, scales, and the units in the span that they are of, `[block][UNITS]`.
 #[derive(Debug)]
 pub struct Lists {
     width: usize,
@@ -42,45 +40,42 @@ impl Lists {
         share_out(&mut members, &mut lists.centroids);
         for members in members {
             let first = lists.starts.last().copied().unwrap_or(0) as usize;
-            let at = centroid_bytes(width, n_lists) + first * block_bytes(width);
+            let at = first * block_bytes(width);
             let n_blocks = members.len().div_ceil(UNITS);
             write_list(span, &members, &mut bytes[at..][..n_blocks * block_bytes(width)]);
             lists.starts.push((first + n_blocks) as u32);
         }
-        lists.write_centroids(bytes);
         lists
     }
 
     /// Bytes that the lists of so many segments have at most.
     pub fn most_bytes(width: usize, n_segments: usize, n_lists: usize) -> usize {
         let n_blocks = n_segments / UNITS + n_lists; // the last of each may be nearly empty
-        centroid_bytes(width, n_lists) + n_blocks * block_bytes(width)
+        n_blocks * block_bytes(width)
     }
 
     /// Their bytes.
     pub fn n_bytes(&self) -> usize {
-        let n_lists = self.starts.len() - 1;
-        centroid_bytes(self.width, n_lists)
-            + self.starts[n_lists] as usize * block_bytes(self.width)
+        self.starts.last().map_or(0, |end| *end as usize * block_bytes(self.width))
     }
 
-    /// Makes bytes of the centroids, by which lists are chosen: as exact as segments are.
-    fn write_centroids(&self, bytes: &mut [u8]) {
+    /// Adds the centroids as bytes, by which lists are chosen: as exact as segments are, and in such blocks,
+    /// `[block][width / 4][UNITS][4]` and their scales.
+    pub fn add_centroids(&self, means: &mut Vec<u8>, scales: &mut Vec<f32>) {
         let (n_layers, n_kv_heads, n_segments) = (1, 1, 1);
         let (kind, head_dim) = (Representatives::Keys, self.width);
         let layout = BlockLayout { kind, n_layers, n_kv_heads, head_dim, n_segments };
         let mut block = vec![0; layout.block_bytes()];
-        let (means, scales) =
-            bytes.split_at_mut(n_blocks_of(&self.centroids, self.width) * UNITS * self.width);
-        let to = means.chunks_exact_mut(UNITS * self.width).zip(scales.chunks_exact_mut(UNITS * 4));
-        for (centroids, (means, scales)) in self.centroids.chunks(UNITS * self.width).zip(to) {
+        for centroids in self.centroids.chunks(UNITS * self.width) {
             let n = centroids.len() / self.width;
             for lane in 0..UNITS {
                 let centroid = &centroids[lane.min(n - 1) * self.width..][..self.width];
                 layout.write_row(&mut block, (0, lane), centroid);
             }
-            means.copy_from_slice(&block[..UNITS * self.width]);
-            scales.copy_from_slice(&block[UNITS * self.width..]);
+            let (of_block, of_lanes) = block.split_at(UNITS * self.width);
+            means.extend_from_slice(of_block);
+            let of_lanes = of_lanes.as_chunks::<4>().0.iter();
+            scales.extend(of_lanes.map(|scale| f32::from_le_bytes(*scale)));
         }
     }
 
@@ -95,25 +90,16 @@ impl Lists {
     }
 
     /// Bytes of what is not among those.
-    pub fn own_bytes(&self) -> usize {
-        size_of_val(&*self.starts) + size_of_val(&*self.centroids)
+    pub fn own_bytes(width: usize, n_lists: usize) -> usize {
+        (n_lists * width + n_lists + 1) * size_of::<f32>()
     }
 }
 
 impl<'a> ListsView<'a> {
-    /// The centroids as bytes, in blocks of `UNITS`: `[block][width / 4][UNITS][4]` and their scales.
-    pub fn centroid_blocks(self) -> (&'a [u8], &'a [f32]) {
-        let width = self.lists.width;
-        let n_blocks = n_blocks_of(&self.lists.centroids, width);
-        let (means, rest) = self.bytes.split_at(n_blocks * UNITS * width);
-        (means, bytemuck::cast_slice(&rest[..n_blocks * UNITS * size_of::<f32>()]))
-    }
-
     /// List `list`.
     pub fn list(self, list: usize) -> List<'a> {
         let Lists { width, starts, .. } = self.lists;
-        let first = centroid_bytes(*width, starts.len() - 1);
-        let at = |list: usize| first + starts[list] as usize * block_bytes(*width);
+        let at = |list: usize| starts[list] as usize * block_bytes(*width);
         let n_segments = (starts[list + 1] - starts[list]) as usize * UNITS;
         let (means, rest) = self.bytes[at(list)..at(list + 1)].split_at(n_segments * width);
         let (scales, owners) = rest.split_at(n_segments * size_of::<f32>());
@@ -125,15 +111,6 @@ impl<'a> ListsView<'a> {
 /// Bytes of sixteen segments in a list: a multiple of a cache line.
 fn block_bytes(width: usize) -> usize {
     UNITS * (width + size_of::<f32>() + size_of::<u32>())
-}
-
-/// Bytes of centroids: a multiple of a cache line.
-fn centroid_bytes(width: usize, n_lists: usize) -> usize {
-    n_lists.div_ceil(UNITS) * UNITS * (width + size_of::<f32>())
-}
-
-fn n_blocks_of(centroids: &[f32], width: usize) -> usize {
-    (centroids.len() / width).div_ceil(UNITS)
 }
 
 /// Writes a list of segments, numbered through all units.

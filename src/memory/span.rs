@@ -13,7 +13,13 @@ use super::lists::{Lists, ListsView};
 pub struct Span {
     heads: Vec<(Lists, usize)>, // [layer][kv_head], and where their bytes begin
     bytes: AlignedBytes,
-    n_bytes: usize, // of those
+    n_bytes: usize,   // of those
+    own_bytes: usize, // of what is not among those
+}
+
+fn most_list_bytes(layout: BlockLayout, n_units: usize, n_lists: usize) -> usize {
+    let n_heads = layout.n_layers * layout.n_kv_heads;
+    n_heads * Lists::most_bytes(layout.width(), n_units * layout.n_segments, n_lists)
 }
 
 /// Blocks to be clustered together.
@@ -45,13 +51,14 @@ impl Span {
 
     /// Bytes of it.
     pub fn bytes(&self) -> usize {
-        self.n_bytes + self.heads.iter().map(|(lists, _)| lists.own_bytes()).sum::<usize>()
+        self.n_bytes + self.own_bytes
     }
 
-    /// Bytes that the span of so many units has at most, but for its centroids.
+    /// Bytes that the span of so many units has at most.
     pub fn most_bytes(layout: BlockLayout, n_units: usize, n_lists: usize) -> usize {
         let n_heads = layout.n_layers * layout.n_kv_heads;
-        n_heads * Lists::most_bytes(layout.width(), n_units * layout.n_segments, n_lists)
+        most_list_bytes(layout, n_units, n_lists)
+            + n_heads * Lists::own_bytes(layout.width(), n_lists)
     }
 }
 
@@ -63,7 +70,7 @@ impl SpanBlocks {
     pub fn cluster(&self, n_lists: usize) -> Result<Span, StoreError> {
         let layout = self.layout;
         // What is not written of it takes no memory.
-        let most = Span::most_bytes(layout, self.here.len() * UNITS, n_lists);
+        let most = most_list_bytes(layout, self.here.len() * UNITS, n_lists);
         let mut bytes = AlignedBytes::zeroed(most)?;
         let mut heads = Vec::with_capacity(layout.n_layers * layout.n_kv_heads);
         let mut n_bytes = 0;
@@ -83,7 +90,8 @@ impl SpanBlocks {
                 heads.push((lists, at));
             }
         }
-        Ok(Span { heads, bytes, n_bytes })
+        let own_bytes = heads.len() * Lists::own_bytes(layout.width(), n_lists);
+        Ok(Span { heads, bytes, n_bytes, own_bytes })
     }
 }
 
@@ -101,14 +109,17 @@ impl Centroids {
     pub fn of(spans: &[Arc<Span>]) -> Self {
         let n_heads = spans.first().map_or(0, |span| span.n_heads());
         let mut centroids = Self { n_heads, ..Self::default() };
+        let Self { means, scales, .. } = &mut centroids;
         for head in 0..n_heads {
-            for span in spans {
-                let (means, scales) = span.lists(head).centroid_blocks();
-                centroids.means.extend_from_slice(means);
-                centroids.scales.extend_from_slice(scales);
-            }
+            spans.iter().for_each(|span| span.heads[head].0.add_centroids(means, scales));
         }
         centroids
+    }
+
+    /// Bytes of `n` spans' centroids.
+    pub fn bytes_of(layout: BlockLayout, n: usize, n_lists: usize) -> usize {
+        let n_blocks = n * layout.n_layers * layout.n_kv_heads * n_lists.div_ceil(UNITS);
+        n_blocks * UNITS * (layout.width() + size_of::<f32>())
     }
 
     /// Means and scales of a head's: `layer * n_kv_heads + kv_head`.

@@ -4,9 +4,10 @@
 //! has a table of its units' best scores, `[unit][row]`. Softmax goes over all parts of a KV head; the
 //! votes of a part's units are then summed over KV heads.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use super::crew::Crew;
+use super::pool::lock;
 use super::simd::listed::{ExpOfRows, MostOfRows, RaiseListed, RowQueries, SumOfBest};
 use super::simd::segments::UNITS;
 use crate::backend::{CoarseVotes, List, ListedSegments, LookupQueries, Vote, set_of};
@@ -292,9 +293,4 @@ fn gather(n_sets: usize, parts: &[Mutex<PartVotes>], out: &mut CoarseVotes) {
             out.votes.extend_from_slice(&cast[set * named.len()..][..named.len()]);
         }
     }
-}
-
-/// Uncontended: each task has its own.
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
