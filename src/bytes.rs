@@ -77,6 +77,11 @@ pub struct ByteReader<'a> {
 }
 
 impl<'a> ByteReader<'a> {
+    /// Whether there is nothing more.
+    pub fn is_at_end(&self) -> bool {
+        self.at == self.bytes.len()
+    }
+
     /// From the first byte on.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }

@@ -11,7 +11,7 @@ use super::error::ApiError;
 use super::keys::Tenant;
 use super::state::{Changing, Service};
 use super::wire::completions::{Evidence, PromptTokensDetails, Usage};
-use crate::engine::serve::{Answers, Ended, Event, Place, Saving, Stage, Task, Work};
+use crate::engine::serve::{About, Answers, Ended, Event, Place, Saving, Stage, Task, Work};
 use crate::engine::{ChatPrompt, Conversation, DocumentPrompt, Session, TokenLogprob, said};
 use crate::ids::{ByteSpan, TokenId};
 use crate::memory::MemoryConfig;
@@ -100,10 +100,11 @@ impl Question {
         };
         let rest = read[cached_tokens..].to_vec();
         let question = prompt.ids[prompt.question_at..].to_vec();
+        let about = prompt.document_at.map_or(About::Conversation, About::DocumentAt);
         let prompt_tokens = prompt.ids.len();
         Ok(Self {
             work: Work::Session(Box::new(session)),
-            stages: vec![Stage::Tokens(rest), Stage::Question(question)],
+            stages: vec![Stage::Tokens(rest), Stage::Question { ids: question, about }],
             prompt_tokens,
             cached_tokens,
             after: After::Keep(Arc::new(prompt)),
@@ -127,7 +128,7 @@ impl Question {
             prompt_tokens: session.n_tokens() + ids.len(),
             cached_tokens: session.n_tokens(),
             work: Work::Session(Box::new(session)),
-            stages: stages(&ids, &config),
+            stages: stages(&ids, About::Document, &config),
             after: After::Drop,
         })
     }
@@ -145,6 +146,10 @@ impl Question {
         let mut context = service.contexts(tenant).open(name)?;
         let mut conversation = context.conversation(None);
         let ids = conversation.turn_ids(service.engine(), said)?;
+        let about = match conversation.asks_about_document() {
+            true => About::Document,
+            false => About::Conversation,
+        };
         conversation.has_asked();
         let cached_tokens = context.session().n_tokens();
         let config = context.session().memory().config().clone();
@@ -152,7 +157,7 @@ impl Question {
             work: Work::Context(Box::new(context)),
             prompt_tokens: cached_tokens + ids.len(),
             cached_tokens,
-            stages: stages(&ids, &config),
+            stages: stages(&ids, about, &config),
             after: After::EndTurn { conversation: Box::new(conversation), _changing: changing },
         })
     }
@@ -207,9 +212,9 @@ fn stored_prefix(
 }
 
 /// What is said, so that it fits the window.
-fn stages(ids: &[TokenId], memory: &MemoryConfig) -> Vec<Stage> {
-    let (read, question) = said(ids, memory);
-    vec![Stage::Tokens(read), Stage::Question(question)]
+fn stages(ids: &[TokenId], about: About, memory: &MemoryConfig) -> Vec<Stage> {
+    let (read, ids) = said(ids, memory);
+    vec![Stage::Tokens(read), Stage::Question { ids, about }]
 }
 
 /// What comes of a question, as it comes. Who drops it is heard no more within a chunk.

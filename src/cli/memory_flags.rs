@@ -69,6 +69,15 @@ pub(super) struct MemoryFlags {
     /// Units whose keys each lookup of that first pass compares, at most
     #[arg(long, value_name = "N")]
     pin_candidates: Option<usize>,
+    /// Passages of a document that a first pass compares, to answer from the best of them, read again
+    #[arg(long, value_name = "N")]
+    read_again_passages: Option<usize>,
+    /// Percent of what speaks for the best of them: those for which less does are not read again
+    #[arg(long, value_name = "N")]
+    passage_share_percent: Option<usize>,
+    /// Tokens of such a passage at most
+    #[arg(long, value_name = "N")]
+    passage_tokens: Option<usize>,
     /// Thousandths of the votes that are enough: no more units are retrieved than have so many
     #[arg(long, value_name = "N")]
     vote_permille: Option<usize>,
@@ -153,6 +162,9 @@ impl MemoryFlags {
         put(&mut memory.pin_contrast, &self.pin_contrast);
         put(&mut memory.unpinned_units, &self.unpinned_units);
         put(&mut memory.pin_candidates, &self.pin_candidates);
+        put(&mut memory.read_again_passages, &self.read_again_passages);
+        put(&mut memory.passage_share_percent, &self.passage_share_percent);
+        put(&mut memory.passage_tokens, &self.passage_tokens);
         put(&mut memory.vote_permille, &self.vote_permille);
         put(&mut memory.first_layers, &self.first_layers);
         put(&mut memory.first_layer_units, &self.first_layer_units);

@@ -242,7 +242,8 @@ impl Session {
         self.check_question(&ids)?;
         let (cached_tokens, question_tokens) = (self.n_tokens(), ids.len());
         let prompt_tokens = cached_tokens + question_tokens;
-        self.ask_tokens(&ids, &mut |step| {
+        let about = self.document_start()?;
+        self.ask_tokens(&ids, about, &mut |step| {
             let done_tokens = cached_tokens + step.done_tokens;
             progress(Progress { done_tokens, total_tokens: prompt_tokens })
         })?;
@@ -288,7 +289,8 @@ impl Session {
         progress: &mut ProgressFn<'_>,
     ) -> Result<(), EngineError> {
         self.check_question(prompt.question_ids())?;
-        self.ask_tokens(prompt.question_ids(), progress)
+        let about = self.document_start()?;
+        self.ask_tokens(prompt.question_ids(), about, progress)
     }
 
     /// The passages that answers attended to since the last call, the weightiest first: at most
@@ -311,12 +313,14 @@ impl Session {
 
     /// The same as tokens of all that was taken in.
     pub fn take_attended(&mut self) -> Vec<(Range<usize>, f32)> {
-        let masses = self.memory.take_evidence();
-        let total: f32 = masses.iter().map(|unit| unit.mass).sum();
-        let attended = masses
-            .iter()
-            .map(|unit| (self.memory.unit_tokens(unit.unit as usize), unit.mass / total));
-        attended.collect()
+        let units = self.memory.take_evidence().into_iter();
+        let units = units.map(|unit| (self.memory.unit_tokens(unit.unit as usize), unit.mass));
+        let mut attended: Vec<_> = units.collect();
+        let total: f32 = attended.iter().map(|(_, mass)| mass).sum();
+        attended.iter_mut().for_each(|(_, mass)| *mass /= total);
+        // What was answered from it saw nothing else of the text.
+        let excerpt = self.memory.take_excerpt_evidence();
+        excerpt.into_iter().map(|tokens| (tokens, 1.0)).chain(attended).collect()
     }
 
     /// Bytes `span` of the text read, grown to whole characters, which tokens may cut.

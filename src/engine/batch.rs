@@ -38,6 +38,9 @@ pub(super) enum Logits {
     /// Or the token drawn from them, where the device draws.
     Drawn(Draw),
     NotWanted,
+    /// Those of all its tokens, for how likely each is after those before it: the session's
+    /// `log_probability` grows by that.
+    Scored,
 }
 
 impl Runner {
@@ -72,7 +75,7 @@ impl Runner {
             let draw = match std::mem::replace(&mut chunk.logits, Logits::NotWanted) {
                 Logits::Wanted => None,
                 Logits::Drawn(draw) => Some(draw),
-                Logits::NotWanted => continue,
+                Logits::NotWanted | Logits::Scored => continue,
             };
             if chunk.failed.is_none() {
                 let Chunk { session, failed, .. } = chunk;
@@ -157,7 +160,14 @@ impl Chunk<'_> {
         session.last = ids.last().copied();
         let is_document = self.phase == Phase::Reading;
         let rows = (workspace, first_row);
-        let borders = if is_document { session.borders(ids, before, rows)? } else { None };
+        let borders = if self.logits == Logits::Scored {
+            session.log_probability -= session.surprises(ids, before.1, rows)?.iter().sum::<f32>();
+            None
+        } else if is_document {
+            session.borders(ids, before, rows)?
+        } else {
+            None
+        };
         match borders {
             Some(borders) => session.memory.end_chunk_at(&borders)?,
             None => session.memory.end_chunk()?,

@@ -13,7 +13,7 @@ use crate::tokenizer::Tokenizer;
 /// After a line: of prose a paragraph, of data a record.
 const LINE: f32 = 3.0;
 /// After a sentence.
-const SENTENCE: f32 = 2.0;
+pub(super) const SENTENCE: f32 = 2.0;
 /// After a clause, or a part of a record.
 const CLAUSE: f32 = 1.0;
 
@@ -40,7 +40,7 @@ impl Session {
     }
 
     /// How little each token was expected, in nats; afterwards the logits are those of the last.
-    fn surprises(
+    pub(super) fn surprises(
         &mut self,
         ids: &[TokenId],
         foresaw: bool,
@@ -75,7 +75,7 @@ fn sentence_borders(tokenizer: &Tokenizer, ids: &[TokenId], previous: Option<Tok
 }
 
 /// How strong the border between two pieces of text is.
-fn border_between(before: &str, after: &str) -> f32 {
+pub(super) fn border_between(before: &str, after: &str) -> f32 {
     if before.contains('\n') && !after.starts_with('\n') {
         return LINE;
     }

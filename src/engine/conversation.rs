@@ -3,7 +3,7 @@
 
 use super::error::EngineError;
 use super::loaded::Engine;
-use super::session::Session;
+use super::session::{Session, no_progress};
 use crate::bytes::{ByteReader, ByteWriter, Malformed};
 use crate::ids::TokenId;
 use crate::tokenizer::{GenerationPrompt, Message, Prompt, Role, Tokenizer};
@@ -64,7 +64,9 @@ impl Conversation {
     /// When the template refuses or what is said does not fit the window.
     pub fn say(&mut self, session: &mut Session, text: &str) -> Result<(), EngineError> {
         let ids = self.turn_ids(session.engine(), text)?;
-        session.feed_question(&ids)?;
+        let about = if self.asks_about_document() { session.document_start()? } else { None };
+        session.check_question(&ids)?;
+        session.ask_tokens(&ids, about, &mut no_progress)?;
         self.n_turns += 1;
         Ok(())
     }
@@ -90,6 +92,11 @@ impl Conversation {
         Ok((conversation, ids))
     }
 
+    /// Whether the next turn asks about the document that the session has read last.
+    pub fn asks_about_document(&self) -> bool {
+        self.is_about_document && self.n_turns == 0
+    }
+
     /// Takes note that what [`turn_ids`](Self::turn_ids) gave was taken in.
     pub fn has_asked(&mut self) {
         self.n_turns += 1;
@@ -100,7 +107,7 @@ impl Conversation {
     /// # Errors
     /// When the template refuses.
     pub fn turn_ids(&self, engine: &Engine, text: &str) -> Result<Vec<TokenId>, EngineError> {
-        if self.is_about_document && self.n_turns == 0 {
+        if self.asks_about_document() {
             return engine.question_ids(text);
         }
         let tokenizer = engine.tokenizer();

@@ -21,7 +21,7 @@ impl Session {
         let config = self.memory.config();
         let chunk_tokens = match phase {
             Phase::Reading => config.chunk_tokens,
-            Phase::Asking => config.ask_chunk_tokens,
+            Phase::Asking => self.memory.ask_chunk_tokens(),
             Phase::Answering => config.answer_chunk_tokens,
         };
         let mut taken = 0; // bytes of the text

@@ -7,7 +7,7 @@ use super::loaded::Engine;
 use crate::ids::{ByteSpan, TokenId};
 use crate::memory::MemoryConfig;
 use crate::tokenizer::{
-    Encoded, GenerationPrompt, Message, PartOrigin, Prompt, PromptPart, SpecialTokens,
+    Encoded, GenerationPrompt, Message, PartOrigin, Prompt, PromptPart, Role, SpecialTokens,
 };
 
 /// A prompt as the model takes it in.
@@ -17,6 +17,10 @@ pub struct ChatPrompt {
     pub ids: Vec<TokenId>,
     /// The first token of the question.
     pub question_at: usize,
+    /// The first token of what is asked about, where all that was said is one message that ends with a
+    /// question in a paragraph of its own. What is in the sinks, where instructions may stand, is not
+    /// counted to it.
+    pub document_at: Option<usize>,
     /// The whole text.
     pub text: String,
     /// `[token]`: bytes of the text.
@@ -25,6 +29,9 @@ pub struct ChatPrompt {
 
 /// Tokens of a question at most, whatever the window.
 const LONGEST_QUESTION: usize = 256;
+
+/// What a question has, in the scripts that have one of their own.
+const QUESTION_MARKS: [char; 4] = ['?', '？', '؟', '՞'];
 
 /// Tokens taken as the question where nothing says where it begins.
 const LAST_TOKENS: usize = 64;
@@ -53,7 +60,13 @@ impl Engine {
             .unwrap_or(0);
         let content = content.map_or("", |span| &prompt.text[span.start..span.end]);
         let paragraph = content.trim_end().rfind("\n\n").map(|at| start + at);
-        self.split((&prompt, memory), paragraph.into_iter().chain([message_start]))
+        let split = self.split((&prompt, memory), paragraph.into_iter().chain([message_start]))?;
+        let is_alone = messages.iter().filter(|message| message.role != Role::System).count() == 1;
+        let document_at = split.spans.partition_point(|span| span.start < start);
+        let document_at = document_at.max(memory.sink_tokens);
+        let asks = paragraph.is_some_and(|at| prompt.text[at..].contains(QUESTION_MARKS));
+        let has_document = is_alone && asks && document_at < split.question_at;
+        Ok(ChatPrompt { document_at: has_document.then_some(document_at), ..split })
     }
 
     /// A text to go on from.
@@ -98,7 +111,8 @@ impl Engine {
         }
         let Encoded { ids, spans } = tokenizer.encode_prompt(prompt);
         let question_at = ids.len().saturating_sub(LAST_TOKENS.min(longest_question(memory)));
-        Ok(ChatPrompt { ids, question_at, text: prompt.text.clone(), spans })
+        let text = prompt.text.clone();
+        Ok(ChatPrompt { ids, question_at, document_at: None, text, spans })
     }
 
     /// The tokens of a text, with the text of each.
@@ -147,5 +161,6 @@ fn joined(prompt: &Prompt, (mut read, border): (Encoded, usize), question: Encod
     read.ids.extend(&question.ids);
     let shifted = |span: &ByteSpan| ByteSpan { start: span.start + border, end: span.end + border };
     read.spans.extend(question.spans.iter().map(shifted));
-    ChatPrompt { ids: read.ids, question_at, text: prompt.text.clone(), spans: read.spans }
+    let (ids, spans, text) = (read.ids, read.spans, prompt.text.clone());
+    ChatPrompt { ids, question_at, document_at: None, text, spans }
 }

@@ -48,6 +48,8 @@ pub struct Session {
     pub(super) logits: Vec<f32>,
     /// Whether `logits` belong to the last token.
     pub(super) has_logits: bool,
+    /// Of tokens that were [scored](super::batch::Logits::Scored), in nats.
+    pub(super) log_probability: f32,
     /// The token that the device drew from logits that it kept, until it is taken.
     pub(super) drawn: Option<TokenId>,
     /// The last token taken in.
@@ -98,6 +100,7 @@ impl Session {
             runner: None,
             logits: vec![0.0; transformer.config().vocab_size],
             has_logits: false,
+            log_probability: 0.0,
             drawn: None,
             last: None,
             pending: None,
@@ -118,6 +121,7 @@ impl Session {
             runner: None,
             logits: self.logits.clone(),
             has_logits: self.has_logits,
+            log_probability: self.log_probability,
             drawn: self.drawn,
             last: self.last,
             pending: self.pending,
@@ -188,17 +192,19 @@ impl Session {
 
     pub(super) fn feed_question(&mut self, ids: &[TokenId]) -> Result<(), EngineError> {
         self.check_question(ids)?;
-        self.ask_tokens(ids, &mut no_progress)
+        self.ask_tokens(ids, None, &mut no_progress)
     }
 
-    /// Takes in a question that fits the window, after a first pass where one is configured.
+    /// Takes in a question that fits the window, after a first pass where one is configured; `about`
+    /// says how many tokens there are before the document that is asked about, if one is.
     pub(super) fn ask_tokens(
         &mut self,
         ids: &[TokenId],
+        about: Option<usize>,
         progress: &mut ProgressFn<'_>,
     ) -> Result<(), EngineError> {
         self.run_pending()?;
-        self.pin_units(ids)?;
+        self.choose(ids, about)?;
         self.feed(ids, None, Phase::Asking, progress)
     }
 

@@ -183,8 +183,17 @@ impl Engine {
             (transformer.rotary(), self.trained_tokens()),
             (stores.memory, memory),
         )?;
-        let engine = self.clone();
-        let (runner, drawn) = (None, None);
-        Ok(Session { runner, logits, has_logits, drawn, last, pending, sources, memory, engine })
+        Ok(Session {
+            runner: None,
+            logits,
+            has_logits,
+            log_probability: 0.0,
+            drawn: None,
+            last,
+            pending,
+            sources,
+            memory,
+            engine: self.clone(),
+        })
     }
 }

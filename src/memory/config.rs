@@ -169,6 +169,14 @@ pub struct MemoryConfig {
     /// them find what later lookups, that pin it, need not find again. No fewer than in other
     /// lookups.
     pub pin_candidates: usize,
+    /// Passages of a document that a first pass compares: each is read again by itself, and the one
+    /// after which the question is likeliest answers it, in place of the rest of the text. 0: the
+    /// units pinned answer.
+    pub read_again_passages: usize,
+    /// Percent of what speaks for the best passage: those for which less does are not read again.
+    pub passage_share_percent: usize,
+    /// Tokens of such a passage at most.
+    pub passage_tokens: usize,
     /// Thousandths of the votes that are enough: no more units are retrieved than have so many;
     /// 1000 retrieves the whole budget.
     pub vote_permille: usize,
@@ -237,6 +245,9 @@ impl Default for MemoryConfig {
             pin_contrast: true,
             unpinned_units: 0,
             pin_candidates: 1024,
+            read_again_passages: 6,
+            passage_share_percent: 30,
+            passage_tokens: 384,
             vote_permille: 1000,
             first_layers: 0,
             first_layer_units: 0,
@@ -277,6 +288,9 @@ impl MemoryConfig {
             pin_contrast: default.pin_contrast,
             unpinned_units: default.unpinned_units,
             pin_candidates: default.pin_candidates,
+            read_again_passages: default.read_again_passages,
+            passage_share_percent: default.passage_share_percent,
+            passage_tokens: default.passage_tokens,
             positions: match self.positions {
                 Positions::Question => Positions::Contiguous,
                 positions => positions,

@@ -56,6 +56,8 @@ impl<B: Backend> Memory<B> {
             key_masses: self.key_masses.clone(),
             placed: Vec::new(),
             sealing: Sealing::of(self.layout),
+            excerpt: self.fork_excerpt(&config, trained_tokens)?,
+            near_masses: self.near_masses.clone(),
             config,
         };
         if fork.config != *was {

@@ -13,12 +13,14 @@ use super::config::{MemoryConfig, Phase, Sets};
 use super::cuts::OpenTokens;
 use super::error::MemoryError;
 use super::evidence::{EvidenceTally, UnitMass};
+use super::excerpt::{Excerpt, NearMasses};
 use super::lookup::{self, Lookup};
 use super::mass::KeyMassTally;
 use super::pages::FastPages;
 use super::room::Sealing;
 use super::stores::Stores;
 use super::unit_index::UnitIndex;
+use super::written::Writing;
 use crate::attention::{Attention, AttentionError, Qkv, Rotary};
 use crate::backend::{
     AttendStep, Backend, KeyMasses, LookupStep, MemoryNeeds, PageLayout, PageTarget, PlacedPage,
@@ -50,6 +52,10 @@ pub struct Memory<B: Backend> {
     pub(super) key_masses: KeyMassTally,
     pub(super) placed: Vec<PlacedPage<'static, B::Page>>, // empty between layers: an allocation to use again
     pub(super) sealing: Sealing,
+    /// A passage that is attended to in place of all this.
+    pub(super) excerpt: Option<Box<Excerpt<Self>>>,
+    /// What pages of sinks and window received, where that is tallied.
+    pub(super) near_masses: Option<NearMasses>,
 }
 
 /// The chunk at hand.
@@ -101,6 +107,8 @@ impl<B: Backend> Memory<B> {
             key_masses: KeyMassTally::default(),
             placed: Vec::new(),
             sealing: Sealing::of(layout),
+            excerpt: None,
+            near_masses: None,
             unit_ends: Vec::new(),
             unit_ids: Vec::new(),
             open: None,
@@ -138,7 +146,8 @@ impl<B: Backend> Memory<B> {
 
     /// The most keys that any token so far has attended to.
     pub fn max_attended_tokens(&self) -> usize {
-        self.chunk.max_attended
+        let of_excerpt = self.excerpt.as_ref().map(|excerpt| excerpt.memory.max_attended_tokens());
+        self.chunk.max_attended.max(of_excerpt.unwrap_or(0))
     }
 
     /// The units that KV head `kv_head` of layer `layer` retrieved for the last chunk, in document
@@ -202,13 +211,17 @@ impl<B: Backend> Memory<B> {
         self.chunk.phase = phase;
         self.store.catch_up();
         self.index.catch_up();
-        self.plan_lookup(self.config.retrieves(phase).min(self.n_units()));
+        let has_excerpt = self.begin_excerpt(n_tokens, phase)?;
+        let n_retrieved = if has_excerpt { 0 } else { self.config.retrieves(phase) };
+        self.plan_lookup(n_retrieved.min(self.n_units()));
         self.pages.reserve(&*self.backend, self.n_tokens + n_tokens)?;
         if self.config.tallies_keys() {
             self.key_masses.reserve(self.pages.n_window_pages(), self.layout);
         }
         self.prepare_angles();
-        self.note_attended();
+        if !has_excerpt {
+            self.note_attended();
+        }
         Ok(())
     }
 
@@ -256,6 +269,9 @@ impl<B: Backend> Memory<B> {
         self.cut_pages(borders)?;
         self.n_tokens += self.chunk.n_tokens;
         self.chunk.n_tokens = 0;
+        if let Some(excerpt) = &mut self.excerpt {
+            excerpt.memory.finish(borders)?;
+        }
         self.leave_room(0)
     }
 
@@ -275,21 +291,6 @@ impl<B: Backend> Memory<B> {
         let window = end.saturating_sub(self.pages.window_start());
         let attended = sinks + self.chunk.n_retrieved * self.config.unit_tokens + window;
         self.chunk.max_attended = self.chunk.max_attended.max(attended);
-    }
-
-    /// Where rows of keys and values go: to the pages of their tokens, the first of which is `first`.
-    pub(super) fn targets_of(
-        &mut self,
-        layer: usize,
-        rows: Range<usize>,
-        first: usize,
-    ) -> impl Iterator<Item = PageTarget<'_, B::Page>> {
-        let (layout, slot_angles) = (self.layout, &self.angles.offset_rows[..]);
-        let pages = self.pages.pages_of(first..first + rows.len());
-        pages.map(move |(page, first_slot, tokens)| {
-            let rows = rows.start + (tokens.start - first)..rows.start + (tokens.end - first);
-            PageTarget { layout, layer, page, first_slot, rows, slot_angles }
-        })
     }
 
     /// Layers, and floats of a token's keys.
@@ -405,7 +406,7 @@ impl<B: Backend> Memory<B> {
             Phase::Asking => self.tallies_questions,
             Phase::Answering => true,
         };
-        is_wanted && self.chunk.n_retrieved > 0
+        is_wanted && (self.chunk.n_retrieved > 0 || self.near_masses.is_some())
     }
 }
 
@@ -416,19 +417,27 @@ impl<B: Backend> Attention<B> for Memory<B> {
         chunk: &Qkv<'_, B>,
         out: &mut Vec<PageTarget<'a, B::Page>>,
     ) {
-        out.extend(self.targets_of(layer.0, chunk.rows.clone(), self.n_tokens));
+        let (layout, slot_angles) = (self.layout, &self.angles.offset_rows[..]);
+        let writing = Writing { layout, layer: layer.0, slot_angles };
+        out.extend(writing.targets(&mut self.pages, chunk.rows.clone(), self.n_tokens));
+        if let Some(excerpt) = &mut self.excerpt {
+            excerpt.memory.targets(layer, chunk, out);
+        }
     }
 
     fn begin_layer<'a>(
         &'a mut self,
         layer: LayerIdx,
         chunk: &Qkv<'_, B>,
-        _out: &mut B::Buffer,
+        out: &mut B::Buffer,
     ) -> Result<Option<AttendStep<'a, B::Page>>, AttentionError> {
         let refused = |error: StoreError| AttentionError(Box::new(error));
         let (_, width) = self.kv_shape();
         if let Some(open) = &mut self.open {
             open.keep(&*self.backend, (layer.0, self.n_tokens), chunk, width);
+        }
+        if self.excerpt.is_some() {
+            return self.begin_layer_of_excerpt(layer, chunk, out);
         }
         if self.chunk.looks_up && self.config.lookup_layer(layer.0) == layer.0 {
             self.look_up(layer.0, (chunk.queries, chunk.rows.start)).map_err(refused)?;
@@ -464,9 +473,12 @@ impl<B: Backend> Attention<B> for Memory<B> {
     fn end_layer(
         &mut self,
         layer: LayerIdx,
-        _chunk: &Qkv<'_, B>,
+        chunk: &Qkv<'_, B>,
         done: Option<StepDone<B::Page>>,
     ) -> Result<(), AttentionError> {
+        if self.excerpt.is_some() {
+            return self.end_layer_of_excerpt(layer, chunk, done);
+        }
         let StepDone { pages_a_set, pages, page_masses, key_masses } =
             done.expect("because every layer has a step");
         self.placed = pages;

@@ -166,6 +166,12 @@ impl Lookup {
         }
     }
 
+    /// Notes units that are read for a question or an answer without being retrieved.
+    pub fn note_sought_units(&mut self, units: &[usize], n_units: usize) {
+        self.sought.resize(n_units, false);
+        units.iter().for_each(|unit| self.sought[*unit] = true);
+    }
+
     /// Selects one layer's units.
     pub fn run<B: Backend>(
         &mut self,

@@ -25,6 +25,8 @@ mod cuts;
 mod error;
 mod evidence;
 mod exact;
+mod excerpt;
+mod excerpted;
 mod fork;
 mod graph;
 mod layers;
@@ -44,6 +46,7 @@ mod suspend;
 mod trace;
 mod unit_index;
 mod validate;
+mod written;
 
 pub use memory_store::{InMemoryStore, RecordId, StoreError, StreamShape, UnitStore};
 

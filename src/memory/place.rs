@@ -76,8 +76,10 @@ impl<B: Backend> Memory<B> {
 
     /// Adds what the step's pages received, `masses[set][page]`, to the evidence.
     pub(super) fn tally(&mut self, layer: usize, pages_a_set: usize, masses: Vec<f32>) {
+        self.tally_near_pages(pages_a_set, &masses);
         let layer = self.config.lookup_layer(layer);
-        for set in 0..self.lookup.n_sets() {
+        let n_sets = if self.chunk.n_retrieved > 0 { self.lookup.n_sets() } else { 0 };
+        for set in 0..n_sets {
             let units = self.lookup.retrieved(layer, set);
             let window = (set + 1) * pages_a_set - self.pages.n_window_pages();
             self.evidence.add(units, &masses[window - units.len()..]);

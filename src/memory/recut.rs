@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::error::MemoryError;
 use super::layers::Memory;
+use super::written::Writing;
 use crate::backend::Backend;
 
 impl<B: Backend> Memory<B> {
@@ -33,7 +34,10 @@ impl<B: Backend> Memory<B> {
             let moved = whole * page_len + lengths[whole]..open.n_tokens();
             for layer in 0..self.layout.n_layers {
                 let backend = Arc::clone(&self.backend);
-                let targets = self.targets_of(layer, moved.clone(), open.first + moved.start);
+                let slot_angles = &self.angles.offset_rows[..];
+                let writing = Writing { layout: self.layout, layer, slot_angles };
+                let first = open.first + moved.start;
+                let targets = writing.targets(&mut self.pages, moved.clone(), first);
                 let mut targets: Vec<_> = targets.collect();
                 backend.write_pages(&mut targets, &open.keys[layer], &open.values[layer]);
             }

@@ -52,6 +52,15 @@ impl<B: Backend> Memory<B> {
         if self.pages_are_units() {
             self.store_ahead()?;
         }
+        self.suspend_whole()
+    }
+
+    /// The same, with what of the window is not stored yet in the string of bytes.
+    ///
+    /// # Errors
+    /// As [`suspend`](Self::suspend).
+    pub(super) fn suspend_whole(&mut self) -> Result<Suspended, MemoryError> {
+        self.pages.take_back(&*self.backend)?;
         let n_ahead = self.store.len() - self.n_units();
         let mut out = ByteWriter::new();
         out.len(self.n_tokens);
@@ -69,6 +78,7 @@ impl<B: Backend> Memory<B> {
         out.bytes(if n_open > 0 { block } else { &[] });
         self.key_masses.write(&mut out);
         self.lookup.write(&mut out);
+        self.write_excerpt(&mut out)?;
         self.backend.check()?;
         let (n_units, n_blocks) = (self.store.len(), self.index.n_blocks());
         Ok(Suspended { state: out.finish(), n_units, n_blocks })
@@ -157,6 +167,7 @@ impl<B: Backend> Memory<B> {
         memory.key_masses.read(&mut from, layout)?;
         let sets = (layout.n_layers, memory.lookup.n_sets());
         memory.lookup = Lookup::read(&mut from, sets, n_units)?;
+        memory.read_excerpt(layout, &mut from)?;
         from.finish("end of the memory's state")?;
         Ok(memory)
     }
@@ -213,6 +224,7 @@ impl<B: Backend> Memory<B> {
         self.angles = Angles::new(&self.rotary, &self.config);
         self.lookup = Lookup::new(self.layout.n_layers, self.lookup.n_sets());
         self.evidence.take();
+        self.excerpt = None;
         self.chunk = Chunk::new();
         Ok(())
     }

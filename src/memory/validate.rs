@@ -155,6 +155,7 @@ impl MemoryConfig {
             self.pin_candidates,
             &format!("must be at most {MAX_CANDIDATES}"),
         )?;
+        self.validate_passages()?;
         demand(
             self.neighbour_units <= MAX_CANDIDATES,
             "neighbour-units",
@@ -168,6 +169,28 @@ impl MemoryConfig {
             &format!("must be at most {MAX_CANDIDATES}"),
         )?;
         demand(self.lookup_layers > 0, "lookup-layers", 0, "must be at least 1")
+    }
+
+    /// What of a document is read again for a question.
+    fn validate_passages(&self) -> Result<(), ConfigError> {
+        demand(
+            self.read_again_passages <= 64,
+            "read-again-passages",
+            self.read_again_passages,
+            "must be at most 64",
+        )?;
+        demand(
+            self.passage_share_percent <= 100,
+            "passage-share-percent",
+            self.passage_share_percent,
+            "must be between 0 and 100",
+        )?;
+        demand(
+            self.passage_tokens >= 16,
+            "passage-tokens",
+            self.passage_tokens,
+            "must be at least 16",
+        )
     }
 
     /// How the index is clustered.

@@ -9,6 +9,7 @@ mod cli;
 mod contexts;
 mod cuda;
 mod eval;
+mod excerpts;
 mod fixtures;
 mod floor_plan;
 mod forward;

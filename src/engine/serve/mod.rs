@@ -18,5 +18,5 @@ mod worker;
 pub use place::Place;
 pub use recent::RecentSessions;
 pub use schedule::{Demand, Schedule, ScheduleConfig, SchedulePolicy, SequenceId, TOKEN_COST};
-pub use sequence::{Answers, Ended, Event, Saving, Stage, Task, Work};
+pub use sequence::{About, Answers, Ended, Event, Saving, Stage, Task, Work};
 pub use worker::{Server, ServerLimits, ServerMeasures};

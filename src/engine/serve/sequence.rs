@@ -82,7 +82,23 @@ pub enum Stage {
     /// Tokens, read as those of a document.
     Tokens(Vec<TokenId>),
     /// A question.
-    Question(Vec<TokenId>),
+    Question {
+        /// Its tokens.
+        ids: Vec<TokenId>,
+        /// What it is about.
+        about: About,
+    },
+}
+
+/// What a question is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// What was said before.
+    Conversation,
+    /// A document that was read last, as a session knows it that has its text.
+    Document,
+    /// A document that all but the first so many tokens are.
+    DocumentAt(usize),
 }
 
 /// Whether what is read is saved before all of it is.
@@ -242,7 +258,10 @@ impl Sequence {
             return Demand::Wait;
         }
         if let Some(pass) = &self.pass {
-            return Demand::Say(pass.next_tokens());
+            return match pass.is_reading() {
+                true => Demand::Read(pass.next_tokens()),
+                false => Demand::Say(pass.next_tokens()),
+            };
         }
         let session = self.session();
         if session.pending.is_some() {
@@ -250,8 +269,8 @@ impl Sequence {
         }
         let (config, at) = (session.memory.config(), self.at);
         match self.stages.front() {
-            Some(stage @ Stage::Question(_)) => {
-                Demand::Say((stage.len() - at).min(config.ask_chunk_tokens))
+            Some(stage @ Stage::Question { .. }) => {
+                Demand::Say((stage.len() - at).min(session.memory.ask_chunk_tokens()))
             }
             Some(stage) => Demand::Read((stage.len() - at).min(config.chunk_tokens)),
             None => Demand::Wait,
@@ -280,7 +299,9 @@ impl Sequence {
                 (&document.ids()[tokens.clone()], Phase::Reading, config.chunk_tokens)
             }
             Stage::Tokens(ids) => (&ids[..], Phase::Reading, config.chunk_tokens),
-            Stage::Question(ids) => (&ids[..], Phase::Asking, config.ask_chunk_tokens),
+            Stage::Question { ids, .. } => {
+                (&ids[..], Phase::Asking, session.memory.ask_chunk_tokens())
+            }
         };
         let n = (ids.len() - self.at).min(most);
         let logits = match phase == Phase::Asking && self.at + n == ids.len() {
@@ -294,10 +315,10 @@ impl Sequence {
     /// Takes note that a chunk of `n_tokens` tokens was run; may give birth to `siblings`.
     pub fn ran(&mut self, n_tokens: usize, siblings: &mut Vec<Self>) -> Result<(), EngineError> {
         if let Some(pass) = &mut self.pass {
-            if let Some(pins) = pass.ran(n_tokens)? {
+            if let Some(choice) = pass.ran(n_tokens)? {
                 let time = pass.retrieval_time();
                 self.pass = None;
-                self.session_mut().memory.pin(pins);
+                self.session_mut().attend_to(choice);
                 self.session_mut().memory.add_retrieval_time(time);
             }
             return Ok(());
@@ -323,12 +344,12 @@ impl Sequence {
                     tokens.start + range.start..tokens.start + range.end,
                 )?;
             }
-            Stage::Tokens(ids) | Stage::Question(ids) => session.note_tokens(&ids[range])?,
+            Stage::Tokens(ids) | Stage::Question { ids, .. } => session.note_tokens(&ids[range])?,
         }
         self.at += n_tokens;
         self.progress.0 += n_tokens;
         let is_whole = self.at == stage.len();
-        let is_read = !matches!(stage, Stage::Question(_));
+        let is_read = !matches!(stage, Stage::Question { .. });
         if let (Work::Context(context), Stage::Document { saving: Saving::AsItComes, .. }) =
             (work, stage)
         {
@@ -361,11 +382,16 @@ impl Sequence {
             return Ok(());
         }
         match self.stages.front() {
-            Some(Stage::Question(ids)) if !self.has_pins => {
+            Some(Stage::Question { ids, about }) if !self.has_pins => {
                 self.has_pins = true;
                 let work = self.work.as_mut().expect("because it was looked at");
                 work.session_mut().memory.take_evidence();
-                self.pass = FirstPass::begin(work.session_mut(), ids)?;
+                let about = match about {
+                    About::Conversation => None,
+                    About::Document => work.session().document_start()?,
+                    About::DocumentAt(before) => Some(*before),
+                };
+                self.pass = FirstPass::begin(work.session_mut(), ids, about)?;
                 Ok(())
             }
             Some(_) => Ok(()),
@@ -435,7 +461,7 @@ impl Stage {
     fn len(&self) -> usize {
         match self {
             Self::Document { tokens, .. } => tokens.len(),
-            Self::Tokens(ids) | Self::Question(ids) => ids.len(),
+            Self::Tokens(ids) | Self::Question { ids, .. } => ids.len(),
         }
     }
 }

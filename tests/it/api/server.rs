@@ -1,12 +1,13 @@
 //! The server's thread below the API: what goes through the model together says what each says alone.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use mneme::engine::serve::{
-    Answers, Event, RecentSessions, ScheduleConfig, SchedulePolicy, Server, ServerLimits,
-    ServerMeasures, Stage, Task, Work,
+    About, Answers, Event, RecentSessions, Saving, ScheduleConfig, SchedulePolicy, Server,
+    ServerLimits, ServerMeasures, Stage, Task, Work,
 };
-use mneme::engine::{Engine, GenerateOptions, Sampling, Session, no_progress};
+use mneme::engine::{DocumentPrompt, Engine, GenerateOptions, Sampling, Session, no_progress};
 use mneme::ids::TokenId;
 use mneme::memory::MemoryConfig;
 use tokio::sync::mpsc::channel;
@@ -20,19 +21,60 @@ use crate::fixtures::{greedy, letters, small_config};
 struct Jobs {
     engine: Engine,
     config: MemoryConfig,
-    jobs: Vec<(Vec<TokenId>, Vec<TokenId>)>,
+    jobs: Vec<Job>,
     alone: Vec<Vec<TokenId>>,
+}
+
+/// A text and what is asked: of every second one as of a document.
+struct Job {
+    document: Arc<DocumentPrompt>,
+    question: String,
+    is_document: bool,
+}
+
+impl Job {
+    fn new(engine: &Engine, i: u64) -> Self {
+        let document = engine.document_prompt(&letters(i, 20 + 70 * i as usize)).unwrap();
+        let question = letters(i + 50, 3 + i as usize);
+        Self { document: Arc::new(document), question, is_document: i % 2 == 1 }
+    }
+
+    fn alone(&self, session: &mut Session) {
+        let n = self.document.ids().len();
+        if self.is_document {
+            session.read_document(&self.document, 0..n, &mut no_progress).unwrap();
+            session.ask_about(&self.question, &mut no_progress).unwrap();
+        } else {
+            session.read_tokens(self.document.ids(), &mut no_progress).unwrap();
+            session.prompt(&self.question).unwrap();
+        }
+    }
+
+    fn stages(&self, engine: &Engine) -> Vec<Stage> {
+        let ids = self.document.ids();
+        if self.is_document {
+            let (document, tokens) = (self.document.clone(), 0..ids.len());
+            let question = engine.question_ids(&self.question).unwrap();
+            vec![
+                Stage::Document { document, tokens, saving: Saving::Whole },
+                Stage::Question { ids: question, about: About::Document },
+            ]
+        } else {
+            let question = engine.tokenizer().encode_document(&self.question).ids;
+            vec![
+                Stage::Tokens(ids.to_vec()),
+                Stage::Question { ids: question, about: About::Conversation },
+            ]
+        }
+    }
 }
 
 impl Jobs {
     fn new(engine: Engine, config: MemoryConfig, n: u64) -> Self {
-        let ids = |seed: u64, n: usize| engine.tokenizer().encode_document(&letters(seed, n)).ids;
-        let jobs: Vec<(Vec<TokenId>, Vec<TokenId>)> =
-            (0..n).map(|i| (ids(i, 20 + 70 * i as usize), ids(i + 50, 3 + i as usize))).collect();
-        let alone = jobs.iter().zip(0..).map(|((read, question), seed)| {
+        let jobs: Vec<Job> = (0..n).map(|i| Job::new(&engine, i)).collect();
+        let alone = jobs.iter().zip(0..).map(|(job, seed)| {
             let mut session = engine.session(&config).unwrap();
-            session.read_tokens(read, &mut no_progress).unwrap();
-            session.prompt_tokens(question).unwrap();
+            job.alone(&mut session);
             session.generate(Self::options(seed)).map(|piece| piece.unwrap().token).collect()
         });
         let alone = alone.collect();
@@ -55,12 +97,12 @@ impl Jobs {
         let limits = ServerLimits { max_tasks: 16, window_bytes };
         let server = Server::start(&self.engine, &self.config, (schedule, limits)).unwrap();
         let mut listeners = Vec::new();
-        for ((read, question), seed) in self.jobs.iter().zip(0..) {
+        for (job, seed) in self.jobs.iter().zip(0..) {
             let (events, received) = channel(1000);
             let session: Session = self.engine.session(&self.config).unwrap();
             let task = Task {
                 work: Work::Session(Box::new(session)),
-                stages: vec![Stage::Tokens(read.clone()), Stage::Question(question.clone())],
+                stages: job.stages(&self.engine),
                 answers: Some(Answers { options: Self::options(seed), n: 1 }),
                 events,
                 held: None,
@@ -87,7 +129,8 @@ impl Jobs {
     /// Bytes of the longest text's sinks and window.
     fn window_bytes(&self) -> usize {
         let mut session = self.engine.session(&self.config).unwrap();
-        session.read_tokens(&self.jobs.last().unwrap().0, &mut no_progress).unwrap();
+        let ids = self.jobs.last().unwrap().document.ids();
+        session.read_tokens(ids, &mut no_progress).unwrap();
         session.memory().near_bytes()
     }
 }
@@ -159,7 +202,7 @@ fn several_answers_are_those_of_their_seeds() {
     let (events, mut received) = channel(1); // so that it is not over before we listen
     let task = Task {
         work: Work::Session(Box::new(engine.session(&config).unwrap())),
-        stages: vec![Stage::Question(read[..20].to_vec())],
+        stages: vec![Stage::Question { ids: read[..20].to_vec(), about: About::Conversation }],
         answers: Some(Answers { options: options(5), n: 4 }),
         events,
         held: None,
