@@ -72,7 +72,7 @@ pub(super) struct MemoryFlags {
     /// Passages of a document that a first pass compares, to answer from the best of them, read again
     #[arg(long, value_name = "N")]
     read_again_passages: Option<usize>,
-    /// Percent of what speaks for the best of them: those for which less does are not read again
+    /// Percent of what speaks for the best of them: those for which less does are not compared
     #[arg(long, value_name = "N")]
     passage_share_percent: Option<usize>,
     /// Tokens of such a passage at most

@@ -24,8 +24,10 @@ pub(super) struct FirstPass {
     /// Units, and after them what the window holds of a document that is asked about.
     parts: Vec<Range<usize>>, // [part]: tokens
     n_units: usize,
-    /// Tokens before the document, where one is asked about.
+    /// The tokens of the document that is asked about, if one is.
     document: Option<Range<usize>>,
+    /// Where passages are looked at, until they are: a fork that has all of the text in units.
+    base: Option<Session>,
     trial: Session,
     ids: Vec<TokenId>,
     at: usize,
@@ -75,6 +77,7 @@ impl FirstPass {
         if let (Some(document), Some(first)) = (&document, parts.first_mut()) {
             first.start = document.start; // what of it is in the sinks belongs to the first unit
         }
+        let base = document.as_ref().map(|_| session.fork_sealed()).transpose()?;
         let memory = config.for_first_pass();
         let trial = |session: &Session| {
             let mut trial = session.fork(&memory)?.on_trial();
@@ -98,6 +101,7 @@ impl FirstPass {
             parts,
             n_units,
             document,
+            base,
             trial,
             ids: ids.to_vec(),
             at: 0,
@@ -136,13 +140,15 @@ impl FirstPass {
     /// The session whose chunk is next, and those that wait.
     pub fn sessions(&self) -> impl Iterator<Item = &Session> {
         let passages = self.read_again.iter().flat_map(ReadAgain::sessions);
-        passages.chain([&self.trial]).chain(self.neutral.iter().map(|(trial, _)| trial))
+        let neutral = self.neutral.iter().map(|(trial, _)| trial);
+        passages.chain([&self.trial]).chain(neutral).chain(&self.base)
     }
 
     /// The same, to be changed.
     pub fn sessions_mut(&mut self) -> impl Iterator<Item = &mut Session> {
         let passages = self.read_again.iter_mut().flat_map(ReadAgain::sessions_mut);
-        passages.chain([&mut self.trial]).chain(self.neutral.iter_mut().map(|(trial, _)| trial))
+        let neutral = self.neutral.iter_mut().map(|(trial, _)| trial);
+        passages.chain([&mut self.trial]).chain(neutral).chain(&mut self.base)
     }
 
     /// How long units were looked up, once it is over.
@@ -193,7 +199,7 @@ impl FirstPass {
     /// Passages to read again, which goes on, or else the units to pin.
     fn choose(&mut self, masses: &[UnitMass]) -> Result<Option<Choice>, EngineError> {
         let config = &self.config;
-        if let Some(document) = &self.document {
+        if let (Some(document), Some(base)) = (&self.document, self.base.take()) {
             let masses = wanted(config, masses, &self.words.scores);
             // What does not fit the window beside the question is cut.
             let room = config.sink_tokens + config.window_tokens;
@@ -208,7 +214,7 @@ impl FirstPass {
                 tokens,
             };
             let passages = self.trial.passages(document.clone(), passages)?;
-            self.read_again = ReadAgain::begin(&self.trial, document.start, passages, &self.ids)?;
+            self.read_again = ReadAgain::begin(base, document.start, passages, &self.ids)?;
             if self.read_again.is_some() {
                 return Ok(None);
             }

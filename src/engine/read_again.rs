@@ -1,42 +1,47 @@
-//! Which of a few passages answers a question best? Each is read again by itself, and the question is
-//! scored after it: the one after which it is likeliest is kept (Sachan et al., arXiv 2204.07496).
+//! Which of a few passages answers a question, and how is it read again? The question is scored with
+//! each of them in view and nothing else of the text, which takes no reading. The best two are read by
+//! themselves, and the one after which the question is likeliest is kept (Sachan et al., arXiv
+//! 2204.07496).
 
-use std::collections::VecDeque;
 use std::ops::Range;
 
 use super::batch::{Chunk, Logits};
 use super::error::EngineError;
-use super::loaded::Engine;
 use super::session::Session;
 use crate::ids::TokenId;
 use crate::memory::{MemoryConfig, Phase};
 
+/// Passages that are read.
+const FINALISTS: usize = 2;
+
 /// Passages on their way.
 pub(super) struct ReadAgain {
-    engine: Engine,
-    config: MemoryConfig,
+    /// Has read the text, all of which is in units.
+    base: Session,
     question: Vec<TokenId>,
-    waiting: VecDeque<Passage>,
-    current: Option<Current>, // until the end
-    /// The best that was scored so far.
-    best: Option<(f32, Found)>,
-    is_alone: bool,
-}
-
-/// A passage of a text, ready to be read.
-struct Passage {
-    ids: Vec<TokenId>, // with what stands before every text
-    before: usize,     // tokens of that
-    tokens: Range<usize>,
-}
-
-/// The passage at hand.
-struct Current {
-    passage: Passage,
+    /// Tokens of the text before the document.
+    before: usize,
+    passages: Vec<Range<usize>>, // tokens of the text
+    /// `[passage]`: how likely the question is with it in view, in nats, of those that were scored.
+    scores: Vec<f32>,
+    /// Passages that are still to be read, the last of them next.
+    finalists: Vec<usize>,
+    step: Step,
     session: Session,
-    at: usize, // tokens read
-    /// A fork that the question is scored in, and how many of its tokens were.
-    scored: Option<(Session, usize)>,
+    /// Tokens of the step that were run.
+    at: usize,
+    /// The passage after which the question was likeliest so far.
+    best: Option<(f32, Found)>,
+}
+
+/// What is done with a passage.
+enum Step {
+    /// The question is scored with it in view.
+    View,
+    /// It is read by itself: what stands before every text, and its tokens.
+    Read(usize, Vec<TokenId>),
+    /// The question is scored after it, in a fork.
+    Score(usize, Box<Session>),
 }
 
 /// A passage that was read.
@@ -46,111 +51,199 @@ pub(super) struct Found {
     pub place: (usize, Range<usize>),
 }
 
+impl Session {
+    /// A fork in which all that was read is in units, but for less than a page.
+    ///
+    /// # Errors
+    /// When there is no room for it.
+    pub(super) fn fork_sealed(&self) -> Result<Self, EngineError> {
+        let mut fork = self.fork(self.memory.config())?;
+        let MemoryConfig { window_tokens, unit_tokens, .. } = *fork.memory.config();
+        fork.memory.make_way(window_tokens + unit_tokens)?;
+        fork.memory.release_spare();
+        Ok(fork)
+    }
+
+    /// How likely the tokens of a question are in nats, but for the first of them, when tokens `passage`
+    /// of what was read are in view and nothing else of it: units that hold any of them, sinks, and what
+    /// is on the last page.
+    ///
+    /// # Errors
+    /// When there is no room for the fork that finds out, or it fails.
+    pub fn log_probability_in_view(
+        &self,
+        passage: Range<usize>,
+        question: &[TokenId],
+    ) -> Result<f32, EngineError> {
+        let mut session = view(&self.fork_sealed()?, &passage)?;
+        for ids in question.chunks(self.memory.config().chunk_tokens) {
+            session.run_chunk(ids, Phase::Asking, Logits::Scored)?;
+        }
+        Ok(session.log_probability)
+    }
+}
+
 impl ReadAgain {
-    /// Prepares to read `passages`, tokens of what `asked` was given, after its first `before` ones;
-    /// none where there is no passage.
+    /// Prepares to choose one of `passages`, the most wanted first, tokens of what `base` was given,
+    /// all of which is in units there, after its first `before` ones; none where there is no passage.
     ///
     /// # Errors
     /// When they cannot be read back, or there is no room for them.
     pub fn begin(
-        asked: &Session,
+        base: Session,
         before: usize,
         passages: Vec<Range<usize>>,
         question: &[TokenId],
     ) -> Result<Option<Self>, EngineError> {
-        let config = asked.memory.config().clone();
-        let ids = |range: Range<usize>| -> Result<Vec<TokenId>, EngineError> {
-            Ok(asked.sources.tokens(range)?.into_iter().map(|(id, _)| id).collect())
+        let Some(first) = passages.first() else { return Ok(None) };
+        let mut begun = Self {
+            session: view(&base, first)?,
+            base,
+            question: question.to_vec(),
+            before,
+            scores: Vec::with_capacity(passages.len()),
+            finalists: vec![0],
+            passages,
+            step: Step::View,
+            at: 0,
+            best: None,
         };
-        let first = ids(0..before)?;
-        let mut waiting = VecDeque::with_capacity(passages.len());
-        for tokens in passages {
-            let ids: Vec<TokenId> = first.iter().copied().chain(ids(tokens.clone())?).collect();
-            waiting.push_back(Passage { ids, before, tokens });
+        if begun.passages.len() <= FINALISTS {
+            begun.finalists = (0..begun.passages.len()).rev().collect();
+            begun.read_next()?;
         }
-        let is_alone = waiting.len() == 1;
-        let Some(first) = waiting.pop_front() else { return Ok(None) };
-        let current = Some(Current::new(&asked.engine, &config, first)?);
-        let (engine, question) = (asked.engine.clone(), question.to_vec());
-        Ok(Some(Self { engine, config, question, waiting, current, best: None, is_alone }))
+        Ok(Some(begun))
     }
 
     /// The next chunk.
     pub fn chunk(&mut self) -> Chunk<'_> {
-        let n = self.next_tokens();
-        let current = self.current.as_mut().expect("because it is not over");
-        let Current { passage, session, at, scored } = current;
-        let (session, ids, logits) = match scored {
-            Some((session, at)) => (session, &self.question[*at..*at + n], Logits::Scored),
-            None => (session, &passage.ids[*at..*at + n], Logits::NotWanted),
+        let tokens = self.at..self.at + self.next_tokens();
+        let (session, ids, phase, logits) = match &mut self.step {
+            Step::View => (&mut self.session, &self.question, Phase::Asking, Logits::Scored),
+            Step::Read(_, ids) => (&mut self.session, &*ids, Phase::Reading, Logits::NotWanted),
+            Step::Score(_, fork) => (&mut **fork, &self.question, Phase::Reading, Logits::Scored),
         };
-        Chunk { session, ids, phase: Phase::Reading, logits, failed: None }
+        Chunk { session, ids: &ids[tokens], phase, logits, failed: None }
     }
 
     /// Tokens of it.
     pub fn next_tokens(&self) -> usize {
-        let left = match &self.current {
-            Some(Current { scored: Some((_, at)), .. }) => self.question.len() - at,
-            Some(current) => current.passage.ids.len() - current.at,
-            None => 0,
-        };
-        left.min(self.config.chunk_tokens)
+        let left = self.step_tokens() - self.at;
+        left.min(self.session.memory.config().chunk_tokens)
+    }
+
+    fn step_tokens(&self) -> usize {
+        match &self.step {
+            Step::Read(_, ids) => ids.len(),
+            Step::View | Step::Score(..) => self.question.len(),
+        }
     }
 
     /// The session whose chunk is next, and those that are kept beside it.
     pub fn sessions(&self) -> impl Iterator<Item = &Session> {
-        let current = self.current.iter().flat_map(|Current { session, scored, .. }| {
-            scored.iter().map(|(session, _)| session).chain([session])
-        });
-        current.chain(self.best.iter().map(|(_, found)| &found.session))
+        let fork = match &self.step {
+            Step::Score(_, fork) => Some(&**fork),
+            Step::View | Step::Read(..) => None,
+        };
+        let best = self.best.iter().map(|(_, found)| &found.session);
+        fork.into_iter().chain([&self.session, &self.base]).chain(best)
     }
 
     /// The same, to be changed.
     pub fn sessions_mut(&mut self) -> impl Iterator<Item = &mut Session> {
-        let current = self.current.iter_mut().flat_map(|Current { session, scored, .. }| {
-            scored.iter_mut().map(|(session, _)| session).chain([session])
-        });
-        current.chain(self.best.iter_mut().map(|(_, found)| &mut found.session))
+        let fork = match &mut self.step {
+            Step::Score(_, fork) => Some(&mut **fork),
+            Step::View | Step::Read(..) => None,
+        };
+        let best = self.best.iter_mut().map(|(_, found)| &mut found.session);
+        fork.into_iter().chain([&mut self.session, &mut self.base]).chain(best)
     }
 
-    /// Takes note that a chunk was run; gives the best passage once it was the last.
+    /// Takes note that a chunk was run; gives the passage that is kept once all is done.
     ///
     /// # Errors
-    /// When there is no room for the next passage.
+    /// When there is no room for the next session.
     pub fn ran(&mut self, n_tokens: usize) -> Result<Option<Found>, EngineError> {
-        let current = self.current.as_mut().expect("because it is not over");
-        let score = match &mut current.scored {
-            Some((session, at)) => {
-                *at += n_tokens;
-                (*at == self.question.len()).then_some(session.log_probability)
-            }
-            None => {
-                current.at += n_tokens;
-                let is_read = current.at == current.passage.ids.len();
-                if is_read && !self.is_alone {
-                    current.scored = Some((current.session.fork(&self.config)?, 0));
+        self.at += n_tokens;
+        if self.at < self.step_tokens() {
+            return Ok(None);
+        }
+        self.at = 0;
+        match std::mem::replace(&mut self.step, Step::View) {
+            Step::View => {
+                self.scores.push(self.session.log_probability);
+                match self.passages.get(self.scores.len()) {
+                    Some(next) => self.session = view(&self.base, next)?,
+                    None => {
+                        self.finalists = best(&self.scores, FINALISTS);
+                        self.read_next()?;
+                    }
                 }
-                (is_read && self.is_alone).then_some(0.0)
             }
-        };
-        let Some(score) = score else { return Ok(None) };
-        let Some(Current { passage, session, .. }) = self.current.take() else { return Ok(None) };
-        if self.best.as_ref().is_none_or(|(best, _)| score > *best) {
-            let place = (passage.before, passage.tokens);
-            self.best = Some((score, Found { session, place }));
+            Step::Read(passage, _) if self.finalists.is_empty() && self.best.is_none() => {
+                return self.keep(passage).map(Some); // there is no other
+            }
+            Step::Read(passage, _) => {
+                let mut fork = self.session.fork(self.base.memory.config())?;
+                fork.log_probability = 0.0;
+                self.step = Step::Score(passage, Box::new(fork));
+            }
+            Step::Score(passage, fork) => {
+                let score = fork.log_probability;
+                if self.best.as_ref().is_none_or(|(best, _)| score > *best) {
+                    self.best = Some((score, self.keep(passage)?));
+                }
+                if self.finalists.is_empty() {
+                    return Ok(self.best.take().map(|(_, found)| found));
+                }
+                self.read_next()?;
+            }
         }
-        let next = self.waiting.pop_front();
-        self.current =
-            next.map(|next| Current::new(&self.engine, &self.config, next)).transpose()?;
-        match self.current {
-            Some(_) => Ok(None),
-            None => Ok(self.best.take().map(|(_, found)| found)),
-        }
+        Ok(None)
+    }
+
+    /// Goes on to the next finalist.
+    fn read_next(&mut self) -> Result<(), EngineError> {
+        let passage = self.finalists.pop().expect("because there is one");
+        let sources = &self.base.sources;
+        let tokens = sources.tokens(self.passages[passage].clone())?;
+        let ids = [sources.tokens(0..self.before)?, tokens].concat();
+        self.step = Step::Read(passage, ids.into_iter().map(|(id, _)| id).collect());
+        self.session = self.base.engine.session(self.base.memory.config())?;
+        Ok(())
+    }
+
+    /// The passage that was read last.
+    fn keep(&mut self, passage: usize) -> Result<Found, EngineError> {
+        let empty = self.base.engine.session(self.base.memory.config())?;
+        let session = std::mem::replace(&mut self.session, empty);
+        Ok(Found { session, place: (self.before, self.passages[passage].clone()) })
     }
 }
 
-impl Current {
-    fn new(engine: &Engine, config: &MemoryConfig, passage: Passage) -> Result<Self, EngineError> {
-        Ok(Self { passage, session: engine.session(config)?, at: 0, scored: None })
-    }
+/// The `n` with the highest scores, best last.
+fn best(scores: &[f32], n: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|a, b| scores[*a].total_cmp(&scores[*b]).then(b.cmp(a)));
+    order.split_off(order.len().saturating_sub(n))
+}
+
+/// A fork that has only `passage` in view.
+fn view(base: &Session, passage: &Range<usize>) -> Result<Session, EngineError> {
+    let config = base.memory.config();
+    let mut units: Vec<u32> = passage
+        .clone()
+        .filter_map(|token| base.memory.unit_of(token))
+        .map(|unit| unit as u32)
+        .collect();
+    units.dedup();
+    units.truncate(config.pinned_units());
+    let mut session = match units.is_empty() {
+        // It is all in sinks and window, and nothing is looked up beside it.
+        true => base.fork(&MemoryConfig { retrieved_units: 0, ..config.clone() })?,
+        false => base.fork(config)?,
+    };
+    session.memory.pin(units);
+    session.log_probability = 0.0;
+    Ok(session)
 }

@@ -169,11 +169,11 @@ pub struct MemoryConfig {
     /// them find what later lookups, that pin it, need not find again. No fewer than in other
     /// lookups.
     pub pin_candidates: usize,
-    /// Passages of a document that a first pass compares: each is read again by itself, and the one
-    /// after which the question is likeliest answers it, in place of the rest of the text. 0: the
+    /// Passages of a document that a first pass compares: the one in whose view the question is
+    /// likeliest is read again by itself and answers it, in place of the rest of the text. 0: the
     /// units pinned answer.
     pub read_again_passages: usize,
-    /// Percent of what speaks for the best passage: those for which less does are not read again.
+    /// Percent of what speaks for the best passage: those for which less does are not compared.
     pub passage_share_percent: usize,
     /// Tokens of such a passage at most.
     pub passage_tokens: usize,

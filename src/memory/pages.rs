@@ -166,6 +166,11 @@ impl<P> FastPages<P> {
         Ok(())
     }
 
+    /// Gives back the memory of pages that have left the window.
+    pub fn release_spare(&mut self) {
+        self.spare.clear();
+    }
+
     /// Page `slot` of the window.
     pub fn window_page(&self, slot: usize) -> &P {
         &self.window[slot]

@@ -26,6 +26,11 @@ impl<B: Backend> Memory<B> {
         own + more * self.layout.page_bytes() + of_excerpt.unwrap_or(0)
     }
 
+    /// Gives back memory of the backend's that is kept for pages to come.
+    pub fn release_spare(&mut self) {
+        self.pages.release_spare();
+    }
+
     /// Moves sinks and window to the host's memory, where the backend's is another: the next chunk
     /// brings them back.
     pub fn set_aside(&mut self) {
