@@ -228,13 +228,13 @@ impl FirstPass {
     }
 
     /// Runs what is left of it.
-    fn finish(mut self) -> Result<(Choice, Duration), EngineError> {
+    fn finish(mut self) -> Result<Choice, EngineError> {
         loop {
             let Chunk { session, ids, phase, logits, .. } = self.chunk();
             let n_tokens = ids.len();
             session.run_chunk(ids, phase, logits)?;
             if let Some(choice) = self.ran(n_tokens)? {
-                return Ok((choice, self.retrieval_time));
+                return Ok(choice);
             }
         }
     }
@@ -249,7 +249,7 @@ impl Session {
         about: Option<usize>,
     ) -> Result<(), EngineError> {
         if let Some(pass) = FirstPass::begin(self, ids, about)? {
-            let (choice, _) = pass.finish()?;
+            let choice = pass.finish()?;
             self.attend_to(choice);
         }
         Ok(())

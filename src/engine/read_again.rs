@@ -240,7 +240,10 @@ fn view(base: &Session, passage: &Range<usize>) -> Result<Session, EngineError> 
     units.truncate(config.pinned_units());
     let mut session = match units.is_empty() {
         // It is all in sinks and window, and nothing is looked up beside it.
-        true => base.fork(&MemoryConfig { retrieved_units: 0, ..config.clone() })?,
+        true => {
+            let none = MemoryConfig { retrieved_units: 0, first_layers: 0, ..config.clone() };
+            base.fork(&none)?
+        }
         false => base.fork(config)?,
     };
     session.memory.pin(units);
