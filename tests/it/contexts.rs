@@ -310,6 +310,38 @@ fn an_answer_that_was_interrupted_goes_on_in_another_process() {
     }
 }
 
+/// The same of an answer that comes from a passage which was read again: the passage is kept as well.
+#[test]
+fn an_answer_from_a_passage_goes_on_in_another_process() {
+    let world = World::new();
+    for kv_type in KvType::ALL {
+        let config = MemoryConfig { window_tokens: 64, kv_type, ..config() };
+        let ask = |name: &str| {
+            let mut context = ingest(&world.contexts(), name, &letters(5, 600), &config);
+            let mut conversation = context.conversation(None);
+            conversation.say(context.session_mut(), "quick").unwrap();
+            context
+        };
+        let mut whole = ask(&format!("whole {kv_type:?}"));
+        let passage = whole.session().memory().excerpt_tokens();
+        assert!(passage.is_some(), "a passage was read again");
+        let expected = greedy(whole.session_mut(), 12);
+        drop(whole);
+        for n in [0, 5] {
+            let name = format!("after {n} {kv_type:?}");
+            let mut context = ask(&name);
+            let mut said = greedy(context.session_mut(), n);
+            context.save().unwrap();
+            context.sync().unwrap();
+            drop(context);
+            let mut context = world.contexts().open(&name).unwrap();
+            assert_eq!(context.session().memory().excerpt_tokens(), passage);
+            said.extend(greedy(context.session_mut(), expected.len() - n));
+            assert_eq!(said, expected, "interrupted after {n} tokens, {kv_type:?}");
+        }
+    }
+}
+
 /// Two turns, the second of which is taken back: the third is said as if it were the second.
 #[test]
 fn a_conversation_is_taken_up_and_taken_back() {
